@@ -1,0 +1,79 @@
+//! One error type for the whole crate. Its `Display` is a full sentence, cause included, because a
+//! notebook cell that ends in `?` prints nothing else.
+
+use std::{io, path::PathBuf};
+
+/// What went wrong, in one sentence that names the file or layer and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
+    Io {
+        /// The verb: "read", "write", "create" …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file was read, but what it holds is not what it should be.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// The data and the model, or two pieces of data, do not fit together.
+    #[error("{0}")]
+    Shape(String),
+    /// A layer or tensor name that the model does not have.
+    #[error("{0}")]
+    Name(String),
+    /// A setting outside its range.
+    #[error("{0}")]
+    Config(String),
+    /// The loss became NaN or infinite.
+    #[error(
+        "training stopped: the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate}; try a lower rate"
+    )]
+    NotFinite {
+        /// The loss of that step.
+        loss: f32,
+        /// From 0.
+        epoch: usize,
+        /// Within the epoch, from 0.
+        step: usize,
+        /// At that step.
+        learning_rate: f64,
+    },
+    /// dfdx refused (out of memory, a CUDA failure …).
+    #[error("dfdx: {0}")]
+    Device(String),
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// For `map_err` on an input or output operation.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// A file with the wrong content.
+    pub(crate) fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Error {
+        Error::File { path: path.into(), message: message.into() }
+    }
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; check its permissions",
+        io::ErrorKind::StorageFull => "; free some space or choose another folder",
+        _ => "",
+    }
+}

@@ -1,0 +1,5 @@
+//! VGG networks for Rust notebooks.
+pub mod data;
+pub mod error;
+
+pub use error::{Error, Result};
