@@ -1,5 +1,29 @@
-//! VGG networks for Rust notebooks.
+//! VGG networks for Rust notebooks: data, layers, training, plots and weights, on dfdx tensors.
+//!
+//! Data flows one way: [`data`] → [`nn`] and [`vgg`] → [`train`] → plots; [`weights`] go in and out.
+
 pub mod data;
 pub mod error;
+mod files;
+mod kernel;
+pub mod nn;
+pub mod ops;
+pub mod plot;
+pub mod tensor;
+pub mod train;
+pub mod vgg;
+pub mod weights;
 
 pub use error::{Error, Result};
+
+/// What a notebook needs, under short names.
+pub mod prelude {
+    pub use crate::data::{Augment, Dataset, Normalization, cifar10, shapes};
+    pub use crate::nn::*;
+    pub use crate::plot;
+    pub use crate::tensor::{Images, images};
+    pub use crate::train::*;
+    pub use crate::vgg;
+    pub use crate::{Error, Result};
+    pub use dfdx::prelude::{HasShape, Trace, AsArray};
+}

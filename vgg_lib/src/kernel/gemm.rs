@@ -1,0 +1,55 @@
+//! Matrix products on one thread, by the crate `gemm`.
+
+/// A row-major or transposed view of a matrix: `rows` × `cols`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix.
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Matrix<'a> {
+        assert!(values.len() >= rows * cols);
+        Matrix { values, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose; nothing is moved.
+    pub fn t(self) -> Matrix<'a> {
+        Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// dst = a·b, or dst += a·b if `accumulate`; `dst` is row-major. `threads`: whether to use rayon's pool.
+pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool, threads: bool) {
+    assert_eq!(a.cols, b.rows);
+    assert!(dst.len() >= a.rows * b.cols);
+    let parallelism = if threads { ::gemm::Parallelism::Rayon(0) } else { ::gemm::Parallelism::None };
+    // SAFETY: the asserts here and in `Matrix::new` keep every access inside its slice.
+    unsafe {
+        ::gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            dst.as_mut_ptr(),
+            1,
+            b.cols as isize,
+            accumulate,
+            a.values.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,385 @@
+//! Runs a list of layers on the CPU's kernels, forward and backward.
+//!
+//! dfdx sees a whole model as one operation on its tape: intermediate results stay in buffers of ours,
+//! which are used again in the next step. What backward needs is kept once: a convolution with ReLU and
+//! the batch norm behind it share one buffer, and dropout keeps nothing.
+
+use super::layer::{Layer, Op, Shape};
+use crate::kernel::elementwise::{self, Dropout};
+use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
+use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers that are free, by length.
+#[derive(Default)]
+pub struct Pool(Mutex<HashMap<usize, Vec<Vec<f32>>>>);
+
+/// Floats that go back to their pool when dropped.
+pub struct Buffer {
+    values: Vec<f32>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    /// A buffer whose content is arbitrary.
+    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
+        Buffer { values: free.unwrap_or_else(|| vec![0.0; len]), pool: self.clone() }
+    }
+
+    /// Gives free buffers back to the system.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub fn copy(self: &Arc<Self>, values: &[f32]) -> Buffer {
+        let mut buffer = self.take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.entry(values.len()).or_default().push(values);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+/// How a forward pass treats batch norm and dropout.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Mode {
+    Inference,
+    /// The seed of this step's dropout.
+    Training(u64),
+}
+
+/// What the backward pass of one layer needs.
+pub enum Step {
+    Conv2d {
+        x: Arc<Buffer>,
+        shape: Nhwc,
+        kernel: usize,
+        params: [Flat; 2],
+        y: Option<Arc<Buffer>>,
+        learns: bool,
+    },
+    Linear {
+        x: Arc<Buffer>,
+        n: usize,
+        params: [Flat; 2],
+        y: Option<Arc<Buffer>>,
+        learns: bool,
+    },
+    /// `layer` is its place in the model, for the running statistics.
+    BatchNorm {
+        layer: usize,
+        x: Arc<Buffer>,
+        params: [Flat; 2],
+        mean: Vec<f32>,
+        variance: Vec<f32>,
+        epsilon: f32,
+        dropout: Option<Dropout>,
+        frozen: bool,
+    },
+    Relu {
+        y: Arc<Buffer>,
+    },
+    Dropout(Dropout),
+    MaxPool2d {
+        shape: Nhwc,
+        index: Vec<u8>,
+    },
+    GlobalAvgPool {
+        shape: Nhwc,
+    },
+    Softmax {
+        y: Arc<Buffer>,
+        channels: usize,
+    },
+}
+
+/// The result of a forward pass.
+pub struct Pass {
+    pub y: Arc<Buffer>,
+    pub shape: Nhwc,
+    pub steps: Vec<Step>,
+}
+
+fn params(layer: &Layer) -> [Flat; 2] {
+    [layer.tensor(0).clone(), layer.tensor(1).clone()]
+}
+
+fn values(tensor: &Flat) -> &[f32] {
+    as_slice(tensor).expect("parameters are contiguous")
+}
+
+fn inv_std(variance: &[f32], epsilon: f32) -> Vec<f32> {
+    variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect()
+}
+
+/// The layers in order. `seen` is called with each layer's output; it may keep it.
+pub fn forward(
+    layers: &[Layer],
+    x: Buffer,
+    shape: Nhwc,
+    mode: Mode,
+    mut seen: impl FnMut(&Layer, &Arc<Buffer>, Nhwc),
+) -> Result<Pass> {
+    let pool = x.pool.clone();
+    let n = shape.0;
+    let mut x = Arc::new(x);
+    let mut shape = Shape::Map(shape.1, shape.2, shape.3);
+    let mut steps = Vec::new();
+    let training = mode != Mode::Inference;
+    let mut i = 0;
+    while i < layers.len() {
+        let (at, layer) = (i, &layers[i]);
+        let output = layer.output(shape)?;
+        let (from, to) = (nhwc(n, shape), nhwc(n, output));
+        let size = n * output.size();
+        let learns = layer.learns();
+        let mask = |layer: usize, p: f32| match mode {
+            Mode::Training(seed) if p > 0.0 => Some(Dropout::new(p, seed.wrapping_add((layer as u64) << 40))),
+            _ => None,
+        };
+        let y = match layer.op {
+            Op::Conv2d { kernel, relu, .. } => {
+                let mut y = pool.take(size);
+                let [weight, bias] = params(layer);
+                conv2d::forward(&x, from, kernel, values(&weight), Some(values(&bias)), relu, &mut y);
+                let y = Arc::new(y);
+                if training {
+                    let kept = relu.then(|| y.clone());
+                    steps.push(Step::Conv2d { x, shape: from, kernel, params: [weight, bias], y: kept, learns });
+                }
+                y
+            }
+            Op::Linear { relu, .. } => {
+                let mut y = pool.take(size);
+                let [weight, bias] = params(layer);
+                linear::forward(&x, n, values(&weight), values(&bias), relu, &mut y);
+                let y = Arc::new(y);
+                if training {
+                    let kept = relu.then(|| y.clone());
+                    steps.push(Step::Linear { x, n, params: [weight, bias], y: kept, learns });
+                }
+                y
+            }
+            Op::BatchNorm { epsilon, .. } => {
+                let [weight, bias] = params(layer);
+                let frozen = layer.frozen || !training;
+                let (mean, variance) = if frozen {
+                    (values(layer.tensor(2)).to_vec(), values(layer.tensor(3)).to_vec())
+                } else {
+                    batch_norm::statistics(&x, output.channels())
+                };
+                let scale: Vec<f32> =
+                    inv_std(&variance, epsilon).iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
+                let shift: Vec<f32> =
+                    values(&bias).iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+                // A dropout behind it is done in the same pass.
+                let dropout = match layers.get(i + 1).map(|next| next.op) {
+                    Some(Op::Dropout { p }) if training => {
+                        i += 1;
+                        mask(i, p)
+                    }
+                    _ => None,
+                };
+                let mut y = pool.take(size);
+                batch_norm::affine(&x, &scale, &shift, dropout, &mut y);
+                if training {
+                    let params = [weight, bias];
+                    steps.push(Step::BatchNorm { layer: at, x, params, mean, variance, epsilon, dropout, frozen });
+                }
+                Arc::new(y)
+            }
+            Op::Relu => {
+                let mut y = pool.take(size);
+                elementwise::relu(&x, &mut y);
+                let y = Arc::new(y);
+                if training {
+                    steps.push(Step::Relu { y: y.clone() });
+                }
+                y
+            }
+            Op::Dropout { p } => match mask(i, p) {
+                Some(dropout) => {
+                    let mut y = pool.take(size);
+                    dropout.apply(&x, &mut y);
+                    steps.push(Step::Dropout(dropout));
+                    Arc::new(y)
+                }
+                None => x,
+            },
+            Op::MaxPool2d => {
+                let mut y = pool.take(size);
+                let mut index = vec![0; size];
+                pool::max_forward(&x, from, &mut y, &mut index);
+                if training {
+                    steps.push(Step::MaxPool2d { shape: from, index });
+                }
+                Arc::new(y)
+            }
+            Op::GlobalAvgPool => {
+                let mut y = pool.take(size);
+                pool::average_forward(&x, from, &mut y);
+                if training {
+                    steps.push(Step::GlobalAvgPool { shape: from });
+                }
+                Arc::new(y)
+            }
+            Op::Flatten => x,
+            Op::Softmax => {
+                let mut y = pool.take(size);
+                softmax::forward(&x, to.3, &mut y);
+                let y = Arc::new(y);
+                if training {
+                    steps.push(Step::Softmax { y: y.clone(), channels: to.3 });
+                }
+                y
+            }
+        };
+        seen(&layers[i], &y, to);
+        (x, shape) = (y, output);
+        i += 1;
+    }
+    Ok(Pass { y: x, shape: nhwc(n, shape), steps })
+}
+
+fn nhwc(n: usize, shape: Shape) -> Nhwc {
+    match shape {
+        Shape::Map(h, w, c) => (n, h, w, c),
+        Shape::Flat(f) => (n, 1, 1, f),
+    }
+}
+
+/// Follows the steps back from dy. Parameter gradients are added to `gradients`; the input's gradient is
+/// returned if `need_dx`, and otherwise nothing is computed that no parameter needs.
+pub fn backward(
+    mut steps: Vec<Step>,
+    dy: Buffer,
+    gradients: &mut Gradients,
+    need_dx: bool,
+) -> Result<Option<Buffer>, dfdx::tensor::CpuError> {
+    let pool = dy.pool.clone();
+    let first = if need_dx { 0 } else { steps.iter().position(Step::learns).unwrap_or(steps.len()) };
+    let mut dy = dy;
+    while let Some(step) = steps.pop() {
+        let index = steps.len();
+        if index < first {
+            return Ok(None);
+        }
+        let wanted = need_dx || index > first;
+        match step {
+            Step::Conv2d { x, shape, kernel, params: [weight, bias], y, learns } => {
+                if let Some(y) = y {
+                    elementwise::relu_backward(&mut dy, &y);
+                }
+                if learns {
+                    elementwise::add_column_sums(&dy, gradients.get_or_alloc_mut(&bias)?);
+                    conv2d::backward_weight(&x, shape, kernel, &dy, gradients.get_or_alloc_mut(&weight)?);
+                }
+                if wanted {
+                    let mut dx = pool.take(x.len());
+                    conv2d::backward_data(&dy, shape, kernel, values(&weight), &mut dx);
+                    dy = dx;
+                }
+            }
+            Step::Linear { x, n, params: [weight, bias], y, learns } => {
+                if let Some(y) = y {
+                    elementwise::relu_backward(&mut dy, &y);
+                }
+                if learns {
+                    elementwise::add_column_sums(&dy, gradients.get_or_alloc_mut(&bias)?);
+                    linear::backward_weight(&x, n, &dy, gradients.get_or_alloc_mut(&weight)?);
+                }
+                if wanted {
+                    let mut dx = pool.take(x.len());
+                    linear::backward_data(&dy, n, values(&weight), &mut dx);
+                    dy = dx;
+                }
+            }
+            Step::BatchNorm { x, params: [weight, bias], mean, variance, epsilon, dropout, frozen, .. } => {
+                let inv_std = inv_std(&variance, epsilon);
+                if frozen {
+                    let scale: Vec<f32> = inv_std.iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
+                    let mut dx = pool.take(x.len());
+                    batch_norm::affine(&dy, &scale, &vec![0.0; scale.len()], dropout, &mut dx);
+                    dy = dx;
+                } else {
+                    let (mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
+                    batch_norm::backward(
+                        &mut dy, &x, &mean, &inv_std, values(&weight), dropout, &mut dw, &mut db,
+                    );
+                    add(gradients.get_or_alloc_mut(&weight)?, &dw);
+                    add(gradients.get_or_alloc_mut(&bias)?, &db);
+                }
+            }
+            Step::Relu { y } => elementwise::relu_backward(&mut dy, &y),
+            Step::Dropout(dropout) => {
+                let mut dx = pool.take(dy.len());
+                dropout.apply(&dy, &mut dx);
+                dy = dx;
+            }
+            Step::MaxPool2d { shape, index } => {
+                let mut dx = pool.take(shape.0 * shape.1 * shape.2 * shape.3);
+                pool::max_backward(&dy, shape, &index, &mut dx);
+                dy = dx;
+            }
+            Step::GlobalAvgPool { shape } => {
+                let mut dx = pool.take(shape.0 * shape.1 * shape.2 * shape.3);
+                pool::average_backward(&dy, shape, &mut dx);
+                dy = dx;
+            }
+            Step::Softmax { y, channels } => softmax::backward(&mut dy, &y, channels),
+        }
+    }
+    Ok(need_dx.then_some(dy))
+}
+
+impl Step {
+    fn learns(&self) -> bool {
+        match self {
+            Step::Conv2d { learns, .. } | Step::Linear { learns, .. } => *learns,
+            Step::BatchNorm { frozen, .. } => !frozen,
+            _ => false,
+        }
+    }
+}
+
+/// sum += values.
+pub fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+}
+
+/// A copy of a dfdx tensor in a buffer of ours.
+pub fn buffer(pool: &Arc<Pool>, x: &crate::tensor::Images) -> Buffer {
+    match as_slice(x) {
+        Some(values) => pool.copy(values),
+        None => pool.copy(&x.as_vec()),
+    }
+}
+
+/// As a dfdx tensor.
+pub fn tensor(pass: &Buffer, shape: Nhwc) -> Result<crate::tensor::Images, Error> {
+    use dfdx::prelude::*;
+    crate::tensor::device().try_tensor_from_vec(pass.to_vec(), shape).map_err(dfdx_error)
+}

@@ -1,0 +1,97 @@
+//! Initial weights.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// The number that decides everything random: initial weights, dropout, order of images, augmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Seed(pub u64);
+
+/// How the kernel of a convolution or dense layer starts; biases start at 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Uniform in ±√(6 / (fan_in + fan_out)), Keras' default (Glorot & Bengio 2010).
+    GlorotUniform,
+    /// Normal with variance 2 / fan_out, what torchvision gives VGG's convolutions (He et al. 2015).
+    HeNormal,
+    /// Normal with this standard deviation.
+    Normal(f32),
+}
+
+impl Init {
+    /// `dims` are those of the kernel: (k, k, in, out) or (in, out).
+    pub(crate) fn values(self, dims: &[usize], rng: &mut ChaCha8Rng) -> Vec<f32> {
+        let (channels, field) = dims.split_at(dims.len() - 2);
+        let field_size: usize = channels.iter().product();
+        let (fan_in, fan_out) = ((field_size * field[0]) as f64, (field_size * field[1]) as f64);
+        let len = dims.iter().product();
+        match self {
+            Init::GlorotUniform => {
+                let limit = (6.0 / (fan_in + fan_out)).sqrt();
+                (0..len).map(|_| ((uniform(rng) * 2.0 - 1.0) * limit) as f32).collect()
+            }
+            Init::HeNormal => normal(len, (2.0 / fan_out).sqrt(), rng),
+            Init::Normal(std) => normal(len, f64::from(std), rng),
+        }
+    }
+}
+
+/// The generator of the `index`-th layer that a model has built.
+pub(crate) fn layer_rng(Seed(seed): Seed, index: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index);
+    rng
+}
+
+/// In (0, 1).
+fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0
+}
+
+/// Box & Muller's transform.
+fn normal(len: usize, std: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len + 1);
+    while values.len() < len {
+        let (radius, angle) = ((-2.0 * uniform(rng).ln()).sqrt() * std, uniform(rng) * std::f64::consts::TAU);
+        values.push((radius * angle.cos()) as f32);
+        values.push((radius * angle.sin()) as f32);
+    }
+    values.truncate(len);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(init: Init, dims: &[usize]) -> (f64, f64, f64) {
+        let values = init.values(dims, &mut layer_rng(Seed(3), 0));
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+        let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        (mean, variance, values.iter().fold(0.0, |m, &v| f64::max(m, f64::from(v).abs())))
+    }
+
+    #[test]
+    fn glorot_is_uniform_within_its_limit() {
+        let limit = (6.0f64 / (9.0 * 64.0 + 9.0 * 128.0)).sqrt();
+        let (mean, variance, largest) = moments(Init::GlorotUniform, &[3, 3, 64, 128]);
+        assert!(mean.abs() < 0.01 * limit && largest <= limit);
+        approx::assert_relative_eq!(variance, limit * limit / 3.0, max_relative = 0.02);
+    }
+
+    #[test]
+    fn he_has_the_variance_of_its_fan_out() {
+        let (mean, variance, _) = moments(Init::HeNormal, &[3, 3, 64, 128]);
+        assert!(mean.abs() < 1e-3);
+        approx::assert_relative_eq!(variance, 2.0 / (9.0 * 128.0), max_relative = 0.02);
+    }
+
+    #[test]
+    fn layers_differ_and_seeds_repeat() {
+        let draw = |seed, index| Init::GlorotUniform.values(&[4, 4], &mut layer_rng(Seed(seed), index));
+        assert_eq!(draw(1, 2), draw(1, 2));
+        assert_ne!(draw(1, 2), draw(1, 3));
+        assert_ne!(draw(1, 2), draw(2, 2));
+    }
+}

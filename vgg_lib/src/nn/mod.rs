@@ -1,0 +1,17 @@
+//! Layers by name in a list, the model that runs them, and its summary.
+
+#[cfg(not(feature = "cuda"))]
+pub(crate) mod cpu;
+mod init;
+mod layer;
+pub(crate) mod portable;
+mod sequential;
+mod summary;
+
+pub use init::{Init, Seed};
+pub use layer::{
+    Layer, LayerSpec, Op, Param, Shape, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
+    relu, softmax,
+};
+pub use sequential::Sequential;
+pub use summary::{Summary, SummaryRow};

@@ -1,0 +1,119 @@
+//! The tensor types of the crate, and the one place where a dfdx tensor is read or written as a slice.
+
+use dfdx::prelude::*;
+
+/// Where tensors live: the CPU, or with the feature `cuda` the first NVIDIA GPU.
+pub type Device = AutoDevice;
+
+/// Batch, height, width, channels. A flat vector of F values an image has shape (n, 1, 1, F).
+pub type Nhwc = (usize, usize, usize, usize);
+
+/// A batch of images, feature maps or vectors in NHWC order; `T` is dfdx's tape.
+pub type Images<T = NoneTape> = Tensor<Nhwc, f32, Device, T>;
+
+/// What dfdx records during a forward pass so that `backward()` can follow.
+pub type GradientTape = OwnedTape<f32, Device>;
+
+/// The gradients that `backward()` returns.
+pub type Gradients = dfdx::tensor::Gradients<f32, Device>;
+
+/// The values of one parameter, in row-major order.
+pub type Flat = Tensor<(usize,), f32, Device>;
+
+/// Makes a batch from values in NHWC order.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the number of values is not n × h × w × c.
+pub fn images(values: Vec<f32>, shape: Nhwc) -> crate::Result<Images> {
+    let (n, h, w, c) = shape;
+    if values.len() != n * h * w * c {
+        return Err(crate::Error::Shape(format!(
+            "{} values do not fill a batch of {n}×{h}×{w}×{c} ({} values)",
+            values.len(),
+            n * h * w * c
+        )));
+    }
+    device().try_tensor_from_vec(values, shape).map_err(dfdx_error)
+}
+
+pub(crate) fn device() -> Device {
+    use std::sync::OnceLock;
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(Device::default).clone()
+}
+
+pub(crate) fn dfdx_error(error: impl std::fmt::Debug) -> crate::Error {
+    crate::Error::Device(format!("{error:?}"))
+}
+
+#[cfg(not(feature = "cuda"))]
+mod raw {
+    use dfdx::prelude::*;
+
+    /// The elements of a contiguous tensor; `None` for a permuted or broadcast one.
+    pub fn as_slice<S: Shape, T>(tensor: &Tensor<S, f32, Cpu, T>) -> Option<&[f32]> {
+        let len = tensor.shape().num_elements();
+        if len == 0 {
+            return Some(&[]);
+        }
+        let origin: *const f32 = &tensor[S::Concrete::default()];
+        let dims = tensor.shape().concrete();
+        let strides = tensor.shape().strides();
+        for axis in (0..S::NUM_DIMS).filter(|&axis| dims[axis] > 1) {
+            // Strides are not public: the distance between two neighbours is.
+            let mut at = S::Concrete::default();
+            at[axis] = 1;
+            let neighbour: *const f32 = &tensor[at];
+            if (neighbour as usize).wrapping_sub(origin as usize) != strides[axis] * size_of::<f32>() {
+                return None;
+            }
+        }
+        // SAFETY: the strides are those of a row-major array, so all `len` elements lie one after the
+        // other in the Vec that the tensor owns and keeps while it is borrowed. dfdx has no public way to
+        // that Vec; going on from its first element is accepted by Tree Borrows and by LLVM.
+        Some(unsafe { std::slice::from_raw_parts(origin, len) })
+    }
+
+    /// The elements of a parameter, to be changed in place. A shared tensor is copied first, as dfdx does.
+    pub fn as_mut_slice(tensor: &mut super::Flat) -> &mut [f32] {
+        let (len,) = *tensor.shape();
+        if len == 0 {
+            return &mut [];
+        }
+        let origin: *mut f32 = &mut tensor[[0]];
+        // SAFETY: as above; a `Flat` is made by `tensor_from_vec` only, so it is contiguous, and `IndexMut`
+        // has made its Vec unique.
+        unsafe { std::slice::from_raw_parts_mut(origin, len) }
+    }
+}
+#[cfg(not(feature = "cuda"))]
+pub(crate) use raw::{as_mut_slice, as_slice};
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_contiguous_tensors_have_a_slice() {
+        let t = images((0..24).map(|v| v as f32).collect(), (2, 3, 2, 2)).unwrap();
+        assert_eq!(as_slice(&t).unwrap(), (0..24).map(|v| v as f32).collect::<Vec<_>>());
+        let permuted = t.permute::<_, Axes4<0, 2, 1, 3>>();
+        assert!(as_slice(&permuted).is_none());
+        let flat: Flat = device().tensor_from_vec(vec![1.0], (1,));
+        let spread = flat.broadcast_like::<_, Axis<0>>(&(5, 1));
+        assert!(as_slice(&spread).is_none());
+    }
+
+    #[test]
+    fn writing_a_shared_parameter_leaves_the_other_owner_alone() {
+        let mut a: Flat = device().tensor_from_vec(vec![1.0, 2.0], (2,));
+        let b = a.clone();
+        as_mut_slice(&mut a)[1] = 5.0;
+        assert_eq!((a.as_vec(), b.as_vec()), (vec![1.0, 5.0], vec![1.0, 2.0]));
+    }
+
+    #[test]
+    fn a_wrong_number_of_values_is_refused() {
+        assert!(images(vec![0.0; 5], (1, 2, 2, 1)).unwrap_err().to_string().contains("5 values"));
+    }
+}

@@ -1,0 +1,238 @@
+//! The training loop: augmented batches in a new order each epoch, a step each, validation at the end.
+
+use super::history::{EpochRecord, History};
+use super::progress::{Progress, Verbosity};
+use super::schedule::Schedule;
+use super::sgd::{Sgd, SgdConfig};
+use crate::data::{Augment, Batch, Dataset, Loader, shuffled};
+use crate::nn::{Seed, Sequential, Shape};
+use crate::ops::softmax_cross_entropy;
+use crate::tensor::{Gradients, images};
+use crate::{Error, Result};
+use dfdx::prelude::*;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// Called after each epoch; `Break` ends the training there.
+pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>;
+
+/// How to train. The defaults are document 000's, but for the number of epochs (it takes 250) and the
+/// augmentation (off).
+pub struct FitConfig {
+    /// How often to go through the training images.
+    pub epochs: usize,
+    /// Images a step. A rest that fills no batch is left out, another one each epoch.
+    pub batch_size: usize,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// Momentum and time decay.
+    pub optimizer: SgdConfig,
+    /// What happens to images on the way.
+    pub augment: Augment,
+    /// Share of the target that is spread over all classes, 0 ≤ s < 1.
+    pub label_smoothing: f32,
+    /// The order of the images and their augmentation.
+    pub seed: Seed,
+    /// Steps an epoch at the most; `None` is all.
+    pub max_steps: Option<usize>,
+    /// How progress is shown.
+    pub verbosity: Verbosity,
+    /// Called after each epoch, in this order.
+    pub callbacks: Vec<Callback>,
+}
+
+impl Default for FitConfig {
+    fn default() -> FitConfig {
+        FitConfig {
+            epochs: 1,
+            batch_size: 128,
+            schedule: Schedule::default(),
+            optimizer: SgdConfig::default(),
+            augment: Augment::default(),
+            label_smoothing: 0.0,
+            seed: Seed(0),
+            max_steps: None,
+            verbosity: Verbosity::Auto,
+            callbacks: vec![],
+        }
+    }
+}
+
+/// What a model reaches on a data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy plus the layers' l2 penalties, as Keras reports it.
+    pub loss: f32,
+    /// The share classified correctly.
+    pub accuracy: f32,
+}
+
+/// Images at a time where no gradient is needed.
+const EVALUATION_BATCH: usize = 128;
+
+impl Sequential {
+    /// Trains on `train`, and validates on `validation` after each epoch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if images or classes do not fit the model; [`Error::Config`] for a setting outside its
+    /// range; [`Error::NotFinite`] when the loss becomes NaN or infinite: the step is not taken, so the
+    /// weights are those before it.
+    pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
+        let FitConfig { epochs, batch_size, schedule, augment, label_smoothing, seed, mut callbacks, .. } = config;
+        self.check_fit(train)?;
+        self.check_fit(validation)?;
+        schedule.check()?;
+        if batch_size == 0 || train.len() < batch_size {
+            let n = train.len();
+            return Err(Error::Config(format!("{n} training images do not fill a batch of {batch_size}")));
+        }
+        let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        let mut sgd = Sgd::new(config.optimizer)?;
+        let mut progress = Progress::new(config.verbosity, epochs, steps);
+        let mut history = History::default();
+        for epoch in 0..epochs {
+            let started = Instant::now();
+            progress.start_epoch(epoch + 1);
+            let mut order = shuffled(train.len(), seed.0, epoch);
+            order.truncate(steps * batch_size);
+            let loader = Loader::new(train, batch_size, order, augment, epoch_seed(seed, epoch));
+            let mut sums = Sums::default();
+            let mut gradients = Gradients::leaky();
+            let mut learning_rate = 0.0;
+            for (step, batch) in loader.enumerate() {
+                learning_rate = schedule.rate(epoch, epochs, step, steps);
+                let n = batch.n;
+                let outcome;
+                (outcome, gradients) = self.gradient_step(batch, gradients, label_smoothing)?;
+                if !outcome.loss.is_finite() {
+                    let loss = outcome.loss;
+                    return Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate });
+                }
+                let penalty = sgd.step(self, &mut gradients, learning_rate)?;
+                sums.add(n, outcome.loss + penalty, outcome.correct);
+                let mean = sums.mean();
+                progress.step(n, mean.loss, mean.accuracy);
+            }
+            let trained = sums.mean();
+            let images_per_second = sums.n as f64 / started.elapsed().as_secs_f64();
+            let reached = self.evaluate(validation)?;
+            let record = EpochRecord {
+                epoch: epoch + 1,
+                seconds: started.elapsed().as_secs_f64(),
+                images_per_second,
+                lr: learning_rate,
+                loss: trained.loss,
+                acc: trained.accuracy,
+                val_loss: Some(reached.loss),
+                val_acc: Some(reached.accuracy),
+            };
+            progress.end_epoch(&record);
+            let stop = callbacks.iter_mut().any(|call| call(&record, self).is_break());
+            history.epochs.push(record);
+            if stop {
+                break;
+            }
+        }
+        self.release_memory();
+        Ok(history)
+    }
+
+    /// Loss and accuracy on a data set.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if images or classes do not fit the model.
+    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        self.check_fit(data)?;
+        let (h, w, c) = data.image_shape();
+        let mut sums = Sums::default();
+        for batch in Loader::in_order(data, EVALUATION_BATCH) {
+            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
+            let correct = count_correct(&logits.as_vec(), &batch.labels);
+            let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
+            sums.add(batch.n, loss, correct);
+        }
+        let Evaluation { loss, accuracy } = sums.mean();
+        Ok(Evaluation { loss: loss + self.penalty(), accuracy })
+    }
+
+    /// The probability of each class, a row an image.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the images do not fit the model.
+    pub fn predict(&self, data: &Dataset) -> Result<Vec<Vec<f32>>> {
+        let (h, w, c) = data.image_shape();
+        let mut rows = vec![];
+        for batch in Loader::in_order(data, EVALUATION_BATCH) {
+            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
+            let classes = logits.shape().3;
+            let probabilities = logits.softmax::<Axis<3>>().as_vec();
+            rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
+        }
+        Ok(rows)
+    }
+
+    fn gradient_step(&mut self, batch: Batch, gradients: Gradients, smoothing: f32) -> Result<(Outcome, Gradients)> {
+        let (h, w, c) = self.input_shape();
+        let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
+        let (logits, tape) = self.training_logits(x)?.split_tape();
+        let correct = count_correct(&logits.as_vec(), &batch.labels);
+        let loss = softmax_cross_entropy(logits.put_tape(tape), &batch.labels, smoothing)?;
+        let outcome = Outcome { loss: loss.array(), correct };
+        Ok((outcome, loss.backward()))
+    }
+
+    /// Σ λ‖w‖² over the layers that are trained, as Keras counts it.
+    fn penalty(&self) -> f32 {
+        let squares = |values: Vec<f32>| values.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+        let regularized = self.layers.iter().filter(|l| l.l2 > 0.0 && l.learns());
+        regularized.map(|l| f64::from(l.l2) * squares(l.tensor(0).as_vec())).sum::<f64>() as f32
+    }
+
+    fn check_fit(&self, data: &Dataset) -> Result<()> {
+        let (h, w, c) = data.image_shape();
+        let classes = data.classes().len();
+        match self.output_shape(Shape::Map(h, w, c))? {
+            Shape::Flat(outputs) if outputs == classes => Ok(()),
+            output => Err(Error::Shape(format!(
+                "the model gives {output}, but the data set has {classes} classes; end the model in linear({classes})"
+            ))),
+        }
+    }
+}
+
+struct Outcome {
+    loss: f32,
+    correct: usize,
+}
+
+/// Sums over the images seen.
+#[derive(Default)]
+struct Sums {
+    n: usize,
+    loss: f64,
+    correct: usize,
+}
+
+impl Sums {
+    fn add(&mut self, n: usize, loss: f32, correct: usize) {
+        self.n += n;
+        self.loss += f64::from(loss) * n as f64;
+        self.correct += correct;
+    }
+
+    fn mean(&self) -> Evaluation {
+        let n = self.n.max(1) as f64;
+        Evaluation { loss: (self.loss / n) as f32, accuracy: (self.correct as f64 / n) as f32 }
+    }
+}
+
+fn count_correct(logits: &[f32], labels: &[usize]) -> usize {
+    let classes = logits.len() / labels.len().max(1);
+    let best = |row: &[f32]| (0..row.len()).reduce(|best, k| if row[k] > row[best] { k } else { best });
+    logits.chunks(classes.max(1)).zip(labels).filter(|(row, label)| best(row) == Some(**label)).count()
+}
+
+/// Another augmentation each epoch.
+fn epoch_seed(Seed(seed): Seed, epoch: usize) -> u64 {
+    seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}

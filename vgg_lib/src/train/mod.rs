@@ -1,0 +1,13 @@
+//! Training: [`Sequential::fit`](crate::nn::Sequential::fit) and what it is made of.
+
+mod fit;
+pub mod history;
+pub mod progress;
+mod schedule;
+mod sgd;
+
+pub use fit::{Callback, Evaluation, FitConfig};
+pub use history::{EpochRecord, History};
+pub use progress::Verbosity;
+pub use schedule::Schedule;
+pub use sgd::{Sgd, SgdConfig};
