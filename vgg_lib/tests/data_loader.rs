@@ -28,7 +28,7 @@ fn in_order_gives_every_image_unchanged() {
     let mut loader = Loader::in_order(&d, 4);
     assert_eq!(loader.len(), 3);
     let mut seen = 0;
-    while let Some(batch) = loader.next() {
+    for batch in loader.by_ref() {
         assert_eq!(batch.n, if seen == 8 { 2 } else { 4 });
         assert_eq!((batch.images.len(), batch.labels.len()), (batch.n * SIZE, batch.n));
         for i in 0..batch.n {

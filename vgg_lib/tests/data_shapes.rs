@@ -76,7 +76,7 @@ fn a_linear_model_does_poorly() {
             gradient.iter_mut().for_each(|p| *p /= sum);
             gradient[usize::from(train.labels()[i])] -= 1.0;
             for (row, x) in weights.iter_mut().zip(&image) {
-                row.iter_mut().zip(gradient).for_each(|(w, g)| *w -= 2e-5 * x * g);
+                row.iter_mut().zip(gradient).for_each(|(w, g)| *w -= 3e-4 * x * g);
             }
         }
     }
@@ -91,6 +91,6 @@ fn a_linear_model_does_poorly() {
     };
     let (on_train, on_test) = (accuracy(&train), accuracy(&test));
     println!("linear model: {:.1} % of the training set, {:.1} % of the test set", 100.0 * on_train, 100.0 * on_test);
-    assert!(on_train > 0.25, "the linear model did not even learn its training set: {on_train}");
+    assert!(on_train > 0.3, "the linear model did not even learn its training set: {on_train}");
     assert!(on_test < 0.45, "a linear model reaches {on_test}");
 }

@@ -12,6 +12,8 @@
 //! exchanges the axes: it rotates other images about a point beside their centre, and `width_shift_range`
 //! moves images up and down. Here both do what Keras' documentation says.
 
+use std::ops::Range;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -56,14 +58,15 @@ impl Augment {
     /// Draws a transform for an image of `h` rows and `w` columns; every value in its range is as likely.
     pub fn sample(&self, h: usize, w: usize, rng: &mut ChaCha8Rng) -> Transform {
         // Padding by more than the image adds nothing but black images.
-        let padding = self.crop_padding.min(h.max(w)) as isize;
+        let padding = self.crop_padding.min(h.max(w)) as i64;
+        let offset = |rng: &mut ChaCha8Rng| rng.random_range(-padding..=padding) as isize;
         let pixels = |shift: f32, size: usize| if shift < 1.0 { shift * size as f32 } else { shift };
         Transform {
             theta: self.rotation * between_minus_one_and_one(rng),
             ty: pixels(self.height_shift, h) * between_minus_one_and_one(rng),
             tx: pixels(self.width_shift, w) * between_minus_one_and_one(rng),
             flip: self.horizontal_flip && rng.random(),
-            crop: (rng.random_range(-padding..=padding), rng.random_range(-padding..=padding)),
+            crop: (offset(rng), offset(rng)),
         }
     }
 }
@@ -101,49 +104,55 @@ impl Transform {
         if image.is_empty() {
             return;
         }
+        let rows = shown(self.crop.0, h);
+        let mut columns = shown(self.crop.1, w);
+        // The column before crop and flip that output column j shows is `first + direction * j`.
+        let (mut first, mut direction) = (self.crop.1 as f64, 1.0);
+        if self.flip {
+            columns = w - columns.end..w - columns.start;
+            (first, direction) = (first + (w - 1) as f64, -1.0);
+        }
+        if (rows.len(), columns.len()) != (h, w) {
+            out.fill(0.0);
+        }
         let (sin, cos) = f64::from(self.theta).to_radians().sin_cos();
         let (bottom, right) = ((h - 1) as f64, (w - 1) as f64);
         let (cy, cx) = (bottom / 2.0, right / 2.0);
-        let dx = f64::from(self.tx) - cx;
-        for (i, out) in out.chunks_exact_mut(w * c).enumerate() {
-            let Some(i) = inside(i, self.crop.0, h) else {
-                out.fill(0.0);
-                continue;
-            };
-            let dy = i as f64 - cy + f64::from(self.ty);
-            // The source of column 0; each column further adds (sin, cos).
+        let dx = first - cx + f64::from(self.tx);
+        let (y_step, x_step) = ((sin * direction) as f32, (cos * direction) as f32);
+        let (bottom, right) = (bottom as f32, right as f32);
+        for i in rows {
+            let dy = i as f64 + self.crop.0 as f64 - cy + f64::from(self.ty);
+            // The source of output column 0.
             let (y_start, x_start) = ((cy + cos * dy + sin * dx) as f32, (cx - sin * dy + cos * dx) as f32);
-            let (y_step, x_step) = (sin as f32, cos as f32);
-            for (j, out) in out.chunks_exact_mut(c).enumerate() {
-                let j = if self.flip { w - 1 - j } else { j };
-                let Some(j) = inside(j, self.crop.1, w) else {
-                    out.fill(0.0);
-                    continue;
-                };
-                let y = (y_start + y_step * j as f32).clamp(0.0, bottom as f32);
-                let x = (x_start + x_step * j as f32).clamp(0.0, right as f32);
-                let (top, left) = (y as usize, x as usize);
-                let (fy, fx) = (y - top as f32, x - left as f32);
+            let out = &mut out[i * w * c..][..w * c];
+            for j in columns.clone() {
+                let y = (y_start + y_step * j as f32).max(0.0).min(bottom);
+                let x = (x_start + x_step * j as f32).max(0.0).min(right);
+                // By way of i32, which is one instruction.
+                let (top, left) = (y as i32 as usize, x as i32 as usize);
+                let (fy, fx) = (y - top as i32 as f32, x - left as i32 as f32);
                 // On the last row or column the fraction is 0, so any pixel serves as the next one.
                 let below = if top + 1 < h { w * c } else { 0 };
                 let beside = if left + 1 < w { c } else { 0 };
                 let upper = &image[(top * w + left) * c..];
                 let lower = &upper[below..];
-                let corners = [&upper[..c], &upper[beside..][..c], &lower[..c], &lower[beside..][..c]];
-                let weights = [(1.0 - fy) * (1.0 - fx), (1.0 - fy) * fx, fy * (1.0 - fx), fy * fx];
-                for (k, out) in out.iter_mut().enumerate() {
-                    *out = weights[0] * corners[0][k]
-                        + weights[1] * corners[1][k]
-                        + weights[2] * corners[2][k]
-                        + weights[3] * corners[3][k];
+                let (a, b) = (&upper[..c], &upper[beside..][..c]);
+                let (d, e) = (&lower[..c], &lower[beside..][..c]);
+                let out = &mut out[j * c..][..c];
+                for k in 0..c {
+                    let above = a[k] + fx * (b[k] - a[k]);
+                    let under = d[k] + fx * (e[k] - d[k]);
+                    out[k] = above + fy * (under - above);
                 }
             }
         }
     }
 }
 
-/// `position + offset` if that lies in `0..size`.
-#[inline(always)]
-fn inside(position: usize, offset: isize, size: usize) -> Option<usize> {
-    position.checked_add_signed(offset).filter(|&p| p < size)
+/// The part of an output of `size` that shows the image when the crop lies `offset` further on.
+fn shown(offset: isize, size: usize) -> Range<usize> {
+    let size = size as isize;
+    let clamp = |position: isize| position.clamp(0, size) as usize;
+    clamp(offset.saturating_neg())..clamp(size.saturating_sub(offset))
 }

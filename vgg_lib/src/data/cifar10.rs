@@ -41,12 +41,11 @@ const CLASSES: usize = 10;
 /// [`Error::Io`] if one cannot be read.
 pub fn load(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     let dir = dir.as_ref();
-    let mut source = find(dir)?.ok_or_else(|| {
+    let source = find(dir)?.ok_or_else(|| {
         let reason = if dir.is_dir() { "holds no" } else { "is not a folder with" };
         Error::file(dir, format!("{reason} CIFAR-10 ({FOLDER}/ or {ARCHIVE}); run `cargo xtask data cifar10`"))
     })?;
-    let classes = source.classes()?;
-    Ok((source.dataset(&TRAIN, &classes)?, source.dataset(&TEST, &classes)?))
+    source.datasets()
 }
 
 /// Like [`load`], but where there is no CIFAR-10 at all it prints a notice and gives [`shapes::load`].
@@ -55,8 +54,8 @@ pub fn load(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
 /// As [`load`] for files that are there but incomplete or broken.
 pub fn load_or_shapes(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     let dir = dir.as_ref();
-    if find(dir)?.is_some() {
-        return load(dir);
+    if let Some(source) = find(dir)? {
+        return source.datasets();
     }
     let (train, test) = shapes::load();
     // To stdout: a notebook shows it in the cell's output.
@@ -116,6 +115,12 @@ fn unpack(path: &Path) -> Result<HashMap<String, Vec<u8>>> {
 }
 
 impl Source {
+    /// The training set and the test set.
+    fn datasets(mut self) -> Result<(Dataset, Dataset)> {
+        let classes = self.classes()?;
+        Ok((self.dataset(&TRAIN, &classes)?, self.dataset(&TEST, &classes)?))
+    }
+
     /// The path and the content of a file. It can be taken once.
     fn take(&mut self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
         let missing = |path| Error::file(path, "is missing; run `cargo xtask data cifar10` to download CIFAR-10 again");
@@ -161,10 +166,10 @@ impl Source {
             pixels.resize(start + RECORDS * 3 * PLANE, 0);
             pixels[start..].par_chunks_exact_mut(3 * PLANE).zip(bytes.par_chunks_exact(RECORD)).for_each(
                 |(image, record)| {
-                    for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
-                        for (plane, value) in pixel.iter_mut().enumerate() {
-                            *value = record[1 + plane * PLANE + i];
-                        }
+                    let (red, rest) = record[1..].split_at(PLANE);
+                    let (green, blue) = rest.split_at(PLANE);
+                    for (((pixel, r), g), b) in image.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
+                        pixel.copy_from_slice(&[*r, *g, *b]);
                     }
                 },
             );
