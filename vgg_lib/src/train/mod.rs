@@ -1,0 +1,3 @@
+//! Training.
+pub mod history;
+pub mod progress;
