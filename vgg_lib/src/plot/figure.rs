@@ -1,25 +1,24 @@
-//! A figure is a list of shapes in logical pixels. plotters draws them, as PNG at twice that resolution or as SVG.
+//! A figure is a list of shapes in logical pixels, written as PNG at twice that resolution or as SVG.
 //!
-//! The font is DejaVu Sans from a crate, so that text looks the same on every machine. Pictures are put on top of
-//! what plotters drew, because its SVG has none.
+//! plotters draws lines, boxes and dots. Text and pictures are put on top by us: plotters drops the left bearing of
+//! each glyph, so that letters stand unevenly, and its SVG has no pictures. The font is DejaVu Sans from a crate, so
+//! that text looks the same on every machine.
 
-use std::{fmt::Write as _, io::Cursor, path::Path, sync::Once};
+use std::{fmt::Write as _, io::Cursor, path::Path, sync::LazyLock};
 
+use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use image::{
-    ExtendedColorType, ImageEncoder, RgbImage,
+    ExtendedColorType, ImageEncoder, Rgb, RgbImage,
     codecs::png::{CompressionType, FilterType, PngEncoder},
     imageops,
 };
 use plotters::{
     backend::{BitMapBackend, DrawingBackend, SVGBackend},
     coord::Shift,
-    drawing::{DrawingArea, IntoDrawingArea},
-    element::{Circle, PathElement, Polygon, Rectangle},
-    style::{
-        Color, FontStyle, FontTransform, IntoFont, RGBColor, TextStyle, register_font,
-        text_anchor::{HPos, Pos, VPos},
-    },
+    drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
+    element::{Circle, PathElement, Rectangle},
+    style::{Color, RGBColor},
 };
 
 use super::colours::{Colour, TEXT, WHITE};
@@ -30,10 +29,8 @@ const RESOLUTION: u32 = 2;
 /// plotters draws on a lattice this many times finer than logical pixels: its coordinates are whole numbers, and
 /// averaging the bitmap down to [`RESOLUTION`] smooths the edges.
 const LATTICE: u32 = 4;
-/// The name that the SVG gives; the bitmap registers DejaVu under it.
-const FONT: &str = "DejaVu Sans, Verdana, sans-serif";
-/// DejaVu's line height in em: `ab_glyph` counts font sizes in it.
-const LINE_HEIGHT: f64 = 1.164;
+/// What the SVG asks for.
+const FONT_FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 
 /// A picture that a notebook shows and that can be saved.
 #[derive(Clone, Debug)]
@@ -46,7 +43,6 @@ pub struct Figure {
 #[derive(Clone, Debug)]
 enum Shape {
     Line { points: Vec<(f64, f64)>, width: f64, colour: Colour },
-    Area { points: Vec<(f64, f64)>, colour: Colour },
     Box { at: (f64, f64), size: (f64, f64), colour: Colour },
     Dot { centre: (f64, f64), radius: f64, colour: Colour },
     Text(Text),
@@ -90,10 +86,32 @@ impl Style {
 
     /// How wide a text is in logical pixels.
     pub(super) fn width(self, text: &str) -> f64 {
-        register_fonts();
-        let fine = 100.0; // plotters rounds to whole pixels
-        let font = (FONT, fine * LINE_HEIGHT, self.font_style()).into_font();
-        font.box_size(text).map_or(0.0, |(width, _)| f64::from(width) * self.size / fine)
+        self.glyphs(text, 1.0).1
+    }
+
+    /// The glyphs of a text side by side from (0, 0) on the baseline, and the width of them all.
+    fn glyphs(self, text: &str, scale: f64) -> (Vec<Glyph>, f64) {
+        let em = (self.size * scale) as f32;
+        // `PxScale` counts in line heights instead of em.
+        let size = PxScale::from(em * self.font().height_unscaled() / self.font().units_per_em().unwrap_or(1.0));
+        let font = self.font().as_scaled(size);
+        let mut glyphs: Vec<Glyph> = Vec::new();
+        let mut x = 0.0;
+        for c in text.chars() {
+            let id = font.glyph_id(c);
+            x += glyphs.last().map_or(0.0, |last| font.kern(last.id, id));
+            glyphs.push(id.with_scale_and_position(size, point(x, 0.0)));
+            x += font.h_advance(id);
+        }
+        (glyphs, f64::from(x))
+    }
+
+    fn font(self) -> &'static FontRef<'static> {
+        static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| {
+            [dejavu::sans::regular(), dejavu::sans::bold()]
+                .map(|bytes| FontRef::try_from_slice(bytes).expect("DejaVu is a valid font"))
+        });
+        &FONTS[usize::from(self.bold)]
     }
 
     /// The text, cut with "…" where it would be wider than `width`.
@@ -109,10 +127,6 @@ impl Style {
             }
         }
         String::new()
-    }
-
-    fn font_style(self) -> FontStyle {
-        if self.bold { FontStyle::Bold } else { FontStyle::Normal }
     }
 }
 
@@ -131,11 +145,6 @@ impl Figure {
 
     pub(super) fn line(&mut self, points: Vec<(f64, f64)>, width: f64, colour: Colour) {
         self.shapes.push(Shape::Line { points, width, colour });
-    }
-
-    /// A filled polygon.
-    pub(super) fn area(&mut self, points: Vec<(f64, f64)>, colour: Colour) {
-        self.shapes.push(Shape::Area { points, colour });
     }
 
     /// A filled box from its upper left corner.
@@ -182,21 +191,23 @@ impl Figure {
 
     /// The figure as a PNG file, at twice its logical size.
     pub fn png(&self) -> Result<Vec<u8>> {
-        register_fonts();
         let (width, height) = self.size();
         let mut fine = RgbImage::new(width * LATTICE, height * LATTICE);
         {
             let size = fine.dimensions();
-            let area = BitMapBackend::with_buffer(&mut fine, size).into_drawing_area();
-            // With `VPos::Top`, plotters puts the baseline half a line below the point that it is given.
-            paint(&self.shapes, &area, LINE_HEIGHT, LINE_HEIGHT / 2.0)?;
+            self.paint(&BitMapBackend::with_buffer(&mut fine, size).into_drawing_area())?;
         }
         let mut bitmap = average(&fine, LATTICE / RESOLUTION);
         for shape in &self.shapes {
-            if let Shape::Picture { at, size, image, pixelated } = shape {
-                let filter = if *pixelated { imageops::FilterType::Nearest } else { imageops::FilterType::CatmullRom };
-                let scaled = imageops::resize(image, pixels(size.0).max(1), pixels(size.1).max(1), filter);
-                imageops::replace(&mut bitmap, &scaled, i64::from(pixels(at.0)), i64::from(pixels(at.1)));
+            match shape {
+                Shape::Text(text) => text.draw(&mut bitmap),
+                Shape::Picture { at, size, image, pixelated } => {
+                    let filter =
+                        if *pixelated { imageops::FilterType::Nearest } else { imageops::FilterType::CatmullRom };
+                    let scaled = imageops::resize(image, pixels(size.0).max(1), pixels(size.1).max(1), filter);
+                    imageops::replace(&mut bitmap, &scaled, i64::from(pixels(at.0)), i64::from(pixels(at.1)));
+                }
+                _ => {}
             }
         }
         encode_png(&bitmap)
@@ -204,35 +215,62 @@ impl Figure {
 
     /// The figure as an SVG file.
     pub fn svg(&self) -> Result<String> {
-        register_fonts();
         let (width, height) = self.size();
         let fine = (width * LATTICE, height * LATTICE);
         let mut svg = String::new();
-        {
-            let area = SVGBackend::with_string(&mut svg, fine).into_drawing_area();
-            // The SVG backend divides font sizes by 1.24, and puts the baseline 0.76 em below the point.
-            paint(&self.shapes, &area, 1.24, 0.76)?;
-        }
+        self.paint(&SVGBackend::with_string(&mut svg, fine).into_drawing_area())?;
         // The lattice stays in the view box; outside, the figure has its logical size.
-        let svg = svg.replacen(
+        let mut svg = svg.trim_end().trim_end_matches("</svg>").replacen(
             &format!("width=\"{}\" height=\"{}\" viewBox", fine.0, fine.1),
             &format!("width=\"{width}\" height=\"{height}\" viewBox"),
             1,
         );
-        let mut pictures = String::new();
+        let _ = writeln!(svg, "<g transform=\"scale({LATTICE})\" font-family=\"{FONT_FAMILY}\">");
         for shape in &self.shapes {
-            if let Shape::Picture { at, size, image, pixelated } = shape {
-                let [x, y, w, h] = [at.0, at.1, size.0, size.1].map(|v| v * f64::from(LATTICE));
-                let rendering = if *pixelated { " style=\"image-rendering:pixelated\"" } else { "" };
-                let data = BASE64_STANDARD.encode(encode_png(image)?);
-                let _ = writeln!(
-                    pictures,
-                    "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" preserveAspectRatio=\"none\"{rendering} \
-                     href=\"data:image/png;base64,{data}\"/>"
-                );
+            match shape {
+                Shape::Text(text) => svg += &text.svg(),
+                Shape::Picture { at: (x, y), size: (w, h), image, pixelated } => {
+                    let rendering = if *pixelated { " style=\"image-rendering:pixelated\"" } else { "" };
+                    let data = BASE64_STANDARD.encode(encode_png(image)?);
+                    let _ = writeln!(
+                        svg,
+                        "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" preserveAspectRatio=\"none\"\
+                         {rendering} href=\"data:image/png;base64,{data}\"/>"
+                    );
+                }
+                _ => {}
             }
         }
-        Ok(svg.trim_end().trim_end_matches("</svg>").to_string() + &pictures + "</svg>\n")
+        Ok(svg + "</g>\n</svg>\n")
+    }
+
+    /// Lets plotters draw lines, boxes and dots.
+    fn paint<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>) -> Result<()> {
+        let failed = |e: DrawingAreaErrorKind<DB::ErrorType>| {
+            Error::Config(format!("the figure cannot be drawn: {e}; please report it"))
+        };
+        let fine = |v: f64| (v * f64::from(LATTICE)).round() as i32;
+        let corner = |(x, y): (f64, f64)| (fine(x), fine(y));
+        let rgb = |(r, g, b): Colour| RGBColor(r, g, b);
+        area.fill(&rgb(WHITE)).map_err(failed)?;
+        for shape in &self.shapes {
+            match shape {
+                Shape::Line { points, width, colour } => {
+                    let corners: Vec<_> = points.iter().copied().map(corner).collect();
+                    area.draw(&PathElement::new(corners, rgb(*colour).stroke_width(fine(*width) as u32)))
+                }
+                Shape::Box { at, size, colour } => {
+                    let corners = [corner(*at), corner((at.0 + size.0, at.1 + size.1))];
+                    area.draw(&Rectangle::new(corners, rgb(*colour).filled()))
+                }
+                Shape::Dot { centre, radius, colour } => {
+                    area.draw(&Circle::new(corner(*centre), fine(*radius), rgb(*colour).filled()))
+                }
+                Shape::Text(_) | Shape::Picture { .. } => Ok(()),
+            }
+            .map_err(failed)?;
+        }
+        area.present().map_err(failed)
     }
 
     /// Writes the figure as `.png` or `.svg`; without an extension as both. Gives it back, so that a cell which
@@ -274,67 +312,54 @@ fn pixels(logical: f64) -> u32 {
     (logical * f64::from(RESOLUTION)).round() as u32
 }
 
-fn register_fonts() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // DejaVu is a valid font; were it not, drawing would report the missing font.
-        let _ = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
-        let _ = register_font(FONT, FontStyle::Bold, dejavu::sans::bold());
-    });
-}
-
-/// Draws all shapes but pictures. `font_scale` and `baseline` (in em below the given point) undo what sets the
-/// backends apart.
-fn paint<DB: DrawingBackend>(
-    shapes: &[Shape],
-    area: &DrawingArea<DB, Shift>,
-    font_scale: f64,
-    baseline: f64,
-) -> Result<()> {
-    let failed = |e: plotters::drawing::DrawingAreaErrorKind<DB::ErrorType>| {
-        Error::Config(format!("the figure cannot be drawn: {e}; please report it"))
-    };
-    let scale = f64::from(LATTICE);
-    let point = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
-    let points = |points: &[(f64, f64)]| points.iter().map(|&p| point(p)).collect::<Vec<_>>();
-    let rgb = |(r, g, b): Colour| RGBColor(r, g, b);
-    area.fill(&rgb(WHITE)).map_err(failed)?;
-    for shape in shapes {
-        match shape {
-            Shape::Line { points: corners, width, colour } => {
-                let width = (width * scale).round() as u32;
-                area.draw(&PathElement::new(points(corners), rgb(*colour).stroke_width(width)))
-            }
-            Shape::Area { points: corners, colour } => area.draw(&Polygon::new(points(corners), rgb(*colour).filled())),
-            Shape::Box { at, size, colour } => {
-                let corners = [point(*at), point((at.0 + size.0, at.1 + size.1))];
-                area.draw(&Rectangle::new(corners, rgb(*colour).filled()))
-            }
-            Shape::Dot { centre, radius, colour } => {
-                area.draw(&Circle::new(point(*centre), (radius * scale).round() as i32, rgb(*colour).filled()))
-            }
-            Shape::Text(Text { text, at, align, style, colour, upwards }) => {
-                let h_pos = match align {
-                    Align::Left => HPos::Left,
-                    Align::Centre => HPos::Center,
-                    Align::Right => HPos::Right,
-                };
-                let font = (FONT, style.size * font_scale * scale, style.font_style()).into_font();
-                let above = baseline * style.size;
-                let (font, at) = if *upwards {
-                    (font.transform(FontTransform::Rotate270), (at.0 - above, at.1))
-                } else {
-                    (font, (at.0, at.1 - above))
-                };
-                let colour = rgb(*colour);
-                let style = TextStyle::from(font).color(&colour).pos(Pos::new(h_pos, VPos::Top));
-                area.draw_text(text, &style, point(at))
-            }
-            Shape::Picture { .. } => Ok(()),
+impl Text {
+    fn draw(&self, bitmap: &mut RgbImage) {
+        let resolution = f64::from(RESOLUTION);
+        let (glyphs, width) = self.style.glyphs(&self.text, resolution);
+        let shift = match self.align {
+            Align::Left => 0.0,
+            Align::Centre => -width / 2.0,
+            Align::Right => -width,
+        };
+        let (at_x, at_y) = ((self.at.0 * resolution) as f32, (self.at.1 * resolution).round() as f32);
+        let ink = [self.colour.0, self.colour.1, self.colour.2].map(f32::from);
+        for mut glyph in glyphs {
+            glyph.position.x += shift as f32 + if self.upwards { 0.0 } else { at_x };
+            let Some(outline) = self.style.font().outline_glyph(glyph) else { continue };
+            let bounds = outline.px_bounds();
+            outline.draw(|dx, dy, coverage| {
+                let (x, y) = (bounds.min.x + dx as f32, bounds.min.y + dy as f32);
+                let (x, y) = if self.upwards { (at_x.round() + y, at_y - x) } else { (x, at_y + y) };
+                // A negative number would become 0, the edge.
+                if x < 0.0 || y < 0.0 {
+                    return;
+                }
+                if let Some(Rgb(pixel)) = bitmap.get_pixel_mut_checked(x as u32, y as u32) {
+                    for (value, ink) in pixel.iter_mut().zip(ink) {
+                        let paper = f32::from(*value);
+                        *value = (paper + (ink - paper) * coverage.min(1.0)).round() as u8;
+                    }
+                }
+            });
         }
-        .map_err(failed)?;
     }
-    area.present().map_err(failed)
+
+    fn svg(&self) -> String {
+        let (x, y) = self.at;
+        let anchor = match self.align {
+            Align::Left => "start",
+            Align::Centre => "middle",
+            Align::Right => "end",
+        };
+        let weight = if self.style.bold { " font-weight=\"bold\"" } else { "" };
+        let turn = if self.upwards { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
+        let (size, (r, g, b)) = (self.style.size, self.colour);
+        let text = self.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        format!(
+            "<text x=\"{x:.2}\" y=\"{y:.2}\" text-anchor=\"{anchor}\" font-size=\"{size}\"{weight} \
+             fill=\"#{r:02x}{g:02x}{b:02x}\"{turn}>{text}</text>\n"
+        )
+    }
 }
 
 /// Each pixel the mean of `factor` × `factor` finer ones.
@@ -347,7 +372,7 @@ fn average(fine: &RgbImage, factor: u32) -> RgbImage {
                 *sum += u32::from(value);
             }
         }
-        image::Rgb(sums.map(|sum| ((sum + factor * factor / 2) / (factor * factor)) as u8))
+        Rgb(sums.map(|sum| ((sum + factor * factor / 2) / (factor * factor)) as u8))
     })
 }
 

@@ -9,13 +9,16 @@ use super::{
     grid::fit,
 };
 
-const COLUMNS: usize = 3;
 const MOST: usize = 150;
 const MARGIN: f64 = 16.0;
+const WIDTH: f64 = 720.0 - 2.0 * MARGIN;
 const PICTURE: f64 = 98.0;
-const BARS: f64 = 112.0;
-const CARD: (f64, f64) = (PICTURE + 10.0 + BARS, PICTURE);
-const GAP: (f64, f64) = (14.0, 22.0);
+/// From a picture to its bars.
+const SPACE: f64 = 10.0;
+/// From a card (a picture and its bars) to the next.
+const GAP: (f64, f64) = (14.0, 24.0);
+const NAME: Style = Style { size: 10.5, bold: false };
+const TRUTH: Style = Style { size: 12.0, bold: true };
 
 /// Each image with its true class and bars for the three most probable ones: green where the model is right,
 /// orange-red where it is wrong. Without a truth the bars are blue.
@@ -24,20 +27,28 @@ pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f
         return Figure::message("no images");
     }
     let shown = images.len().min(MOST);
-    let columns = shown.min(COLUMNS);
-    let rows = shown.div_ceil(COLUMNS);
+    let guesses: Vec<Vec<Guess>> =
+        (0..shown).map(|i| guesses(probabilities.get(i).map_or(&[], Vec::as_slice), classes)).collect();
+    // Three cards in a row; two where names are long.
+    let longest = guesses.iter().flatten().map(|g| NAME.width(&g.class)).fold(0.0, f64::max);
+    let card_width = |columns: f64| (WIDTH + GAP.0) / columns - GAP.0;
+    let roomy = longest + NAME.width("  >99 %") > card_width(3.0) - PICTURE - SPACE;
+    let per_row = if roomy { 2 } else { 3 };
+    let card = card_width(per_row as f64);
+
+    let columns = shown.min(per_row);
+    let rows = shown.div_ceil(per_row);
     let note_height = if images.len() > shown { 24.0 } else { 0.0 };
-    let width = 2.0 * MARGIN + columns as f64 * (CARD.0 + GAP.0) - GAP.0;
-    let height = 2.0 * MARGIN + rows as f64 * (CARD.1 + GAP.1) - GAP.1 + note_height;
+    let width = 2.0 * MARGIN + columns as f64 * (card + GAP.0) - GAP.0;
+    let height = 2.0 * MARGIN + rows as f64 * (PICTURE + GAP.1) - GAP.1 + note_height;
     let mut figure = Figure::new(width, height);
-    for (i, image) in images[..shown].iter().enumerate() {
-        let x = MARGIN + (i % COLUMNS) as f64 * (CARD.0 + GAP.0);
-        let y = MARGIN + (i / COLUMNS) as f64 * (CARD.1 + GAP.1);
+    for (i, (image, guesses)) in images.iter().zip(&guesses).enumerate() {
+        let x = MARGIN + (i % per_row) as f64 * (card + GAP.0);
+        let y = MARGIN + (i / per_row) as f64 * (PICTURE + GAP.1);
         let (size, sharp) = fit(image, PICTURE);
-        let at = (x + (PICTURE - size.0) / 2.0, y + (PICTURE - size.1) / 2.0);
-        figure.picture(image, at, size, sharp);
-        let guesses = guesses(probabilities.get(i).map_or(&[], Vec::as_slice), classes);
-        bars(&mut figure, (x + PICTURE + 10.0, y), truth.get(i).map(String::as_str), &guesses);
+        figure.picture(image, (x + (PICTURE - size.0) / 2.0, y), size, sharp);
+        let left = x + PICTURE + SPACE;
+        bars(&mut figure, (left, y), card - PICTURE - SPACE, truth.get(i).map(String::as_str), guesses);
     }
     if images.len() > shown {
         let text = format!("and {} more", images.len() - shown);
@@ -73,29 +84,27 @@ fn colour(rank: usize, class: &str, truth: Option<&str>) -> Colour {
 }
 
 /// The truth with a tick or a cross, then for each guess its name, its per cent and a bar.
-fn bars(figure: &mut Figure, (x, y): (f64, f64), truth: Option<&str>, guesses: &[Guess]) {
+fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>, guesses: &[Guess]) {
     if let Some(truth) = truth {
-        let style = Style::bold(12.0);
         let right = guesses.first().map(|best| best.class == truth);
         let (mark, mark_colour) = match right {
             Some(true) => ("✓ ", RIGHT),
             Some(false) => ("✗ ", WRONG),
             None => ("", TEXT),
         };
-        let mark_width = style.width(mark);
-        figure.text(mark, (x, y + 11.0), Align::Left, style, mark_colour);
-        let name = style.shorten(truth, BARS - mark_width);
-        figure.text(&name, (x + mark_width, y + 11.0), Align::Left, style, TEXT);
+        let mark_width = TRUTH.width(mark);
+        figure.text(mark, (x, y + 11.0), Align::Left, TRUTH, mark_colour);
+        let name = TRUTH.shorten(truth, width - mark_width);
+        figure.text(&name, (x + mark_width, y + 11.0), Align::Left, TRUTH, TEXT);
     }
-    let style = Style::plain(10.5);
     for (rank, guess) in guesses.iter().enumerate() {
         let top = y + 20.0 + 27.0 * rank as f64;
         let percent = percent(guess.probability);
-        let name = style.shorten(&guess.class, BARS - style.width(&percent) - 8.0);
-        figure.text(&name, (x, top + 11.0), Align::Left, style, if rank == 0 { TEXT } else { FAINT_TEXT });
-        figure.text(&percent, (x + BARS, top + 11.0), Align::Right, style, FAINT_TEXT);
-        figure.filled_box((x, top + 15.5), (BARS, 5.0), GRID);
-        let length = BARS * guess.probability;
+        let name = NAME.shorten(&guess.class, width - NAME.width(&percent) - 8.0);
+        figure.text(&name, (x, top + 11.0), Align::Left, NAME, if rank == 0 { TEXT } else { FAINT_TEXT });
+        figure.text(&percent, (x + width, top + 11.0), Align::Right, NAME, FAINT_TEXT);
+        figure.filled_box((x, top + 15.5), (width, 5.0), GRID);
+        let length = width * guess.probability;
         if length >= 0.25 {
             figure.filled_box((x, top + 15.5), (length, 5.0), colour(rank, &guess.class, truth));
         }
