@@ -109,6 +109,8 @@ fn any_history_can_be_drawn() {
     };
     let some_nan = |epoch: usize| if epoch.is_multiple_of(7) { all_nan(epoch) } else { typical(epoch) };
     let sparse = |epoch: usize| if epoch.is_multiple_of(5) { typical(epoch) } else { no_validation(epoch) };
+    let spiky =
+        |epoch: usize| EpochRecord { val_acc: Some(0.4 + 0.5 * (epoch as f32 * 7.3).sin().abs()), ..typical(epoch) };
     let cases = [
         ("none", history(0, typical)),
         ("one", history(1, typical)),
@@ -119,6 +121,7 @@ fn any_history_can_be_drawn() {
         ("some_nan", history(40, some_nan)),
         ("all_nan", history(3, all_nan)),
         ("sparse", history(40, sparse)),
+        ("spiky", history(250, spiky)),
     ];
     for (name, history) in cases {
         check(&format!("accuracy_{name}"), plot::accuracy(&history));

@@ -51,11 +51,10 @@ fn train_and_validation(
 ) -> Vec<(&'static str, Vec<(f64, f64)>)> {
     let point = |r: &EpochRecord, y: f32| (r.epoch as f64, f64::from(y));
     let train = history.epochs.iter().map(|r| point(r, train(r))).collect();
-    // An epoch without validation is a gap in a curve, unless none has any.
-    let with_gaps = |r: &EpochRecord| point(r, validation(r).unwrap_or(f32::NAN));
+    let validation: Vec<_> = history.epochs.iter().filter_map(|r| validation(r).map(|y| point(r, y))).collect();
     let mut curves = vec![("train", train)];
-    if history.epochs.iter().any(|r| validation(r).is_some()) {
-        curves.push(("validation", history.epochs.iter().map(with_gaps).collect()));
+    if !validation.is_empty() {
+        curves.push(("validation", validation));
     }
     curves
 }
@@ -125,7 +124,7 @@ fn draw(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f6
             match run {
                 [] => {}
                 [only] => figure.dot(at(only), 2.5, colour),
-                _ => figure.line(run.iter().map(at).collect(), 1.75, colour),
+                _ => figure.line(run.iter().map(at).collect(), 2.0, colour),
             }
         }
     }
@@ -137,16 +136,53 @@ fn draw(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f6
     if let Some(mark) = mark.filter(|m| usable(&m.at)) {
         let (px, py) = at(&mark.at);
         let text = format!("best {:.3} (epoch {})", mark.at.1, mark.at.0);
-        let width = LABEL.width(&text);
-        let text_left = (px - width / 2.0).clamp(left + 4.0, right - width - 2.0);
-        let wanted = if mark.below { py + 26.0 } else { py - 16.0 };
-        let text_y = wanted.clamp(top + 14.0, bottom - 6.0);
-        figure.filled_box((text_left - 4.0, text_y - 12.0), (width + 8.0, 16.0), WHITE);
-        figure.text(&text, (text_left, text_y), Align::Left, LABEL, TEXT);
+        let drawn: Vec<Vec<(f64, f64)>> = curves
+            .iter()
+            .flat_map(|(_, points)| points.split(|p| !usable(p)))
+            .map(|r| r.iter().map(at).collect())
+            .collect();
+        let size = (LABEL.width(&text), LABEL.size);
+        let (text_x, text_y) = free_place(&drawn, (px, py), size, (left, top), (right, bottom), mark.below);
+        figure.filled_box((text_x - 4.0, text_y - size.1), (size.0 + 8.0, size.1 + 4.0), WHITE);
+        figure.text(&text, (text_x, text_y), Align::Left, LABEL, TEXT);
         figure.dot((px, py), 6.0, WHITE);
         figure.dot((px, py), 4.5, TEXT);
     }
     figure
+}
+
+/// Where a label of some `size` can stand near a point without hiding the curves: the left end of its baseline.
+fn free_place(
+    curves: &[Vec<(f64, f64)>],
+    (x, y): (f64, f64),
+    size: (f64, f64),
+    (left, top): (f64, f64),
+    (right, bottom): (f64, f64),
+    below_first: bool,
+) -> (f64, f64) {
+    let text_x = (x - size.0 / 2.0).clamp(left + 4.0, right - size.0 - 4.0);
+    let hidden = |text_y: f64| {
+        let inside = |(px, py): (f64, f64)| {
+            px > text_x - 6.0 && px < text_x + size.0 + 6.0 && py > text_y - size.1 - 3.0 && py < text_y + 6.0
+        };
+        curves.iter().map(|curve| along(curve).filter(|p| inside(*p)).count()).sum::<usize>()
+    };
+    let below = (0..12).map(|i| y + 26.0 + 14.0 * f64::from(i));
+    let above = (0..12).map(|i| y - 16.0 - 14.0 * f64::from(i));
+    let in_turn = below.zip(above).flat_map(|(below, above)| if below_first { [below, above] } else { [above, below] });
+    let in_the_plot = in_turn.filter(|text_y| (top + size.1 + 2.0..=bottom - 6.0).contains(text_y));
+    (text_x, in_the_plot.min_by_key(|text_y| hidden(*text_y)).unwrap_or(y))
+}
+
+/// Points along a curve, no further apart than about 4 pixels.
+fn along(curve: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    let first = curve.first().copied();
+    let between = curve.windows(2).flat_map(|pair| {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let parts = ((x1 - x0).hypot(y1 - y0) / 4.0).ceil().max(1.0);
+        (1..=parts as usize).map(move |i| i as f64 / parts).map(move |t| (x0 + t * (x1 - x0), y0 + t * (y1 - y0)))
+    });
+    first.into_iter().chain(between)
 }
 
 /// A range of numbers and where its grid lines are.
@@ -240,6 +276,23 @@ mod tests {
             labels(&Axis::new([0.0, 0.1].into_iter(), 0.0, 5, false)),
             ["0.00", "0.02", "0.04", "0.06", "0.08", "0.10"]
         );
+    }
+
+    #[test]
+    fn the_label_of_the_best_epoch_hides_no_curve() {
+        let (left_top, right_bottom, size) = ((50.0, 70.0), (700.0, 400.0), (130.0, 12.0));
+        let rising = vec![(50.0, 300.0), (700.0, 200.0)];
+        let train = vec![(50.0, 250.0), (700.0, 180.0)];
+        for curves in [vec![rising.clone()], vec![train, rising]] {
+            for below in [true, false] {
+                let (x, y) = free_place(&curves, (700.0, 200.0), size, left_top, right_bottom, below);
+                assert!(x >= 50.0 && x + size.0 <= 700.0 && y - size.1 >= 70.0 && y <= 400.0);
+                for (px, py) in curves.iter().flat_map(|curve| along(curve)) {
+                    let inside = px >= x && px <= x + size.0 && py >= y - size.1 && py <= y;
+                    assert!(!inside, "({px}, {py}) is under the label at ({x}, {y})");
+                }
+            }
+        }
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Figure {
         let mut fine = RgbImage::new(width * LATTICE, height * LATTICE);
         {
             let size = fine.dimensions();
-            self.paint(&BitMapBackend::with_buffer(&mut fine, size).into_drawing_area())?;
+            self.paint(&BitMapBackend::with_buffer(&mut fine, size).into_drawing_area(), true)?;
         }
         let mut bitmap = average(&fine, LATTICE / RESOLUTION);
         for shape in &self.shapes {
@@ -218,7 +218,7 @@ impl Figure {
         let (width, height) = self.size();
         let fine = (width * LATTICE, height * LATTICE);
         let mut svg = String::new();
-        self.paint(&SVGBackend::with_string(&mut svg, fine).into_drawing_area())?;
+        self.paint(&SVGBackend::with_string(&mut svg, fine).into_drawing_area(), false)?;
         // The lattice stays in the view box; outside, the figure has its logical size.
         let mut svg = svg.trim_end().trim_end_matches("</svg>").replacen(
             &format!("width=\"{}\" height=\"{}\" viewBox", fine.0, fine.1),
@@ -244,8 +244,9 @@ impl Figure {
         Ok(svg + "</g>\n</svg>\n")
     }
 
-    /// Lets plotters draw lines, boxes and dots.
-    fn paint<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>) -> Result<()> {
+    /// Lets plotters draw lines, boxes and dots. `piecewise`: the bitmap backend distorts thick lines with sharp
+    /// corners, so they are drawn side by side with a dot at each corner.
+    fn paint<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, piecewise: bool) -> Result<()> {
         let failed = |e: DrawingAreaErrorKind<DB::ErrorType>| {
             Error::Config(format!("the figure cannot be drawn: {e}; please report it"))
         };
@@ -257,7 +258,17 @@ impl Figure {
             match shape {
                 Shape::Line { points, width, colour } => {
                     let corners: Vec<_> = points.iter().copied().map(corner).collect();
-                    area.draw(&PathElement::new(corners, rgb(*colour).stroke_width(fine(*width) as u32)))
+                    let style = rgb(*colour).stroke_width(fine(*width) as u32);
+                    if piecewise && corners.len() > 2 {
+                        let joint = |at: &(i32, i32)| Circle::new(*at, fine(*width) / 2, rgb(*colour).filled());
+                        let pieces = corners.windows(2).map(|pair| PathElement::new(pair, style));
+                        pieces
+                            .map(|piece| area.draw(&piece))
+                            .chain(corners.iter().map(|at| area.draw(&joint(at))))
+                            .collect()
+                    } else {
+                        area.draw(&PathElement::new(corners, style))
+                    }
                 }
                 Shape::Box { at, size, colour } => {
                     let corners = [corner(*at), corner((at.0 + size.0, at.1 + size.1))];
