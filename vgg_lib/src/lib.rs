@@ -25,5 +25,5 @@ pub mod prelude {
     pub use crate::train::*;
     pub use crate::vgg;
     pub use crate::{Error, Result};
-    pub use dfdx::prelude::{HasShape, Trace, AsArray};
+    pub use dfdx::prelude::{AsArray, HasShape, Trace};
 }

@@ -203,13 +203,8 @@ mod tests {
         for (depth, bn, count) in published {
             let model = build(depth, bn, (224, 224, 3), 1000, Seed(0)).unwrap();
             // torchvision counts learned parameters only.
-            let statistics: usize = model
-                .layers()
-                .iter()
-                .flat_map(|l| l.params())
-                .filter(|p| !p.learned)
-                .map(|p| p.dims[0])
-                .sum();
+            let statistics: usize =
+                model.layers().iter().flat_map(|l| l.params()).filter(|p| !p.learned).map(|p| p.dims[0]).sum();
             assert_eq!(model.parameter_count() - statistics, count, "{depth:?} {bn}");
         }
         assert_eq!(cifar_vgg16(Seed(0)).parameter_count(), 15_001_418);

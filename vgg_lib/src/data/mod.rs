@@ -1,1 +1,192 @@
-//! Data.
+//! Images and labels: where they come from, how they are normalized and augmented, how batches reach the
+//! training step.
+//!
+//! Images lie in memory as bytes, height × width × channel (NHWC), and become normalized floats when they
+//! are read: 50,000 CIFAR-10 images take 154 MB, not 614.
+//!
+//! ```
+//! use vgg_lib::data::{Normalization, shapes};
+//! let train = shapes::generate(100, (32, 32), 0);
+//! assert_eq!(train.shape(), (100, 32, 32, 3));
+//!
+//! let stats = Normalization::fit(&train); // one mean and one std over all pixels
+//! let train = stats.apply(&train);
+//! let mut image = vec![0.0; 32 * 32 * 3];
+//! train.read(0, &mut image); // mean 0, standard deviation 1 over the whole set
+//! ```
+
+pub mod augment;
+pub mod cifar10;
+pub mod loader;
+pub mod normalize;
+pub mod shapes;
+
+pub use augment::{Augment, Transform};
+pub use loader::{Batch, Loader, shuffled};
+pub use normalize::Normalization;
+
+use std::{fmt, sync::Arc};
+
+use image::{Rgb, RgbImage};
+
+use crate::{Error, Result};
+
+/// Labelled images of one size, in memory.
+///
+/// `clone`, `take`, `subset` and `split` share the pixels, so they are cheap.
+#[derive(Clone)]
+pub struct Dataset {
+    /// Every image of the original set, NHWC.
+    pixels: Arc<Vec<u8>>,
+    /// Which of those images belong to this set, in order.
+    places: Arc<Vec<usize>>,
+    /// One for each of `places`.
+    labels: Arc<Vec<u8>>,
+    classes: Arc<Vec<String>>,
+    image_shape: (usize, usize, usize),
+    /// For each channel the float that each byte is read as.
+    values: Arc<Vec<[f32; 256]>>,
+}
+
+impl Dataset {
+    /// Images of `image_shape` = (height, width, channels), one after another in `pixels` (NHWC, RGB for
+    /// three channels), with the class number of each in `labels` and the name of each class in `classes`.
+    /// Until a [`Normalization`] is applied, pixels read as 0 to 255.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a size is 0, the channels are not 1 or 3, the number of bytes does not fit the
+    /// number of labels, or a label has no class.
+    pub fn new(
+        pixels: Vec<u8>,
+        image_shape: (usize, usize, usize),
+        labels: Vec<u8>,
+        classes: Vec<String>,
+    ) -> Result<Dataset> {
+        let (h, w, c) = image_shape;
+        if h == 0 || w == 0 || !(c == 1 || c == 3) {
+            return Err(Error::Shape(format!(
+                "images of {h}×{w}×{c} cannot be used: height and width must be at least 1 and channels 1 or 3"
+            )));
+        }
+        let expected = labels.len() * h * w * c;
+        if pixels.len() != expected {
+            return Err(Error::Shape(format!(
+                "{} labels of {h}×{w}×{c} images need {expected} bytes of pixels, but there are {}",
+                labels.len(),
+                pixels.len()
+            )));
+        }
+        if let Some(i) = labels.iter().position(|&label| usize::from(label) >= classes.len()) {
+            return Err(Error::Shape(format!(
+                "image {i} has label {}, but there are only {} classes, counted from 0",
+                labels[i],
+                classes.len()
+            )));
+        }
+        Ok(Dataset {
+            pixels: Arc::new(pixels),
+            places: Arc::new((0..labels.len()).collect()),
+            labels: Arc::new(labels),
+            classes: Arc::new(classes),
+            image_shape,
+            values: Arc::new(vec![std::array::from_fn(|byte| byte as f32); c]),
+        })
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// (height, width, channels) of every image.
+    pub fn image_shape(&self) -> (usize, usize, usize) {
+        self.image_shape
+    }
+
+    /// (images, height, width, channels), as `x_train.shape` in Keras.
+    pub fn shape(&self) -> (usize, usize, usize, usize) {
+        let (h, w, c) = self.image_shape;
+        (self.len(), h, w, c)
+    }
+
+    /// The class number of each image.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// The name of each class.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Writes the normalized image number `index` to `out`: height × width × channels floats.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image `index` or `out` has another length.
+    pub fn read(&self, index: usize, out: &mut [f32]) {
+        let image = self.bytes(index);
+        assert_eq!(image.len(), out.len(), "an image has {} values, but `out` has {}", image.len(), out.len());
+        let channels = self.values.len();
+        for (pixel, out) in image.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+            for ((byte, out), values) in pixel.iter().zip(out).zip(self.values.iter()) {
+                *out = values[usize::from(*byte)];
+            }
+        }
+    }
+
+    /// Image number `index` in its original colours, for plots.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image `index`.
+    pub fn image(&self, index: usize) -> RgbImage {
+        let (h, w, c) = self.image_shape;
+        let bytes = self.bytes(index);
+        RgbImage::from_fn(w as u32, h as u32, |x, y| {
+            let at = (y as usize * w + x as usize) * c;
+            // One channel is grey: `at + c - 1` is then `at`.
+            Rgb([bytes[at], bytes[at + c / 2], bytes[at + c - 1]])
+        })
+    }
+
+    /// The first `n` images, or all if there are fewer.
+    pub fn take(&self, n: usize) -> Dataset {
+        self.split(n).0
+    }
+
+    /// The first `n` images (or all if there are fewer) and the rest.
+    pub fn split(&self, n: usize) -> (Dataset, Dataset) {
+        let indices: Vec<usize> = (0..self.len()).collect();
+        let (first, rest) = indices.split_at(n.min(indices.len()));
+        (self.subset(first), self.subset(rest))
+    }
+
+    /// The images with these numbers, in this order.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image of such a number.
+    pub fn subset(&self, indices: &[usize]) -> Dataset {
+        Dataset {
+            places: Arc::new(indices.iter().map(|&i| self.places[i]).collect()),
+            labels: Arc::new(indices.iter().map(|&i| self.labels[i]).collect()),
+            ..self.clone()
+        }
+    }
+
+    /// The bytes of image number `index`.
+    fn bytes(&self, index: usize) -> &[u8] {
+        let (h, w, c) = self.image_shape;
+        &self.pixels[self.places[index] * h * w * c..][..h * w * c]
+    }
+}
+
+/// A line instead of millions of pixels.
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Dataset {:?} of {} classes", self.shape(), self.classes.len())
+    }
+}

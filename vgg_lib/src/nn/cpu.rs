@@ -8,7 +8,7 @@ use super::layer::{Layer, Op, Shape};
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
-use crate::{Error, Result};
+use crate::Result;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -278,7 +278,7 @@ pub fn backward(
     dy: Buffer,
     gradients: &mut Gradients,
     need_dx: bool,
-) -> Result<Option<Buffer>, dfdx::tensor::CpuError> {
+) -> std::result::Result<Option<Buffer>, dfdx::tensor::CpuError> {
     let pool = dy.pool.clone();
     let first = if need_dx { 0 } else { steps.iter().position(Step::learns).unwrap_or(steps.len()) };
     let mut dy = dy;
@@ -326,9 +326,7 @@ pub fn backward(
                     dy = dx;
                 } else {
                     let (mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
-                    batch_norm::backward(
-                        &mut dy, &x, &mean, &inv_std, values(&weight), dropout, &mut dw, &mut db,
-                    );
+                    batch_norm::backward(&mut dy, &x, &mean, &inv_std, values(&weight), dropout, &mut dw, &mut db);
                     add(gradients.get_or_alloc_mut(&weight)?, &dw);
                     add(gradients.get_or_alloc_mut(&bias)?, &db);
                 }
@@ -379,7 +377,7 @@ pub fn buffer(pool: &Arc<Pool>, x: &crate::tensor::Images) -> Buffer {
 }
 
 /// As a dfdx tensor.
-pub fn tensor(pass: &Buffer, shape: Nhwc) -> Result<crate::tensor::Images, Error> {
+pub fn tensor(pass: &Buffer, shape: Nhwc) -> Result<crate::tensor::Images> {
     use dfdx::prelude::*;
     crate::tensor::device().try_tensor_from_vec(pass.to_vec(), shape).map_err(dfdx_error)
 }

@@ -120,7 +120,7 @@ impl Op {
             (Op::Linear { .. }, Shape::Map(..)) => {
                 refuse(&format!("needs a vector but gets {input}; put flatten() or global_avg_pool() before it"))
             }
-            (Op::Conv2d { .. } | Op::GlobalAvgPool, Shape::Flat(_)) => {
+            (Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool, Shape::Flat(_)) => {
                 refuse(&format!("needs a height and a width but gets {input}; put it before flatten()"))
             }
             (Op::Relu | Op::BatchNorm { .. } | Op::Dropout { .. } | Op::Softmax, shape) => Ok(shape),
@@ -307,7 +307,9 @@ impl Layer {
         };
         if want != input.channels() {
             let (name, kind) = (&self.name, self.op.type_name());
-            return Err(Error::Shape(format!("layer '{name}' ({kind}) has weights for {want} inputs but gets {input}")));
+            return Err(Error::Shape(format!(
+                "layer '{name}' ({kind}) has weights for {want} inputs but gets {input}"
+            )));
         }
         Ok(output)
     }

@@ -78,13 +78,7 @@ fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
 }
 
 /// The kernel's taps gathered from the input, to which a row of zeros is appended for what lies outside.
-fn conv2d<T: Tape<f32, Device>>(
-    x: Images<T>,
-    kernel: usize,
-    weight: &Flat,
-    bias: &Flat,
-    dims: &[usize],
-) -> Images<T> {
+fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias: &Flat, dims: &[usize]) -> Images<T> {
     let (n, h, w, c) = *x.shape();
     let rows = n * h * w;
     let width = kernel * kernel * c;
@@ -136,13 +130,7 @@ fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f
 }
 
 /// With fixed statistics.
-fn normalize<T: Tape<f32, Device>>(
-    x: Images<T>,
-    mean: Flat,
-    variance: Flat,
-    layer: &Layer,
-    epsilon: f32,
-) -> Images<T> {
+fn normalize<T: Tape<f32, Device>>(x: Images<T>, mean: Flat, variance: Flat, layer: &Layer, epsilon: f32) -> Images<T> {
     let s = *x.shape();
     let centred = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
     let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();

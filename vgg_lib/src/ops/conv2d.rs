@@ -22,7 +22,11 @@ use dfdx::prelude::*;
 /// assert_eq!(gradients.get(&w)[[1, 1, 0, 0]], 16.0); // the centre of the kernel sees all pixels
 /// # Ok::<(), vgg_lib::Error>(())
 /// ```
-pub fn conv2d<T: Tape<f32, Cpu>>(x: Images<T>, weight: &Images, bias: &Tensor<(usize,), f32, Cpu>) -> Result<Images<T>> {
+pub fn conv2d<T: Tape<f32, Cpu>>(
+    x: Images<T>,
+    weight: &Images,
+    bias: &Tensor<(usize,), f32, Cpu>,
+) -> Result<Images<T>> {
     let shape @ (n, h, w, c) = *x.shape();
     let (k, k2, inputs, out) = *weight.shape();
     if k != k2 || k % 2 == 0 || inputs != c || bias.shape().0 != out {

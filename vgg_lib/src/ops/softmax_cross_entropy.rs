@@ -22,7 +22,10 @@ pub fn softmax_cross_entropy<T: Tape<f32, Device>>(
         )));
     }
     if let Some(label) = labels.iter().find(|&&label| label >= classes) {
-        return Err(Error::Shape(format!("label {label} is not one of the model's {classes} classes (0 to {})", classes - 1)));
+        return Err(Error::Shape(format!(
+            "label {label} is not one of the model's {classes} classes (0 to {})",
+            classes - 1
+        )));
     }
     if !(0.0..1.0).contains(&smoothing) {
         return Err(Error::Config(format!("label smoothing must be at least 0 and less than 1, not {smoothing}")));

@@ -1,0 +1,158 @@
+//! Random rotations, shifts, flips and crops, as Keras' `ImageDataGenerator` makes them: bilinear
+//! interpolation, and beyond the border the nearest pixel (`fill_mode="nearest"`).
+//!
+//! Output pixel (row i, column j) is the input at
+//!
+//! ```text
+//! row    = cy + cos θ · (i − cy + ty) + sin θ · (j − cx + tx)        cy = (height − 1) / 2
+//! column = cx − sin θ · (i − cy + ty) + cos θ · (j − cx + tx)        cx = (width − 1) / 2
+//! ```
+//!
+//! then a crop of the padded result, then the flip. Square images come out as from Keras 3. There Keras
+//! exchanges the axes: it rotates other images about a point beside their centre, and `width_shift_range`
+//! moves images up and down. Here both do what Keras' documentation says.
+
+use std::ops::Range;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// What may happen to an image each time that it is read for training. The default is nothing.
+///
+/// ```
+/// use vgg_lib::data::Augment;
+/// let augment =
+///     Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, ..Augment::default() };
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Augment {
+    /// Degrees: rotates by a random angle in ±`rotation`.
+    pub rotation: f32,
+    /// Moves left or right by up to this fraction of the width; from 1 on it counts pixels, as in Keras.
+    pub width_shift: f32,
+    /// Moves up or down by up to this fraction of the height; from 1 on it counts pixels, as in Keras.
+    pub height_shift: f32,
+    /// Mirrors an image left to right with probability 1/2.
+    pub horizontal_flip: bool,
+    /// Pixels: pads each side with so many zeros, then crops the original size at random. 0 is off.
+    pub crop_padding: usize,
+}
+
+/// What happens to one image.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Transform {
+    /// The angle of rotation in degrees.
+    pub theta: f32,
+    /// The shift in rows; positive moves the image up.
+    pub ty: f32,
+    /// The shift in columns; positive moves the image left.
+    pub tx: f32,
+    /// Whether left and right are exchanged.
+    pub flip: bool,
+    /// (rows, columns) by which the crop lies below and to the right of the image. What it has outside the
+    /// image is 0.
+    pub crop: (isize, isize),
+}
+
+impl Augment {
+    /// Draws a transform for an image of `h` rows and `w` columns; every value in its range is as likely.
+    pub fn sample(&self, h: usize, w: usize, rng: &mut ChaCha8Rng) -> Transform {
+        // Padding by more than the image adds nothing but black images.
+        let padding = self.crop_padding.min(h.max(w)) as i64;
+        let offset = |rng: &mut ChaCha8Rng| rng.random_range(-padding..=padding) as isize;
+        let pixels = |shift: f32, size: usize| if shift < 1.0 { shift * size as f32 } else { shift };
+        Transform {
+            theta: self.rotation * between_minus_one_and_one(rng),
+            ty: pixels(self.height_shift, h) * between_minus_one_and_one(rng),
+            tx: pixels(self.width_shift, w) * between_minus_one_and_one(rng),
+            flip: self.horizontal_flip && rng.random(),
+            crop: (offset(rng), offset(rng)),
+        }
+    }
+}
+
+fn between_minus_one_and_one(rng: &mut ChaCha8Rng) -> f32 {
+    2.0 * rng.random::<f32>() - 1.0
+}
+
+impl Transform {
+    /// Writes the transformed `image` to `out`; both have `shape` = (height, width, channels).
+    ///
+    /// # Panics
+    /// Like a slice, if `image` or `out` has another length.
+    pub fn apply(&self, image: &[f32], shape: (usize, usize, usize), out: &mut [f32]) {
+        let (h, w, c) = shape;
+        assert!(
+            image.len() == h * w * c && out.len() == h * w * c,
+            "{h}×{w}×{c} images have {} values, but `image` has {} and `out` has {}",
+            h * w * c,
+            image.len(),
+            out.len()
+        );
+        if *self == Transform::default() {
+            return out.copy_from_slice(image);
+        }
+        match c {
+            0 => {}
+            3 => self.resample(image, (h, w, 3), out), // a constant, so that the loop over channels unrolls
+            _ => self.resample(image, shape, out),
+        }
+    }
+
+    #[inline(always)]
+    fn resample(&self, image: &[f32], (h, w, c): (usize, usize, usize), out: &mut [f32]) {
+        if image.is_empty() {
+            return;
+        }
+        let rows = shown(self.crop.0, h);
+        let mut columns = shown(self.crop.1, w);
+        // The column before crop and flip that output column j shows is `first + direction * j`.
+        let (mut first, mut direction) = (self.crop.1 as f64, 1.0);
+        if self.flip {
+            columns = w - columns.end..w - columns.start;
+            (first, direction) = (first + (w - 1) as f64, -1.0);
+        }
+        if (rows.len(), columns.len()) != (h, w) {
+            out.fill(0.0);
+        }
+        let (sin, cos) = f64::from(self.theta).to_radians().sin_cos();
+        let (bottom, right) = ((h - 1) as f64, (w - 1) as f64);
+        let (cy, cx) = (bottom / 2.0, right / 2.0);
+        let dx = first - cx + f64::from(self.tx);
+        let (y_step, x_step) = ((sin * direction) as f32, (cos * direction) as f32);
+        let (bottom, right) = (bottom as f32, right as f32);
+        for i in rows {
+            let dy = i as f64 + self.crop.0 as f64 - cy + f64::from(self.ty);
+            // The source of output column 0.
+            let (y_start, x_start) = ((cy + cos * dy + sin * dx) as f32, (cx - sin * dy + cos * dx) as f32);
+            let out = &mut out[i * w * c..][..w * c];
+            for j in columns.clone() {
+                let y = (y_start + y_step * j as f32).max(0.0).min(bottom);
+                let x = (x_start + x_step * j as f32).max(0.0).min(right);
+                // By way of i32, which is one instruction.
+                let (top, left) = (y as i32 as usize, x as i32 as usize);
+                let (fy, fx) = (y - top as i32 as f32, x - left as i32 as f32);
+                // On the last row or column the fraction is 0, so any pixel serves as the next one.
+                let below = if top + 1 < h { w * c } else { 0 };
+                let beside = if left + 1 < w { c } else { 0 };
+                let upper = &image[(top * w + left) * c..];
+                let lower = &upper[below..];
+                let (a, b) = (&upper[..c], &upper[beside..][..c]);
+                let (d, e) = (&lower[..c], &lower[beside..][..c]);
+                let out = &mut out[j * c..][..c];
+                for k in 0..c {
+                    let above = a[k] + fx * (b[k] - a[k]);
+                    let under = d[k] + fx * (e[k] - d[k]);
+                    out[k] = above + fy * (under - above);
+                }
+            }
+        }
+    }
+}
+
+/// The part of an output of `size` that shows the image when the crop lies `offset` further on.
+fn shown(offset: isize, size: usize) -> Range<usize> {
+    let size = size as isize;
+    let clamp = |position: isize| position.clamp(0, size) as usize;
+    clamp(offset.saturating_neg())..clamp(size.saturating_sub(offset))
+}

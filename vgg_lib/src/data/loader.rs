@@ -1,0 +1,134 @@
+//! Batches, prepared on another thread while the training step runs.
+
+use std::{
+    panic::resume_unwind,
+    sync::mpsc::{Receiver, sync_channel},
+    thread::{self, JoinHandle},
+};
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Augment, Dataset};
+
+/// How many batches wait ready.
+const AHEAD: usize = 2;
+
+/// A few images for one training step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// n × height × width × channels, normalized and augmented.
+    pub images: Vec<f32>,
+    /// The class number of each image.
+    pub labels: Vec<usize>,
+    /// The number of images.
+    pub n: usize,
+}
+
+/// An iterator over the batches of one epoch. The last batch may be smaller.
+///
+/// The batches depend on the arguments alone, not on threads or timing. A dropped loader stops its thread.
+pub struct Loader {
+    /// `None` once dropped: the thread's next `send` then fails, and it returns.
+    batches: Option<Receiver<Batch>>,
+    thread: Option<JoinHandle<()>>,
+    left: usize,
+}
+
+impl Loader {
+    /// Batches of `batch_size` images (0 counts as 1), in the given `order` of image numbers. The image at
+    /// position p of `order` is transformed by a draw from `augment` that depends on `seed` and p: pass
+    /// another seed each epoch.
+    ///
+    /// # Panics
+    /// Like a slice, if `order` names an image that `dataset` does not have.
+    pub fn new(dataset: &Dataset, batch_size: usize, order: Vec<usize>, augment: Augment, seed: u64) -> Loader {
+        if let Some(index) = order.iter().find(|&&index| index >= dataset.len()) {
+            panic!("the order names image {index}, but the dataset has {} images", dataset.len());
+        }
+        let batch_size = batch_size.max(1);
+        let left = order.len().div_ceil(batch_size);
+        let dataset = dataset.clone();
+        let (sender, receiver) = sync_channel(AHEAD);
+        let thread = thread::spawn(move || {
+            for (b, indices) in order.chunks(batch_size).enumerate() {
+                if sender.send(prepare(&dataset, indices, b * batch_size, augment, seed)).is_err() {
+                    return;
+                }
+            }
+        });
+        Loader { batches: Some(receiver), thread: Some(thread), left }
+    }
+
+    /// Every image once, in the order of the dataset and unchanged: for evaluation.
+    pub fn in_order(dataset: &Dataset, batch_size: usize) -> Loader {
+        Loader::new(dataset, batch_size, (0..dataset.len()).collect(), Augment::default(), 0)
+    }
+}
+
+/// The numbers 0 to n − 1 in an order that depends on `seed` and `epoch`.
+pub fn shuffled(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    order.shuffle(&mut stream(seed, epoch));
+    order
+}
+
+/// Independent random numbers for each `number`.
+fn stream(seed: u64, number: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number as u64);
+    rng
+}
+
+/// The batch that starts at position `start` of the epoch.
+fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment, seed: u64) -> Batch {
+    let (h, w, c) = dataset.image_shape();
+    let mut images = vec![0.0; indices.len() * h * w * c];
+    let mut original = vec![0.0; h * w * c];
+    for (i, (&index, out)) in indices.iter().zip(images.chunks_exact_mut(h * w * c)).enumerate() {
+        if augment == Augment::default() {
+            dataset.read(index, out);
+        } else {
+            dataset.read(index, &mut original);
+            augment.sample(h, w, &mut stream(seed, start + i)).apply(&original, (h, w, c), out);
+        }
+    }
+    let labels = indices.iter().map(|&index| usize::from(dataset.labels()[index])).collect();
+    Batch { images, labels, n: indices.len() }
+}
+
+impl Iterator for Loader {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        match self.batches.as_ref()?.recv() {
+            Ok(batch) => {
+                self.left -= 1;
+                Some(batch)
+            }
+            Err(_) => {
+                // The thread has ended. Had it panicked, an early end would pass for a short epoch.
+                if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+                    resume_unwind(panic);
+                }
+                None
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+/// `len` is the number of batches still to come.
+impl ExactSizeIterator for Loader {}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Normalization: `(x - mean) / (std + 1e-7)`, with x from 0 to 255, as in document 000.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Dataset;
+
+/// The mean and standard deviation of each channel, in units of 0 to 255.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// One value a channel.
+    pub mean: Vec<f32>,
+    /// One value a channel.
+    pub std: Vec<f32>,
+}
+
+impl Normalization {
+    /// One mean and one standard deviation over all images, pixels and channels, repeated for each channel.
+    /// An empty dataset gives 0 and 1.
+    pub fn fit(dataset: &Dataset) -> Self {
+        let mut all = Sums::default();
+        for channel in sums(dataset) {
+            all.add(channel);
+        }
+        Self::from_sums(&vec![all; dataset.image_shape().2])
+    }
+
+    /// A mean and a standard deviation of each channel. An empty dataset gives 0 and 1.
+    pub fn fit_per_channel(dataset: &Dataset) -> Self {
+        Self::from_sums(&sums(dataset))
+    }
+
+    /// The same images, from now on read as `(x - mean) / (std + 1e-7)`. It replaces an earlier
+    /// normalization; the test set is normalized with the statistics of the training set.
+    ///
+    /// # Panics
+    /// If `dataset` has another number of channels than `mean` and `std`.
+    pub fn apply(&self, dataset: &Dataset) -> Dataset {
+        let channels = dataset.image_shape().2;
+        assert!(
+            self.mean.len() == channels && self.std.len() == channels,
+            "a normalization of {} means and {} stds does not fit images of {channels} channels",
+            self.mean.len(),
+            self.std.len()
+        );
+        let values = |(mean, std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 - mean) / (std + 1e-7));
+        Dataset { values: Arc::new(self.mean.iter().zip(&self.std).map(values).collect()), ..dataset.clone() }
+    }
+
+    fn from_sums(channels: &[Sums]) -> Self {
+        Self {
+            mean: channels.iter().map(|sums| sums.mean() as f32).collect(),
+            std: channels.iter().map(|sums| sums.std() as f32).collect(),
+        }
+    }
+}
+
+/// Integers, so that the result does not depend on the order of the additions.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    count: u64,
+    sum: u64,
+    squares: u64,
+}
+
+impl Sums {
+    fn add(&mut self, other: Sums) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn mean(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
+    }
+
+    fn std(&self) -> f64 {
+        if self.count == 0 {
+            return 1.0;
+        }
+        (self.squares as f64 / self.count as f64 - self.mean().powi(2)).max(0.0).sqrt()
+    }
+}
+
+/// The sums of each channel.
+fn sums(dataset: &Dataset) -> Vec<Sums> {
+    let channels = dataset.image_shape().2;
+    let zero = || vec![Sums::default(); channels];
+    let add_image = |mut total: Vec<Sums>, index| {
+        for pixel in dataset.bytes(index).chunks_exact(channels) {
+            for (total, &byte) in total.iter_mut().zip(pixel) {
+                let byte = u64::from(byte);
+                total.add(Sums { count: 1, sum: byte, squares: byte * byte });
+            }
+        }
+        total
+    };
+    let merge = |mut a: Vec<Sums>, b: Vec<Sums>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| a.add(b));
+        a
+    };
+    (0..dataset.len()).into_par_iter().fold(zero, add_image).reduce(zero, merge)
+}

@@ -1,0 +1,25 @@
+//! Writing a file so that a reader sees the old content or the new one, never half of it.
+
+use std::{fs, io::Write, path::Path};
+
+use crate::{Error, Result};
+
+/// Writes `bytes` to a temporary file in the folder of `path`, then renames it. Makes the folder if needed.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // Temporary files are private by default; this one becomes an ordinary file (less the umask).
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(Error::io("write", path))?;
+    file.write_all(bytes).map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    Ok(())
+}

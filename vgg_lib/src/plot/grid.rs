@@ -1,0 +1,116 @@
+//! Images in rows and columns, a title above each.
+
+use image::RgbImage;
+
+use super::{
+    Figure,
+    colours::{FAINT_TEXT, TEXT},
+    figure::{Align, Style},
+};
+
+const MARGIN: f64 = 16.0;
+const WIDTH: f64 = 720.0;
+/// The largest side of an image on the page.
+const LARGEST: f64 = 200.0;
+/// Rows end here, so that a whole data set by mistake is no endless figure.
+const HIGHEST: f64 = 8000.0;
+
+/// Images in rows of `columns`, each under its title. Small images are enlarged with sharp pixels, large ones
+/// scaled down. A title may have several lines (`"cat 93 %\ndog 4 %"`); what is too long is cut with "…", and
+/// images past the last title have none.
+pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Figure {
+    if images.is_empty() {
+        return Figure::message("no images");
+    }
+    let columns = columns.clamp(1, images.len());
+    let gap = if columns > 16 { 4.0 } else { 12.0 };
+    let cell = ((WIDTH - 2.0 * MARGIN + gap) / columns as f64 - gap).clamp(8.0, LARGEST);
+    let style = Style::plain((cell / 5.0).clamp(7.0, 12.0));
+    let line_height = (style.size * 1.3).ceil();
+
+    struct Row {
+        first: usize,
+        title_lines: usize,
+        height: f64,
+    }
+    let rows: Vec<Row> = images
+        .chunks(columns)
+        .enumerate()
+        .map(|(i, row)| {
+            let first = i * columns;
+            let title_lines = (first..first + row.len()).filter_map(|i| titles.get(i)).map(|t| t.lines().count());
+            let height = row.iter().map(|image| fit(image, cell).0.1).fold(0.0, f64::max);
+            Row { first, title_lines: title_lines.max().unwrap_or(0), height }
+        })
+        .collect();
+    let title_height = |row: &Row| if row.title_lines == 0 { 0.0 } else { row.title_lines as f64 * line_height + 4.0 };
+
+    let mut height = MARGIN;
+    let mut shown = 0;
+    for row in &rows {
+        let needed = title_height(row) + row.height + gap;
+        if shown > 0 && height + needed > HIGHEST {
+            break;
+        }
+        height += needed;
+        shown += 1;
+    }
+    let left_out = images.len().saturating_sub(shown * columns);
+    let note_height = if left_out > 0 { 24.0 } else { 0.0 };
+    let width = 2.0 * MARGIN + columns as f64 * (cell + gap) - gap;
+    let mut figure = Figure::new(width, height - gap + MARGIN + note_height);
+
+    let mut y = MARGIN;
+    for row in &rows[..shown] {
+        let picture_top = y + title_height(row);
+        for (column, image) in images[row.first..].iter().take(columns).enumerate() {
+            let middle = MARGIN + column as f64 * (cell + gap) + cell / 2.0;
+            let title = titles.get(row.first + column).map_or("", String::as_str);
+            let skipped = row.title_lines.saturating_sub(title.lines().count());
+            for (i, line) in title.lines().enumerate() {
+                let baseline = y + (skipped + i) as f64 * line_height + style.size;
+                let text = style.shorten(line, cell + gap - 4.0);
+                figure.text(&text, (middle, baseline), Align::Centre, style, TEXT);
+            }
+            let (size, sharp) = fit(image, cell);
+            figure.picture(image, (middle - size.0 / 2.0, picture_top), size, sharp);
+        }
+        y = picture_top + row.height + gap;
+    }
+    if left_out > 0 {
+        let style = Style::plain(12.0);
+        let text = style.shorten(&format!("and {left_out} more"), width - 2.0 * MARGIN);
+        figure.text(&text, (width / 2.0, y + 14.0), Align::Centre, style, FAINT_TEXT);
+    }
+    figure
+}
+
+/// The size at which an image fits into a square of `side` logical pixels, and whether its pixels are enlarged to
+/// sharp squares: by a whole number, when that is 2 or more.
+pub(super) fn fit(image: &RgbImage, side: f64) -> ((f64, f64), bool) {
+    let (width, height) = (f64::from(image.width().max(1)), f64::from(image.height().max(1)));
+    let factor = (2.0 * side / width.max(height)).floor();
+    if factor >= 2.0 {
+        return ((width * factor / 2.0, height * factor / 2.0), true);
+    }
+    let ratio = side / width.max(height);
+    let half_pixels = |v: f64| ((2.0 * v * ratio).round() / 2.0).max(0.5);
+    ((half_pixels(width), half_pixels(height)), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_images_are_enlarged_by_a_whole_number_of_real_pixels() {
+        assert_eq!(fit(&RgbImage::new(32, 32), 60.0), ((48.0, 48.0), true)); // 3 × 32 = 96 real, 48 logical
+        assert_eq!(fit(&RgbImage::new(3, 3), 200.0), ((199.5, 199.5), true));
+    }
+
+    #[test]
+    fn large_images_are_scaled_down_in_proportion() {
+        assert_eq!(fit(&RgbImage::new(400, 300), 100.0), ((100.0, 75.0), false));
+        assert_eq!(fit(&RgbImage::new(5000, 1), 100.0), ((100.0, 0.5), false));
+    }
+}

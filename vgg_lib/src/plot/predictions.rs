@@ -1,0 +1,156 @@
+//! What a model says about images: each beside bars for its most probable classes.
+
+use image::RgbImage;
+
+use super::{
+    Figure,
+    colours::{BLUE, Colour, FAINT_TEXT, GREY, GRID, RIGHT, TEXT, WRONG},
+    figure::{Align, Style},
+    grid::fit,
+};
+
+const MOST: usize = 150;
+const MARGIN: f64 = 16.0;
+const WIDTH: f64 = 720.0 - 2.0 * MARGIN;
+const PICTURE: f64 = 98.0;
+/// From a picture to its bars.
+const SPACE: f64 = 10.0;
+/// From a card (a picture and its bars) to the next.
+const GAP: (f64, f64) = (14.0, 24.0);
+const NAME: Style = Style { size: 10.5, bold: false };
+const TRUTH: Style = Style { size: 12.0, bold: true };
+
+/// Each image with its true class and bars for the three most probable ones: green where the model is right,
+/// orange-red where it is wrong. Without a truth the bars are blue.
+pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f32>], classes: &[String]) -> Figure {
+    if images.is_empty() {
+        return Figure::message("no images");
+    }
+    let shown = images.len().min(MOST);
+    let guesses: Vec<Vec<Guess>> =
+        (0..shown).map(|i| guesses(probabilities.get(i).map_or(&[], Vec::as_slice), classes)).collect();
+    // Three cards in a row; two where names are long.
+    let longest = guesses.iter().flatten().map(|g| NAME.width(&g.class)).fold(0.0, f64::max);
+    let card_width = |columns: f64| (WIDTH + GAP.0) / columns - GAP.0;
+    let roomy = longest + NAME.width("  >99 %") > card_width(3.0) - PICTURE - SPACE;
+    let per_row = if roomy { 2 } else { 3 };
+    let card = card_width(per_row as f64);
+
+    let columns = shown.min(per_row);
+    let rows = shown.div_ceil(per_row);
+    let note_height = if images.len() > shown { 24.0 } else { 0.0 };
+    let width = 2.0 * MARGIN + columns as f64 * (card + GAP.0) - GAP.0;
+    let height = 2.0 * MARGIN + rows as f64 * (PICTURE + GAP.1) - GAP.1 + note_height;
+    let mut figure = Figure::new(width, height);
+    for (i, (image, guesses)) in images.iter().zip(&guesses).enumerate() {
+        let x = MARGIN + (i % per_row) as f64 * (card + GAP.0);
+        let y = MARGIN + (i / per_row) as f64 * (PICTURE + GAP.1);
+        let (size, sharp) = fit(image, PICTURE);
+        figure.picture(image, (x + (PICTURE - size.0) / 2.0, y), size, sharp);
+        let left = x + PICTURE + SPACE;
+        bars(&mut figure, (left, y), card - PICTURE - SPACE, truth.get(i).map(String::as_str), guesses);
+    }
+    if images.len() > shown {
+        let text = format!("and {} more", images.len() - shown);
+        figure.text(&text, (width / 2.0, height - 14.0), Align::Centre, Style::plain(12.0), FAINT_TEXT);
+    }
+    figure
+}
+
+struct Guess {
+    class: String,
+    probability: f64,
+}
+
+/// The three most probable classes, best first.
+fn guesses(probabilities: &[f32], classes: &[String]) -> Vec<Guess> {
+    let mut order: Vec<usize> = (0..probabilities.len()).filter(|&i| !probabilities[i].is_nan()).collect();
+    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+    let class = |i: usize| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+    order
+        .into_iter()
+        .take(3)
+        .map(|i| Guess { class: class(i), probability: f64::from(probabilities[i]).clamp(0.0, 1.0) })
+        .collect()
+}
+
+fn colour(rank: usize, class: &str, truth: Option<&str>) -> Colour {
+    match truth {
+        None if rank == 0 => BLUE,
+        Some(truth) if truth == class => RIGHT,
+        Some(_) if rank == 0 => WRONG,
+        _ => GREY,
+    }
+}
+
+/// The truth with a tick or a cross, then for each guess its name, its per cent and a bar.
+fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>, guesses: &[Guess]) {
+    if let Some(truth) = truth {
+        let right = guesses.first().map(|best| best.class == truth);
+        let (mark, mark_colour) = match right {
+            Some(true) => ("✓ ", RIGHT),
+            Some(false) => ("✗ ", WRONG),
+            None => ("", TEXT),
+        };
+        let mark_width = TRUTH.width(mark);
+        figure.text(mark, (x, y + 11.0), Align::Left, TRUTH, mark_colour);
+        let name = TRUTH.shorten(truth, width - mark_width);
+        figure.text(&name, (x + mark_width, y + 11.0), Align::Left, TRUTH, TEXT);
+    }
+    for (rank, guess) in guesses.iter().enumerate() {
+        let top = y + 20.0 + 27.0 * rank as f64;
+        let percent = percent(guess.probability);
+        let name = NAME.shorten(&guess.class, width - NAME.width(&percent) - 8.0);
+        figure.text(&name, (x, top + 11.0), Align::Left, NAME, if rank == 0 { TEXT } else { FAINT_TEXT });
+        figure.text(&percent, (x + width, top + 11.0), Align::Right, NAME, FAINT_TEXT);
+        figure.filled_box((x, top + 15.5), (width, 5.0), GRID);
+        let length = width * guess.probability;
+        if length >= 0.25 {
+            figure.filled_box((x, top + 15.5), (length, 5.0), colour(rank, &guess.class, truth));
+        }
+    }
+}
+
+/// Whole per cents, but never 0 or 100 for what only comes near.
+fn percent(probability: f64) -> String {
+    let percent = 100.0 * probability;
+    match percent {
+        p if p > 0.0 && p < 0.5 => "<1 %".to_string(),
+        p if (99.5..100.0).contains(&p) => ">99 %".to_string(),
+        p => format!("{p:.0} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_are_the_three_most_probable_in_order() {
+        let classes: Vec<String> = ["cat", "dog", "ship"].map(String::from).to_vec();
+        let names =
+            |probabilities: &[f32]| guesses(probabilities, &classes).into_iter().map(|g| g.class).collect::<Vec<_>>();
+        assert_eq!(names(&[0.1, 0.2, 0.3, 0.4]), ["class 3", "ship", "dog"]);
+        assert_eq!(names(&[0.5, 0.5]), ["cat", "dog"]);
+        assert_eq!(names(&[f32::NAN, 0.2, f32::NAN]), ["dog"]);
+        assert!(names(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_truth_is_green_and_a_wrong_best_guess_is_not() {
+        assert_eq!(colour(0, "cat", Some("cat")), RIGHT);
+        assert_eq!(colour(0, "dog", Some("cat")), WRONG);
+        assert_eq!(colour(1, "cat", Some("cat")), RIGHT);
+        assert_eq!(colour(1, "dog", Some("cat")), GREY);
+        assert_eq!(colour(0, "dog", None), BLUE);
+    }
+
+    #[test]
+    fn per_cents_never_pretend_to_be_sure() {
+        assert_eq!(percent(0.931), "93 %");
+        assert_eq!(percent(0.9999), ">99 %");
+        assert_eq!(percent(0.0001), "<1 %");
+        assert_eq!(percent(1.0), "100 %");
+        assert_eq!(percent(0.0), "0 %");
+    }
+}

@@ -1,0 +1,467 @@
+//! Progress while training: a bar in a terminal, lines elsewhere.
+//!
+//! A notebook's output cannot be redrawn in place: evcxr passes stdout on a line at a time, and indicatif hides
+//! itself where there is no terminal. So here indicatif draws to a target of ours, which prints a line now and
+//! then and one at the end of each epoch:
+//!
+//! ```text
+//!   epoch 3/250  120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 29 s
+//! Epoch 3/250  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678  val_loss 1.1000  val_acc 0.6100  left 2 h 50 min
+//! ```
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
+
+use super::history::EpochRecord;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Verbosity {
+    /// A bar in a terminal; in a notebook or a file a line about every 5 seconds.
+    #[default]
+    Auto,
+    /// A line at most every so many seconds, and one at the end of each epoch, on stdout.
+    Lines(f64),
+    /// A bar on stderr; lines where that is no terminal.
+    Bar,
+    /// Nothing.
+    Silent,
+}
+
+/// Shows how far the training is.
+///
+/// ```
+/// use vgg_lib::train::{history::EpochRecord, progress::{Progress, Verbosity}};
+///
+/// let mut progress = Progress::new(Verbosity::Auto, 1, 2); // one epoch of two steps
+/// progress.start_epoch(1);
+/// progress.step(128, 2.3, 0.11); // 128 images; the means of this epoch so far
+/// progress.step(128, 2.2, 0.15);
+/// progress.end_epoch(&EpochRecord {
+///     epoch: 1, seconds: 1.5, images_per_second: 170.0, lr: 0.1,
+///     loss: 2.2, acc: 0.15, val_loss: None, val_acc: None,
+/// });
+/// ```
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    epochs: usize,
+    steps: usize,
+    epoch: usize,
+    step: usize,
+    images: usize,
+    started: Instant,
+    /// Of the epochs that ended, for the time left.
+    seconds: Vec<f64>,
+}
+
+impl Progress {
+    /// For a training of `epochs` epochs of `steps` steps each.
+    pub fn new(verbosity: Verbosity, epochs: usize, steps: usize) -> Progress {
+        let (target, is_lines) = target(verbosity);
+        Progress::with_target(target, is_lines, epochs, steps)
+    }
+
+    fn with_target(target: ProgressDrawTarget, is_lines: bool, epochs: usize, steps: usize) -> Progress {
+        let template = if is_lines { "  {prefix}  {msg}" } else { "{prefix} {bar:25.green/dim} {msg}" };
+        let bar = styled_bar(target, steps as u64, template);
+        let now = Instant::now();
+        Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started: now, seconds: Vec::new() }
+    }
+
+    /// The epoch, from 1, is about to begin.
+    pub fn start_epoch(&mut self, epoch: usize) {
+        (self.epoch, self.step, self.images, self.started) = (epoch, 0, 0, Instant::now());
+        self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
+        self.bar.set_message(format!("0/{} steps", self.steps));
+        self.bar.set_position(0);
+    }
+
+    /// One step with so many images was made; loss and accuracy are the means of this epoch so far.
+    pub fn step(&mut self, images: usize, mean_loss: f32, mean_acc: f32) {
+        self.step += 1;
+        self.images += images;
+        self.bar.set_position(self.step as u64);
+        self.bar.set_message(self.step_text(self.started.elapsed().as_secs_f64(), mean_loss, mean_acc));
+    }
+
+    /// The epoch ended, and this is what it reached.
+    pub fn end_epoch(&mut self, record: &EpochRecord) {
+        self.seconds.push(record.seconds);
+        self.bar.println(self.epoch_text(record));
+    }
+
+    fn step_text(&self, seconds: f64, mean_loss: f32, mean_acc: f32) -> String {
+        let (step, steps) = (self.step, self.steps);
+        let rate = thousands(self.images as f64 / seconds);
+        let left = duration(seconds / step as f64 * steps.saturating_sub(step) as f64);
+        format!("{step}/{steps} steps  {rate} images/s  loss {mean_loss:.4}  acc {mean_acc:.4}  left {left}")
+    }
+
+    fn epoch_text(&self, r: &EpochRecord) -> String {
+        let (epoch, epochs, steps) = (r.epoch, self.epochs, self.steps);
+        let (seconds, rate, lr) = (duration(r.seconds), thousands(r.images_per_second), significant(r.lr));
+        let mut text = format!("Epoch {epoch}/{epochs}  {steps} steps  {seconds}  {rate} images/s  lr {lr}");
+        text += &format!("  loss {:.4}  acc {:.4}", r.loss, r.acc);
+        if let Some(loss) = r.val_loss {
+            text += &format!("  val_loss {loss:.4}");
+        }
+        if let Some(acc) = r.val_acc {
+            text += &format!("  val_acc {acc:.4}");
+        }
+        if epoch < epochs {
+            let mean = self.seconds.iter().sum::<f64>() / self.seconds.len() as f64;
+            text += &format!("  left {}", duration(mean * (epochs - epoch) as f64));
+        }
+        text
+    }
+}
+
+/// A bar for any other long job of `total` parts, such as images to load; call `inc(1)` on it after each.
+pub fn bar(verbosity: Verbosity, total: u64, what: &str) -> ProgressBar {
+    let (target, is_lines) = target(verbosity);
+    let template = if is_lines {
+        "  {prefix}  {human_pos}/{human_len}  left {eta}"
+    } else {
+        "{prefix} {bar:25.green/dim} {human_pos}/{human_len}  left {eta}"
+    };
+    let bar = styled_bar(target, total, template);
+    bar.set_prefix(what.to_string());
+    bar
+}
+
+fn styled_bar(target: ProgressDrawTarget, length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(length), target).with_style(style).with_finish(ProgressFinish::AndClear)
+}
+
+/// The target, and whether it takes lines.
+fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
+    const SECONDS: f64 = 5.0;
+    let lines = |seconds| (Lines::target(seconds, Box::new(io::stdout())), true);
+    let terminal = io::stderr().is_terminal();
+    match verbosity {
+        Verbosity::Silent => (ProgressDrawTarget::hidden(), false),
+        Verbosity::Lines(seconds) => lines(seconds),
+        Verbosity::Bar if terminal => (ProgressDrawTarget::stderr(), false),
+        Verbosity::Auto if terminal && io::stdout().is_terminal() => (ProgressDrawTarget::stderr(), false),
+        Verbosity::Auto | Verbosity::Bar => lines(SECONDS),
+    }
+}
+
+/// A "terminal" that only ever prints whole lines. A line that starts with a space says how far the job is and is
+/// printed only now and then; every other line is printed at once.
+struct Lines {
+    every: Duration,
+    state: Mutex<LinesState>,
+}
+
+struct LinesState {
+    sink: Box<dyn Write + Send>,
+    printed_at: Instant,
+    printed: String,
+}
+
+impl Lines {
+    fn target(seconds: f64, sink: Box<dyn Write + Send>) -> ProgressDrawTarget {
+        let never = if seconds > 0.0 { Duration::MAX } else { Duration::ZERO };
+        let every = Duration::try_from_secs_f64(seconds).unwrap_or(never);
+        let state = Mutex::new(LinesState { sink, printed_at: Instant::now(), printed: String::new() });
+        ProgressDrawTarget::term_like_with_hz(Box::new(Lines { every, state }), 20)
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lines {{ every: {:?} }}", self.every)
+    }
+}
+
+/// indicatif writes each line with one `write_str`, then fills it up with spaces; moving the cursor does nothing.
+impl TermLike for Lines {
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        let line = text.trim_end();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let too_soon = line.starts_with(' ') && state.printed_at.elapsed() < self.every;
+        if line.is_empty() || too_soon || line == state.printed {
+            return Ok(());
+        }
+        state.printed_at = Instant::now();
+        state.printed = line.to_string();
+        // One write a line, so that lines of other threads cannot land inside it.
+        state.sink.write_all(format!("{line}\n").as_bytes())?;
+        state.sink.flush()
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.write_str(text)
+    }
+
+    fn width(&self) -> u16 {
+        400
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
+fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return "–".to_string();
+    }
+    let seconds = seconds.max(0.0);
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..86400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86400, s % 86400 / 3600),
+    }
+}
+
+/// "1,220".
+fn thousands(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_string();
+    }
+    let digits = format!("{:.0}", value.max(0.0));
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Four significant digits, without trailing zeros: "0.1", "0.05", "2.441e-5".
+pub(super) fn significant(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let exponent = value.abs().log10().floor() as i32;
+    let trim = |text: &str| text.trim_end_matches('0').trim_end_matches('.').to_string();
+    match exponent {
+        -4..=3 => {
+            let text = format!("{value:.*}", (3 - exponent) as usize);
+            if text.contains('.') { trim(&text) } else { text }
+        }
+        4..=8 => format!("{value:.0}"),
+        _ => {
+            let text = format!("{value:.3e}");
+            match text.split_once('e') {
+                Some((mantissa, exponent)) => format!("{}e{exponent}", trim(mantissa)),
+                None => text,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread::sleep};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn progress(every: f64, epochs: usize, steps: usize) -> (Progress, Sink) {
+        let sink = Sink::default();
+        (Progress::with_target(Lines::target(every, Box::new(sink.clone())), true, epochs, steps), sink)
+    }
+
+    fn record(epoch: usize) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            seconds: 41.3,
+            images_per_second: 1220.4,
+            lr: 0.1,
+            loss: 1.23451,
+            acc: 0.5678,
+            val_loss: Some(1.1),
+            val_acc: Some(0.61),
+        }
+    }
+
+    #[test]
+    fn an_epoch_ends_with_one_line_of_its_numbers() {
+        let (mut progress, sink) = progress(3600.0, 250, 391);
+        progress.start_epoch(3);
+        for _ in 0..391 {
+            progress.step(128, 1.3, 0.5);
+        }
+        progress.end_epoch(&record(3));
+        assert_eq!(
+            sink.text(),
+            "Epoch 3/250  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678  \
+             val_loss 1.1000  val_acc 0.6100  left 2 h 50 min\n"
+        );
+    }
+
+    #[test]
+    fn without_validation_and_at_the_last_epoch_those_numbers_are_left_out() {
+        let (mut progress, sink) = progress(3600.0, 3, 391);
+        progress.end_epoch(&EpochRecord { val_loss: None, val_acc: None, ..record(3) });
+        let expected = "Epoch 3/3  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678\n";
+        assert_eq!(sink.text(), expected);
+    }
+
+    #[test]
+    fn the_step_text_has_the_rate_and_the_time_left_of_this_epoch() {
+        let (mut progress, _sink) = progress(3600.0, 250, 391);
+        progress.start_epoch(3);
+        (progress.step, progress.images) = (120, 120 * 128);
+        assert_eq!(
+            progress.step_text(12.8, 1.30123, 0.54171),
+            "120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 29 s"
+        );
+    }
+
+    #[test]
+    fn each_line_ends_in_a_newline_and_has_no_control_characters() {
+        let (mut progress, sink) = progress(0.0, 2, 4);
+        for epoch in 1..=2 {
+            progress.start_epoch(epoch);
+            for _ in 0..4 {
+                progress.step(128, 1.3, 0.5);
+            }
+            progress.end_epoch(&record(epoch));
+        }
+        drop(progress);
+        let text = sink.text();
+        assert!(text.ends_with('\n'), "{text:?}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(text.lines().all(|line| !line.is_empty() && line == line.trim_end()), "{text:?}");
+        assert_eq!(text.matches("  epoch 1/2  3/4 steps  ").count(), 1, "{text}");
+        assert_eq!(text.matches("Epoch ").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn lines_in_between_come_at_most_once_in_the_set_time() {
+        let (mut progress, sink) = progress(0.2, 1, 100);
+        progress.start_epoch(1);
+        let start = Instant::now();
+        for _ in 0..50 {
+            progress.step(128, 1.3, 0.5);
+            sleep(Duration::from_millis(11));
+        }
+        let most = (start.elapsed().as_secs_f64() / 0.2) as usize;
+        let lines = sink.text().lines().count();
+        assert!((1..=most).contains(&lines), "{lines} lines, at most {most} expected:\n{}", sink.text());
+    }
+
+    #[test]
+    fn a_silent_progress_and_a_nonsense_interval_do_no_harm() {
+        let mut silent = Progress::new(Verbosity::Silent, 0, 0);
+        silent.start_epoch(1);
+        silent.step(0, f32::NAN, f32::NAN);
+        silent.end_epoch(&record(1));
+        for seconds in [f64::NAN, -1.0, f64::INFINITY] {
+            let (mut progress, sink) = progress(seconds, 1, 1);
+            progress.end_epoch(&record(1));
+            assert_eq!(sink.text().lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_bar_for_another_job_counts_its_parts() {
+        let sink = Sink::default();
+        let bar = styled_bar(Lines::target(0.0, Box::new(sink.clone())), 3, "  {prefix}  {human_pos}/{human_len}");
+        bar.set_prefix("photos");
+        bar.inc(2);
+        assert!(sink.text().contains("  photos  2/3\n"), "{}", sink.text());
+    }
+
+    #[test]
+    fn durations_read_well() {
+        let cases = [
+            (0.0, "0.0 s"),
+            (9.94, "9.9 s"),
+            (9.96, "10 s"),
+            (59.6, "1 min 0 s"),
+            (200.0, "3 min 20 s"),
+            (10_200.0, "2 h 50 min"),
+            (273_600.0, "3 d 4 h"),
+            (f64::NAN, "–"),
+            (f64::INFINITY, "–"),
+            (-3.0, "0.0 s"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(duration(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(thousands(999.4), "999");
+        assert_eq!(thousands(1220.0), "1,220");
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!(thousands(f64::INFINITY), "–");
+        let cases = [
+            (0.1, "0.1"),
+            (0.05, "0.05"),
+            (0.1 / 4096.0, "2.441e-5"),
+            (0.00025, "0.00025"),
+            (1e-6, "1e-6"),
+            (10.0, "10"),
+            (1000.0, "1000"),
+            (12345.6, "12346"),
+            (0.0, "0"),
+            (f64::NAN, "NaN"),
+            (-0.5, "-0.5"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(significant(value), expected);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `Dataset` and `Normalization`, on small sets computed by hand.
+
+use approx::assert_relative_eq;
+use vgg_lib::{
+    Error,
+    data::{Dataset, Normalization},
+};
+
+fn names(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("class {i}")).collect()
+}
+
+/// Four images of 1×2 RGB pixels: image i has the bytes 6i to 6i + 5.
+fn four() -> Dataset {
+    Dataset::new((0..24).collect(), (1, 2, 3), vec![0, 1, 2, 1], names(3)).unwrap()
+}
+
+fn read(dataset: &Dataset, index: usize) -> Vec<f32> {
+    let (h, w, c) = dataset.image_shape();
+    let mut out = vec![f32::NAN; h * w * c];
+    dataset.read(index, &mut out);
+    out
+}
+
+#[test]
+fn a_dataset_shows_what_it_was_made_of() {
+    let d = four();
+    assert_eq!((d.len(), d.is_empty()), (4, false));
+    assert_eq!((d.shape(), d.image_shape()), ((4, 1, 2, 3), (1, 2, 3)));
+    assert_eq!(d.labels(), [0, 1, 2, 1]);
+    assert_eq!(d.classes(), names(3));
+    assert_eq!(read(&d, 2), [12.0, 13.0, 14.0, 15.0, 16.0, 17.0]);
+    assert_eq!(d.image(2).into_raw(), [12, 13, 14, 15, 16, 17]);
+    assert_eq!(format!("{d:?}"), "Dataset (4, 1, 2, 3) of 3 classes");
+}
+
+#[test]
+fn grey_images_are_shown_in_grey() {
+    let grey = Dataset::new(vec![7, 9], (2, 1, 1), vec![0], names(1)).unwrap();
+    assert_eq!(grey.image(0).dimensions(), (1, 2));
+    assert_eq!(grey.image(0).into_raw(), [7, 7, 7, 9, 9, 9]);
+    assert_eq!(read(&grey, 0), [7.0, 9.0]);
+}
+
+#[test]
+fn take_split_and_subset_keep_images_and_labels_together() {
+    let d = four();
+    let picked = d.subset(&[3, 0, 3]);
+    assert_eq!(picked.labels(), [1, 0, 1]);
+    assert_eq!([read(&picked, 0)[0], read(&picked, 1)[0], read(&picked, 2)[0]], [18.0, 0.0, 18.0]);
+    let again = picked.subset(&[1]);
+    assert_eq!((again.labels(), read(&again, 0)[0]), (&[0u8][..], 0.0));
+
+    let (first, rest) = d.split(1);
+    assert_eq!((first.labels(), rest.labels()), (&[0u8][..], &[1u8, 2, 1][..]));
+    assert_eq!((read(&first, 0)[0], read(&rest, 2)[0]), (0.0, 18.0));
+    assert_eq!((d.take(2).len(), d.take(9).len(), d.take(0).len(), d.split(9).1.len()), (2, 4, 0, 0));
+}
+
+#[test]
+fn bad_parts_are_refused_in_one_sentence() {
+    let message = |result: vgg_lib::Result<Dataset>| match result.unwrap_err() {
+        Error::Shape(message) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        message(Dataset::new(vec![0; 11], (1, 2, 3), vec![0, 0], names(1))),
+        "2 labels of 1×2×3 images need 12 bytes of pixels, but there are 11"
+    );
+    assert_eq!(
+        message(Dataset::new(vec![0; 12], (1, 2, 3), vec![0, 3], names(3))),
+        "image 1 has label 3, but there are only 3 classes, counted from 0"
+    );
+    assert!(message(Dataset::new(vec![], (0, 2, 3), vec![], names(3))).contains("0×2×3"));
+    assert!(message(Dataset::new(vec![0; 2], (1, 1, 2), vec![0], names(1))).contains("channels 1 or 3"));
+}
+
+#[test]
+fn one_mean_and_std_over_everything_as_in_document_000() {
+    let d = four();
+    let stats = Normalization::fit(&d);
+    // The numbers 0 to 23: mean 11.5, variance (24² − 1) / 12.
+    let std = (575.0f32 / 12.0).sqrt();
+    assert_eq!(stats.mean, [11.5; 3]);
+    stats.std.iter().for_each(|&s| assert_relative_eq!(s, std));
+    let normalized = stats.apply(&d);
+    for (i, x) in read(&normalized, 3).into_iter().enumerate() {
+        assert_relative_eq!(x, (18.0 + i as f32 - 11.5) / (std + 1e-7), max_relative = 1e-6);
+    }
+    assert_eq!(normalized.image(3), d.image(3), "plots keep the original colours");
+    assert_eq!(Normalization::fit(&normalized), stats, "statistics are those of the bytes");
+}
+
+#[test]
+fn per_channel_statistics_use_their_own_channel() {
+    // Red 0 and 10, green always 5, blue 255 and 1.
+    let d = Dataset::new(vec![0, 5, 255, 10, 5, 1], (1, 1, 3), vec![0, 0], names(1)).unwrap();
+    let stats = Normalization::fit_per_channel(&d);
+    assert_eq!(stats.mean, [5.0, 5.0, 128.0]);
+    assert_eq!(stats.std, [5.0, 0.0, 127.0]);
+    assert_eq!(read(&stats.apply(&d), 0), [-1.0, 0.0, 1.0]);
+    assert_eq!(read(&stats.apply(&d), 1), [1.0, 0.0, -1.0]);
+}
+
+#[test]
+fn statistics_of_a_subset_and_of_nothing() {
+    let d = four();
+    assert_eq!(Normalization::fit(&d.take(1)).mean, [2.5; 3]);
+    assert_eq!(Normalization::fit(&d.take(0)), Normalization { mean: vec![0.0; 3], std: vec![1.0; 3] });
+}

@@ -1,0 +1,113 @@
+//! The batch loader: what it yields, that it is reproducible, and that it ends.
+
+use std::{
+    sync::mpsc::channel,
+    thread,
+    time::{Duration, Instant},
+};
+
+use vgg_lib::data::{Augment, Batch, Dataset, Loader, shapes, shuffled};
+
+const AUGMENT: Augment =
+    Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, crop_padding: 0 };
+const SIZE: usize = 8 * 8 * 3;
+
+fn ten() -> Dataset {
+    shapes::generate(10, (8, 8), 0)
+}
+
+fn read(dataset: &Dataset, index: usize) -> Vec<f32> {
+    let mut out = vec![0.0; SIZE];
+    dataset.read(index, &mut out);
+    out
+}
+
+#[test]
+fn in_order_gives_every_image_unchanged() {
+    let d = ten();
+    let mut loader = Loader::in_order(&d, 4);
+    assert_eq!(loader.len(), 3);
+    let mut seen = 0;
+    for batch in loader.by_ref() {
+        assert_eq!(batch.n, if seen == 8 { 2 } else { 4 });
+        assert_eq!((batch.images.len(), batch.labels.len()), (batch.n * SIZE, batch.n));
+        for i in 0..batch.n {
+            assert_eq!(batch.images[i * SIZE..][..SIZE], read(&d, seen));
+            assert_eq!(batch.labels[i], usize::from(d.labels()[seen]));
+            seen += 1;
+        }
+    }
+    assert_eq!((seen, loader.len()), (10, 0));
+    assert!(loader.next().is_none(), "it stays at the end");
+}
+
+#[test]
+fn the_order_is_followed() {
+    let d = ten();
+    let order = vec![7, 2, 2, 9];
+    let batches: Vec<Batch> = Loader::new(&d, 3, order.clone(), Augment::default(), 5).collect();
+    let images: Vec<f32> = batches.iter().flat_map(|b| b.images.clone()).collect();
+    let labels: Vec<usize> = batches.iter().flat_map(|b| b.labels.clone()).collect();
+    for (i, &index) in order.iter().enumerate() {
+        assert_eq!(images[i * SIZE..][..SIZE], read(&d, index));
+        assert_eq!(labels[i], usize::from(d.labels()[index]));
+    }
+}
+
+#[test]
+fn augmentation_depends_on_seed_and_position_only() {
+    let d = ten();
+    let images = |batch_size, seed| -> Vec<f32> {
+        Loader::new(&d, batch_size, vec![3; 6], AUGMENT, seed).flat_map(|b| b.images).collect()
+    };
+    let one = images(6, 1);
+    assert_eq!(images(6, 1), one);
+    assert_eq!(images(4, 1), one, "the batch size changes nothing");
+    assert_ne!(images(6, 2), one);
+    for a in 0..6 {
+        for b in 0..a {
+            assert_ne!(one[a * SIZE..][..SIZE], one[b * SIZE..][..SIZE], "positions {a} and {b} drew the same");
+        }
+    }
+}
+
+#[test]
+fn shuffled_is_a_permutation_that_changes_with_seed_and_epoch() {
+    let order = shuffled(1000, 1, 0);
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
+    assert_ne!(order, sorted);
+    assert_eq!(shuffled(1000, 1, 0), order);
+    assert_ne!(shuffled(1000, 1, 1), order);
+    assert_ne!(shuffled(1000, 2, 0), order);
+    assert_eq!(shuffled(0, 1, 0), [0usize; 0]);
+}
+
+#[test]
+fn odd_sizes_are_fine() {
+    assert_eq!(Loader::in_order(&ten().take(0), 4).count(), 0);
+    assert_eq!(Loader::in_order(&ten(), 0).count(), 10);
+    assert_eq!(Loader::in_order(&ten(), usize::MAX).map(|b| b.n).collect::<Vec<_>>(), [10]);
+}
+
+#[test]
+fn a_dropped_loader_ends_its_thread() {
+    let (done, ended) = channel();
+    thread::spawn(move || {
+        // Far more than the loader would prepare unread.
+        let mut loader = Loader::new(&ten(), 1, vec![0; 1_000_000], AUGMENT, 0);
+        loader.next();
+        let start = Instant::now();
+        drop(loader); // joins the thread
+        done.send(start.elapsed()).unwrap();
+    });
+    let elapsed = ended.recv_timeout(Duration::from_secs(20)).expect("dropping the loader hangs");
+    assert!(elapsed < Duration::from_secs(2), "the thread went on for {elapsed:?}");
+}
+
+#[test]
+#[should_panic(expected = "the order names image 10, but the dataset has 10 images")]
+fn an_unknown_image_is_refused_at_once() {
+    Loader::new(&ten(), 4, vec![0, 10], AUGMENT, 0);
+}
