@@ -92,5 +92,5 @@ fn a_linear_model_does_poorly() {
     let (on_train, on_test) = (accuracy(&train), accuracy(&test));
     println!("linear model: {:.1} % of the training set, {:.1} % of the test set", 100.0 * on_train, 100.0 * on_test);
     assert!(on_train > 0.3, "the linear model did not even learn its training set: {on_train}");
-    assert!(on_test < 0.45, "a linear model reaches {on_test}");
+    assert!(on_test < 0.25, "a linear model reaches {on_test}");
 }
