@@ -69,7 +69,7 @@ impl Progress {
     }
 
     fn with_target(target: ProgressDrawTarget, is_lines: bool, epochs: usize, steps: usize) -> Progress {
-        let template = if is_lines { "  {prefix}  {msg}" } else { "{prefix} {bar:25.green/dim} {msg}" };
+        let template = if is_lines { "  {prefix}  {msg}" } else { "{prefix} {bar:15.green/dim} {wide_msg}" };
         let bar = styled_bar(target, steps as u64, template);
         let now = Instant::now();
         Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started: now, seconds: Vec::new() }
