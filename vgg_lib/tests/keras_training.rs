@@ -1,0 +1,169 @@
+//! A whole training step of document 000's network, and ten steps of SGD, against Keras
+//! (fixtures/training.py and optimizer.py, which say how weights and images are made).
+#![cfg(not(feature = "cuda"))]
+
+use dfdx::prelude::*;
+use ndarray::ArrayD;
+use ndarray_npy::{NpzReader, ReadableElement};
+use std::fs::File;
+use vgg_lib::nn::{Seed, Sequential, linear};
+use vgg_lib::ops::softmax_cross_entropy;
+use vgg_lib::tensor::images;
+use vgg_lib::train::{Sgd, SgdConfig};
+use vgg_lib::vgg;
+
+fn open(name: &str) -> NpzReader<File> {
+    NpzReader::new(File::open(format!("{}/tests/fixtures/{name}.npz", env!("CARGO_MANIFEST_DIR"))).unwrap()).unwrap()
+}
+
+fn get<T: ReadableElement>(npz: &mut NpzReader<File>, name: &str) -> Vec<T> {
+    let array: ArrayD<T> = npz.by_name(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    array.into_iter().collect()
+}
+
+fn hash(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x7feb_352d);
+    x ^= x >> 15;
+    x = x.wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+fn values(tensor: u32, len: usize, start: f32, scale: f32) -> Vec<f32> {
+    let value = |i: u32| (hash(i.wrapping_add(tensor.wrapping_mul(0x9e37_79b9))) >> 8) as f32 / 16_777_216.0 - 0.5;
+    (0..len as u32).map(|i| start + value(i) * 2.0 * scale).collect()
+}
+
+/// Document 000's network without dropout, its weights by the formula.
+fn network() -> Sequential {
+    let mut model = vgg::cifar_vgg16(Seed(0));
+    model.set_dropout("", 0.0).unwrap();
+    let mut state = model.state_dict();
+    let mut tensor = 0;
+    for layer in model.layers() {
+        for param in layer.params() {
+            let len = param.dims.iter().product();
+            let filled = match (param.name, param.dims.len()) {
+                ("weight", rank @ (2 | 4)) => {
+                    let field = if rank == 4 { 9 } else { 1 };
+                    let fans = field * (param.dims[rank - 2] + param.dims[rank - 1]);
+                    values(tensor, len, 0.0, (6.0 / fans as f64).sqrt() as f32)
+                }
+                ("weight" | "running_var", _) => values(tensor, len, 1.0, 0.1),
+                ("bias", _) if layer.name().ends_with("_bn") => values(tensor, len, 0.0, 0.1),
+                ("bias", _) => values(tensor, len, 1.0, 0.05),
+                _ => values(tensor, len, 0.0, 0.1),
+            };
+            let array = ArrayD::from_shape_vec(param.dims.clone(), filled).unwrap();
+            state.insert(format!("{}.{}", layer.name(), param.name), array);
+            tensor += 1;
+        }
+    }
+    assert_eq!(tensor, 86);
+    model.load_state_dict(&state).unwrap();
+    model
+}
+
+/// Every value within `tolerance` of the largest.
+fn close(what: &str, ours: &[f32], keras: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), keras.len(), "{what}");
+    let largest = keras.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    for (i, (a, b)) in ours.iter().zip(keras).enumerate() {
+        assert!((a - b).abs() <= tolerance * largest, "{what}[{i}]: {a}, Keras has {b}");
+    }
+}
+
+#[test]
+fn one_step_of_the_whole_network() {
+    let mut npz = open("training");
+    let mut model = network();
+    let x = images(values(1006, 4 * 32 * 32 * 3, 0.0, 1.7), (4, 32, 32, 3)).unwrap();
+
+    let softmax = model.pop();
+    assert_eq!(softmax.unwrap().name(), "softmax");
+    let in_use = model.forward(x.clone()).unwrap().as_vec();
+    close("logits_infer", &in_use, &get(&mut npz, "logits_infer"), 1e-4);
+
+    let logits = model.forward_mut(x.leaky_traced()).unwrap();
+    close("logits", &logits.as_vec(), &get(&mut npz, "logits"), 1e-4);
+    let loss = softmax_cross_entropy(logits, &[3, 8, 0, 5], 0.0).unwrap();
+    close("data_loss", &[loss.array()], &get(&mut npz, "data_loss"), 1e-4);
+    let mut gradients = loss.backward();
+
+    let keras_name = |layer: &str, param: &str| {
+        let norm = layer.ends_with("_bn");
+        let part = match param {
+            "weight" if norm => "gamma",
+            "bias" if norm => "beta",
+            "weight" => "kernel",
+            "running_mean" => "moving_mean",
+            "running_var" => "moving_variance",
+            other => other,
+        };
+        format!("{layer}.{part}")
+    };
+    let norms: Vec<f32> = get(&mut npz, "gradient_norms");
+    let mut norms = norms.iter();
+    for layer in model.layers() {
+        for param in layer.params().iter().filter(|p| p.learned) {
+            let name = keras_name(layer.name(), param.name);
+            let (weight, mut gradient) = (param.tensor.as_vec(), gradients.get(&param.tensor).as_vec());
+            if param.dims.len() > 1 {
+                gradient.iter_mut().zip(&weight).for_each(|(g, w)| *g += 2.0 * layer.l2() * w);
+            }
+            let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+            let want = *norms.next().unwrap();
+            assert!((norm - want).abs() <= 1e-3 * want, "{name}: gradient norm {norm}, Keras has {want}");
+            let indices: Vec<i64> = get(&mut npz, &format!("{name}.indices"));
+            let sampled: Vec<f32> = indices.iter().map(|&i| gradient[i as usize]).collect();
+            close(&format!("{name}.gradient"), &sampled, &get(&mut npz, &format!("{name}.gradient")), 1e-3);
+        }
+    }
+
+    let config = SgdConfig { momentum: 0.9, nesterov: true, decay: 0.0 };
+    let penalty = Sgd::new(config).unwrap().step(&mut model, &mut gradients, 0.1).unwrap();
+    close("penalty", &[penalty], &get(&mut npz, "penalty"), 1e-4);
+    for layer in model.layers() {
+        for param in layer.params() {
+            let name = keras_name(layer.name(), param.name);
+            let now = param.tensor.as_vec();
+            if param.learned {
+                let indices: Vec<i64> = get(&mut npz, &format!("{name}.indices"));
+                let sampled: Vec<f32> = indices.iter().map(|&i| now[i as usize]).collect();
+                close(&format!("{name}.updated"), &sampled, &get(&mut npz, &format!("{name}.updated")), 1e-3);
+            } else {
+                close(&name, &now, &get(&mut npz, &name), 1e-4);
+            }
+        }
+    }
+}
+
+/// A dense layer of seven weights and one output, whose gradient is its input.
+#[test]
+fn ten_steps_of_sgd() {
+    let mut npz = open("optimizer");
+    let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
+    for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2"] {
+        let mut model = Sequential::new((1, 1, 7), Seed(0));
+        model.push("flatten", vgg_lib::nn::flatten()).unwrap();
+        model.push("weights", linear(1).l2(if name == "l2" { 0.01 } else { 0.0 })).unwrap();
+        let mut state = model.state_dict();
+        let start = ArrayD::from_shape_vec(vec![7, 1], start.clone()).unwrap();
+        state.insert("weights.weight".into(), start);
+        model.load_state_dict(&state).unwrap();
+        let momentum = if name == "plain" { 0.0 } else { 0.9 };
+        let nesterov = !matches!(name, "plain" | "momentum");
+        let decay = if name == "decay" { 0.1 } else { 0.0 };
+        let mut sgd = Sgd::new(SgdConfig { momentum, nesterov, decay }).unwrap();
+        let rates: Vec<f32> = get(&mut npz, &format!("{name}.rates"));
+        let weights: Vec<f32> = get(&mut npz, name);
+        for step in 0..10 {
+            let x = images(gradients[step * 7..][..7].to_vec(), (1, 1, 1, 7)).unwrap();
+            let mut gradients = model.forward_mut(x.leaky_traced()).unwrap().sum().backward();
+            let rate = if name == "decay" { 0.1 } else { f64::from(rates[step]) };
+            sgd.step(&mut model, &mut gradients, rate).unwrap();
+            let now = model.layer("weights").unwrap().params()[0].tensor.as_vec();
+            close(&format!("{name}, step {step}"), &now, &weights[step * 7..][..7], 1e-5);
+        }
+    }
+}
