@@ -41,9 +41,9 @@ pub enum Error {
     NotFinite {
         /// The loss of that step.
         loss: f32,
-        /// From 0.
+        /// From 1.
         epoch: usize,
-        /// Within the epoch, from 0.
+        /// Within the epoch, from 1.
         step: usize,
         /// At that step.
         learning_rate: f64,

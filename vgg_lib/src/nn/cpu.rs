@@ -5,10 +5,10 @@
 //! the batch norm behind it share one buffer, and dropout keeps nothing.
 
 use super::layer::{Layer, Op, Shape};
+use crate::Result;
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
-use crate::Result;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,8 @@
 //! Initial weights.
 
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_distr::{Distribution, StandardNormal};
 
 /// The number that decides everything random: initial weights, dropout, order of images, augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -21,17 +22,18 @@ pub enum Init {
 impl Init {
     /// `dims` are those of the kernel: (k, k, in, out) or (in, out).
     pub(crate) fn values(self, dims: &[usize], rng: &mut ChaCha8Rng) -> Vec<f32> {
-        let (channels, field) = dims.split_at(dims.len() - 2);
-        let field_size: usize = channels.iter().product();
-        let (fan_in, fan_out) = ((field_size * field[0]) as f64, (field_size * field[1]) as f64);
+        let (field, channels) = dims.split_at(dims.len() - 2);
+        let field: usize = field.iter().product();
+        let (fan_in, fan_out) = ((field * channels[0]) as f64, (field * channels[1]) as f64);
         let len = dims.iter().product();
+        let normal = |std: f32, rng| StandardNormal.sample_iter(rng).take(len).map(|v: f32| v * std).collect();
         match self {
             Init::GlorotUniform => {
-                let limit = (6.0 / (fan_in + fan_out)).sqrt();
-                (0..len).map(|_| ((uniform(rng) * 2.0 - 1.0) * limit) as f32).collect()
+                let limit = (6.0 / (fan_in + fan_out)).sqrt() as f32;
+                (0..len).map(|_| rng.random_range(-limit..=limit)).collect()
             }
-            Init::HeNormal => normal(len, (2.0 / fan_out).sqrt(), rng),
-            Init::Normal(std) => normal(len, f64::from(std), rng),
+            Init::HeNormal => normal((2.0 / fan_out).sqrt() as f32, rng),
+            Init::Normal(std) => normal(std, rng),
         }
     }
 }
@@ -41,23 +43,6 @@ pub(crate) fn layer_rng(Seed(seed): Seed, index: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
     rng
-}
-
-/// In (0, 1).
-fn uniform(rng: &mut ChaCha8Rng) -> f64 {
-    (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0
-}
-
-/// Box & Muller's transform.
-fn normal(len: usize, std: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let mut values = Vec::with_capacity(len + 1);
-    while values.len() < len {
-        let (radius, angle) = ((-2.0 * uniform(rng).ln()).sqrt() * std, uniform(rng) * std::f64::consts::TAU);
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(len);
-    values
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod layer;
 pub(crate) mod portable;
 mod sequential;
 mod summary;
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests;
 
 pub use init::{Init, Seed};
 pub use layer::{

@@ -96,11 +96,11 @@ impl Sequential {
 /// If the file is missing, damaged or of another ending, or holds numbers that are not f32.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    match format(path)? {
-        Format::Npz => npz::from_bytes(path, &bytes),
-        Format::Safetensors => safetensors::from_bytes(path, &bytes),
-    }
+    let from_bytes = match format(path)? {
+        Format::Npz => npz::from_bytes,
+        Format::Safetensors => safetensors::from_bytes,
+    };
+    from_bytes(path, &std::fs::read(path).map_err(Error::io("read", path))?)
 }
 
 enum Format {

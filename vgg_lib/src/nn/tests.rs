@@ -1,0 +1,219 @@
+//! The two paths against each other, and what a model may be asked to do.
+
+use super::*;
+use crate::tensor::{Images, Nhwc, images};
+use crate::{Result, vgg};
+use dfdx::prelude::{Backward, HasShape, SumTo, Trace};
+use proptest::{prelude::ProptestConfig, proptest};
+
+fn noise(len: usize, mut state: u32) -> Vec<f32> {
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn batch(shape: Nhwc, seed: u32) -> Images {
+    images(noise(shape.0 * shape.1 * shape.2 * shape.3, seed), shape).unwrap()
+}
+
+/// Output, input gradient and all parameter gradients of one training pass, and the state after it.
+fn training_pass(model: &Sequential, x: &Images, portable: bool) -> (Vec<Vec<f32>>, crate::weights::StateDict) {
+    let mut model = model.clone();
+    let traced = x.leaky_trace();
+    let count = model.layers.len();
+    let y = if portable { model.portable_training_pass(traced, count) } else { model.forward_mut(traced) }.unwrap();
+    let mut found = vec![y.as_vec()];
+    let weights = images(noise(found[0].len(), 3), *y.shape()).unwrap();
+    let gradients = (y * weights).sum().backward();
+    found.push(gradients.get(x).as_vec());
+    for param in model.layers.iter().flat_map(|l| &l.params).filter(|p| p.learned) {
+        found.push(gradients.get(&param.tensor).as_vec());
+    }
+    (found, model.state_dict())
+}
+
+fn assert_close(a: &[f32], b: &[f32], what: &str) {
+    let largest = b.iter().fold(1e-2, |m: f32, v| m.max(v.abs()));
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= 2e-4 * largest, "{what}: {a} and {b}, of {largest}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn fast_and_portable_paths_agree(
+        n in 1..4usize, h in 2..8usize, w in 2..8usize, c in 1..6usize, filters in 1..20usize, seed in 0..1000u32,
+    ) {
+        let mut model = Sequential::new((h, w, c), Seed(u64::from(seed)));
+        for (i, layer) in [
+            conv2d(filters).relu(), batch_norm(), dropout(0.3), conv2d(7), relu(), dropout(0.2), max_pool2d(),
+            conv2d(5).kernel(1), flatten(), linear(6).relu(), batch_norm(), linear(4), softmax(),
+        ].into_iter().enumerate() {
+            model.push(&format!("layer{i}"), layer).unwrap();
+        }
+        let x = batch((n + 1, h, w, c), seed);
+        let (fast, slow) = (training_pass(&model, &x, false), training_pass(&model, &x, true));
+        for (i, (fast, slow)) in fast.0.iter().zip(&slow.0).enumerate() {
+            assert_close(fast, slow, &format!("result {i}"));
+        }
+        for ((name, fast), slow) in fast.1.iter().zip(slow.1.values()) {
+            assert_close(fast.as_slice().unwrap(), slow.as_slice().unwrap(), name);
+        }
+        let fast = model.forward(x.clone()).unwrap().as_vec();
+        let (slow, _) = portable::forward(&model.layers, x, None, |_, _| ()).unwrap();
+        assert_close(&fast, &slow.as_vec(), "in use");
+    }
+}
+
+fn small() -> Result<Sequential> {
+    let mut model = Sequential::new((8, 8, 3), Seed(1));
+    model.push("block1_conv1", conv2d(4).relu())?;
+    model.push("block1_norm", batch_norm())?;
+    model.push("block1_dropout", dropout(0.5))?;
+    model.push("block1_pool", max_pool2d())?;
+    model.push("flatten", flatten())?;
+    model.push("fc1", linear(10).relu())?;
+    model.push("predictions", linear(3))?;
+    Ok(model)
+}
+
+fn names(model: &Sequential) -> Vec<&str> {
+    model.layers().iter().map(Layer::name).collect()
+}
+
+#[test]
+fn heads_can_be_swapped() -> Result<()> {
+    let mut model = small()?;
+    assert_eq!(model.pop().unwrap().name(), "predictions");
+    model.push("cats_dogs", linear(2))?;
+    assert_eq!(*model.forward(batch((2, 8, 8, 3), 1))?.shape(), (2, 1, 1, 2));
+    model.replace("cats_dogs", linear(5))?;
+    assert_eq!(*model.forward(batch((2, 8, 8, 3), 1))?.shape(), (2, 1, 1, 5));
+    model.insert(6, "fc1_norm", batch_norm())?;
+    assert_eq!(&names(&model)[5..], ["fc1", "fc1_norm", "cats_dogs"]);
+    Ok(())
+}
+
+#[test]
+fn a_change_that_does_not_fit_leaves_the_model_as_it_was() -> Result<()> {
+    let mut model = small()?;
+    let before: Vec<String> = names(&model).into_iter().map(String::from).collect();
+    let mut refuse = |outcome: fn(&mut Sequential) -> Result<()>, words: &str| {
+        let error = outcome(&mut model).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(names(&model), before);
+    };
+    refuse(|m| m.replace("block1_conv1", conv2d(6)), "'block1_norm' (BatchNorm) has weights for 4 inputs");
+    refuse(|m| m.insert(4, "more", max_pool2d()), "'fc1' (Linear) has weights for 64 inputs");
+    refuse(|m| m.insert(0, "early", linear(2)), "put flatten()");
+    refuse(|m| m.push("late", conv2d(2)), "put it before flatten()");
+    refuse(|m| m.push("fc1", relu()), "already has a layer 'fc1'");
+    refuse(|m| m.insert(99, "far", relu()), "the places are 0 to 7");
+    refuse(|m| m.replace("fc9", relu()), "no layer 'fc9'; its layers are block1_conv1,");
+    refuse(|m| m.insert(0, "even", conv2d(2).kernel(2)), "no centre");
+    refuse(|m| m.insert(1, "all", dropout(1.0)), "less than 1");
+    Ok(())
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() -> Result<()> {
+    let model = small()?;
+    let error = model.forward(batch((1, 8, 8, 4), 1)).err().unwrap().to_string();
+    assert!(error.contains("'block1_conv1' (Conv2D) has weights for 3 inputs but gets (None, 8, 8, 4)"), "{error}");
+    assert!(model.forward(batch((1, 4, 8, 3), 1)).is_err());
+    Ok(())
+}
+
+#[test]
+fn freezing_takes_a_name_or_a_prefix() -> Result<()> {
+    let mut model = small()?;
+    model.freeze("block1")?;
+    let frozen = |model: &Sequential| model.layers().iter().map(Layer::is_frozen).collect::<Vec<_>>();
+    assert_eq!(frozen(&model), [true, true, true, true, false, false, false]);
+    model.unfreeze("block1_conv1")?;
+    assert_eq!(frozen(&model), [false, true, true, true, false, false, false]);
+    model.freeze("")?;
+    assert!(frozen(&model).iter().all(|f| *f));
+    assert!(model.freeze("block7").unwrap_err().to_string().contains("block7"));
+    Ok(())
+}
+
+#[test]
+fn dropout_is_changed_by_prefix() -> Result<()> {
+    let mut model = small()?;
+    model.set_dropout("", 0.2)?;
+    assert_eq!(model.layer("block1_dropout")?.op(), Op::Dropout { p: 0.2 });
+    assert!(model.set_dropout("fc1", 0.2).unwrap_err().to_string().contains("no dropout"));
+    assert!(model.set_dropout("", 1.5).is_err());
+    Ok(())
+}
+
+#[test]
+fn dropout_drops_its_share_only_while_training_and_differs_each_step() -> Result<()> {
+    let mut model = Sequential::new((10, 10, 10), Seed(4));
+    model.push("dropout", dropout(0.3))?;
+    let x = images(vec![1.0; 20_000], (20, 10, 10, 10))?;
+    assert_eq!(model.forward(x.clone())?.as_vec(), x.as_vec());
+    let mut pass = || model.forward_mut(x.leaky_trace()).map(|y| y.as_vec());
+    let (first, second) = (pass()?, pass()?);
+    for y in [&first, &second] {
+        let zeros = y.iter().filter(|v| **v == 0.0).count() as f64 / 20_000.0;
+        assert!((zeros - 0.3).abs() < 0.015, "{zeros}");
+        assert!(y.iter().all(|&v| v == 0.0 || v == 1.0 / 0.7));
+    }
+    assert_ne!(first, second);
+    Ok(())
+}
+
+#[test]
+fn activations_come_in_the_order_asked_for() -> Result<()> {
+    let model = small()?;
+    let x = batch((2, 8, 8, 3), 5);
+    let found = model.activations(x.clone(), &["fc1", "block1_conv1", "predictions"])?;
+    assert_eq!(found.iter().map(|y| *y.shape()).collect::<Vec<_>>(), [(2, 1, 1, 10), (2, 8, 8, 4), (2, 1, 1, 3)]);
+    assert_eq!(found[2].as_vec(), model.forward(x.clone())?.as_vec());
+    assert!(model.activations(x, &["conv9"]).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_seed_repeats_and_a_new_layer_gets_new_weights() -> Result<()> {
+    assert_eq!(small()?.state_dict(), small()?.state_dict());
+    let mut model = small()?;
+    let before = model.state_dict();
+    model.replace("predictions", linear(3))?;
+    assert_ne!(model.state_dict()["predictions.weight"], before["predictions.weight"]);
+    Ok(())
+}
+
+#[test]
+fn the_summary_is_kerass() {
+    let mut model = vgg::cifar_vgg16(Seed(0));
+    let summary = model.summary((32, 32, 3));
+    let row = |name: &str| summary.rows.iter().find(|r| r.name == name).unwrap().clone();
+    // Rows printed in document 000.
+    for (name, shape, params) in [
+        ("block1_conv1", Shape::Map(32, 32, 64), 1792),
+        ("block1_conv1_bn", Shape::Map(32, 32, 64), 256),
+        ("block1_conv2", Shape::Map(32, 32, 64), 36_928),
+        ("block1_pool", Shape::Map(16, 16, 64), 0),
+        ("block2_conv1", Shape::Map(16, 16, 128), 73_856),
+        ("predictions", Shape::Flat(10), 5130),
+    ] {
+        assert_eq!((row(name).output, row(name).params), (shape, params), "{name}");
+    }
+    let text = summary.to_string();
+    assert!(text.contains("Total parameters: 15,001,418"), "{text}");
+    assert!(text.contains("Non-trainable parameters: 9,472"), "{text}");
+    model.freeze("block").unwrap();
+    let summary = model.summary((32, 32, 3));
+    assert_eq!(summary.trainable, 512 * 512 + 512 + 2 * 512 + 5130);
+    assert!(summary.to_html().contains("<td style=\"text-align:center\">no</td>"));
+    let error = model.summary((16, 16, 3)).error.unwrap();
+    assert!(error.contains("block5_pool"), "{error}");
+}
