@@ -81,8 +81,9 @@ async def run_cell(client, cell, index):
     failure = None
     try:
         await client.async_execute_cell(cell, index)
-    except CellExecutionError as error:
-        failure = f"failed:\n{first_lines(str(error.traceback or error), 30)}"
+    except CellExecutionError:
+        errors = ["\n".join(out.traceback or [out.evalue]) for out in cell.outputs if out.output_type == "error"]
+        failure = "failed:\n" + first_lines("\n".join(errors), 30)
     except DeadKernelError:
         return "killed the kernel"
     await client.late_output(cell, index)

@@ -57,6 +57,7 @@ pub fn environment(sh: &Shell) -> Result<Environment> {
     let evcxr = evcxr(sh, &cache)?;
     let venv = venv(sh, &cache)?;
     let environment = Environment { venv, jupyter: cache.join("jupyter") };
+    fs::create_dir_all(&environment.jupyter)?;
     // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
     environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
     Ok(environment)
