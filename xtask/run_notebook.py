@@ -143,7 +143,10 @@ def main():
     args = parser.parse_args()
 
     notebook = nbformat.read(args.notebook, as_version=4)
-    failure = asyncio.run(execute(notebook))
+    try:
+        failure = asyncio.run(execute(notebook))
+    except RuntimeError as error:
+        failure = f"the kernel did not start: {error}"
     normalise(notebook)
     nbformat.write(notebook, args.executed)
     html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})

@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -76,8 +77,19 @@ pub fn lab(args: &[String]) -> Result<()> {
     let (python, notebooks) = (environment.python(), root().join("notebooks"));
     sh.change_dir(&notebooks);
     println!("Opening JupyterLab on {}; end it with Ctrl-C", notebooks.display());
-    // Notebooks read ../vgg_lib and ../data, so the folder is theirs, not the workspace's.
-    environment.isolated(cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}")).quiet().run()?;
+    let jupyter = cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}");
+    become_program(environment.isolated(jupyter).into())
+}
+
+/// In this process's place, JupyterLab alone gets the terminal's Ctrl-C and asks about it.
+#[cfg(unix)]
+fn become_program(mut command: Command) -> Result<()> {
+    Err(std::os::unix::process::CommandExt::exec(&mut command).into())
+}
+
+#[cfg(windows)]
+fn become_program(mut command: Command) -> Result<()> {
+    ensure!(command.status()?.success(), "JupyterLab ended with an error");
     Ok(())
 }
 
@@ -163,7 +175,7 @@ fn link(target: &Path, at: &Path) -> Result<()> {
     if at.exists() {
         fs::remove_dir(at)?;
     }
-    let status = std::process::Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
+    let status = Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
     ensure!(status.success(), "cannot make the junction {}", at.display());
     Ok(())
 }

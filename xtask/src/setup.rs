@@ -58,9 +58,27 @@ pub fn environment(sh: &Shell) -> Result<Environment> {
     let venv = venv(sh, &cache)?;
     let environment = Environment { venv, jupyter: cache.join("jupyter") };
     fs::create_dir_all(&environment.jupyter)?;
+    register(sh, &evcxr, &environment)?;
+    Ok(environment)
+}
+
+/// Registers the kernel in the Python environment, and with it the folder of Rust's shared standard library: cells find
+/// that by a path relative to where they were built, and are then moved, so it holds only by luck.
+fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
     environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
-    Ok(environment)
+    if cfg!(windows) {
+        return Ok(()); // evcxr itself takes care there
+    }
+    let variable = if cfg!(target_os = "macos") { "DYLD_FALLBACK_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    let mut folders = vec![PathBuf::from(cmd!(sh, "rustc --print target-libdir").quiet().read()?)];
+    folders.extend(env::var_os(variable).iter().flat_map(env::split_paths).filter(|path| !path.as_os_str().is_empty()));
+    let folders = env::join_paths(folders)?;
+
+    let file = environment.venv.join("share/jupyter/kernels/rust/kernel.json");
+    let mut kernel: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    kernel["env"] = serde_json::json!({ variable: folders.to_string_lossy() });
+    Ok(fs::write(&file, kernel.to_string())?)
 }
 
 /// `<the user's cache folder>/vgg-notebooks`, made if need be.
