@@ -1,2 +1,97 @@
-//! Tasks of the project.
-fn main() {}
+//! Tasks of the project: `cargo xtask notebooks | lab | test | data`.
+
+mod check;
+mod download;
+mod notebooks;
+mod setup;
+mod test;
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of the project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Execute the notebooks in a real Rust kernel; results go to target/notebooks/
+    Notebooks {
+        /// Which notebooks, by the start of their names (default: all)
+        names: Vec<String>,
+        /// Small data and few epochs, to see that everything works
+        #[arg(long)]
+        quick: bool,
+        /// Write the executed notebooks and their plots back into notebooks/, as they are committed
+        #[arg(long, conflicts_with = "quick")]
+        in_place: bool,
+    },
+    /// Open JupyterLab on notebooks/, with the Rust kernel
+    Lab {
+        /// Arguments for JupyterLab, as in `cargo xtask lab -- --no-browser --port 8890`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Formatting, clippy, all tests, the CUDA type check, and the notebooks in quick mode
+    Test {
+        /// Leave the notebooks out
+        #[arg(long)]
+        no_notebooks: bool,
+    },
+    /// Download a dataset or weights into data/
+    Data {
+        /// What to download
+        name: download::Name,
+        /// Another address of the same file
+        #[arg(long)]
+        url: Option<String>,
+        /// Another folder than data/
+        #[arg(long)]
+        dest: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    forget_cargo_run();
+    let result = match Cli::parse().task {
+        Task::Notebooks { names, quick, in_place } => notebooks::run(&names, quick, in_place),
+        Task::Lab { args } => notebooks::lab(&args),
+        Task::Test { no_notebooks } => test::run(!no_notebooks),
+        Task::Data { name, url, dest } => download::run(name, url, &dest.unwrap_or_else(|| root().join("data"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the workspace").to_owned()
+}
+
+/// `cargo run` describes xtask's own package in the environment, and puts target/ on the library path. Passed on, the
+/// first makes an inner cargo build things again, and the second lets a cell load the wrong libvgg_lib.
+fn forget_cargo_run() {
+    const ABOUT_XTASK: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PRIMARY_", "CARGO_BIN_", "CARGO_CRATE_"];
+    let target = env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
+    for (key, value) in env::vars_os() {
+        let Some(name) = key.to_str() else { continue };
+        if ABOUT_XTASK.iter().any(|prefix| name.starts_with(prefix)) {
+            // SAFETY: the first thing in `main`; no other thread runs yet.
+            unsafe { env::remove_var(name) };
+        } else if let ("LD_LIBRARY_PATH" | "DYLD_FALLBACK_LIBRARY_PATH", Some(target)) = (name, &target) {
+            let kept = env::split_paths(&value).filter(|path| !path.starts_with(target));
+            let kept = env::join_paths(kept).expect("they came out of such a list");
+            // SAFETY: as above.
+            unsafe { env::set_var(name, kept) };
+        }
+    }
+}

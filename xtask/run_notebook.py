@@ -1,0 +1,161 @@
+"""Executes one notebook in the Rust kernel, from top to bottom, in the current folder.
+
+    run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--committed OUT.ipynb]
+
+Whatever a cell prints is shown as it comes. A cell that writes to stderr fails: evcxr reports a panic and a `?` that
+met an error there, and calls the cell a success. The executed copy and the HTML are written even then. `--committed`
+writes, after a success only, the copy for git: cells tagged `dataset-images` keep no output.
+"""
+
+import argparse
+import asyncio
+import copy
+import pathlib
+import queue
+import re
+import sys
+import time
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.util import ensure_async
+from nbconvert import HTMLExporter
+
+TAG = "dataset-images"
+METADATA = {
+    "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
+    "language_info": {
+        "codemirror_mode": "rust",
+        "file_extension": ".rs",
+        "mimetype": "text/rust",
+        "name": "Rust",
+        "pygments_lexer": "rust",
+        "version": "",
+    },
+}
+
+
+class Client(NotebookClient):
+    """Shows stdout as it comes and collects what the running cell writes to stderr."""
+
+    stderr = ""
+
+    def process_message(self, msg, cell, cell_index):
+        if msg["msg_type"] == "stream":
+            text = msg["content"]["text"]
+            if msg["content"]["name"] == "stderr":
+                self.stderr += text
+            else:
+                say(text)
+        return super().process_message(msg, cell, cell_index)
+
+    async def late_output(self, cell, index):
+        """evcxr sends streams from another thread: what a cell wrote may come after the cell's end."""
+        while True:
+            try:
+                msg = await ensure_async(self.kc.iopub_channel.get_msg(timeout=0.2))
+            except queue.Empty:
+                return
+            if msg["msg_type"] == "stream":
+                self.process_message(msg, cell, index)
+
+
+def say(text):
+    for line in text.splitlines():
+        print(f"       {line}", flush=True)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def first_lines(text, count=12):
+    lines = [line for line in plain(text).splitlines() if line.strip()]
+    return "\n".join(f"    {line}" for line in lines[:count])
+
+
+async def run_cell(client, cell, index):
+    """None, or why the cell failed."""
+    client.stderr = ""
+    failure = None
+    try:
+        await client.async_execute_cell(cell, index)
+    except CellExecutionError:
+        errors = ["\n".join(out.traceback or [out.evalue]) for out in cell.outputs if out.output_type == "error"]
+        failure = "failed:\n" + first_lines("\n".join(errors), 30)
+    except DeadKernelError:
+        return "killed the kernel"
+    await client.late_output(cell, index)
+    if failure is None and client.stderr.strip():
+        failure = f"wrote to stderr (a panic, or a `?` that met an error):\n{first_lines(client.stderr)}"
+    return failure
+
+
+async def execute(notebook):
+    """None, or why the notebook failed."""
+    client = Client(
+        notebook, kernel_name="rust", timeout=None, startup_timeout=600, record_timing=False, coalesce_streams=True
+    )
+    cells = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    for _, cell in cells:
+        cell.outputs, cell.execution_count = [], None
+    client.reset_execution_trackers()
+    async with client.async_setup_kernel():
+        for number, (index, cell) in enumerate(cells, 1):
+            summary = next((line for line in cell.source.splitlines() if line.strip()), "")
+            print(f"  [{number}/{len(cells)}] {summary[:100]}", flush=True)
+            start = time.monotonic()
+            failure = await run_cell(client, cell, index)
+            # evcxr counts from 2.
+            cell.execution_count = number
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = number
+            say(f"{time.monotonic() - start:.1f} s")
+            if failure:
+                return f"cell [{number}] {failure}"
+    return None
+
+
+def normalise(notebook):
+    """Metadata that is the same for every reader, so that only what changed shows in a diff."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+
+
+def committed(notebook):
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and TAG in cell.metadata.get("tags", []):
+            cell.outputs = []
+    return notebook
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("notebook", type=pathlib.Path)
+    parser.add_argument("--executed", type=pathlib.Path, required=True)
+    parser.add_argument("--html", type=pathlib.Path, required=True)
+    parser.add_argument("--committed", type=pathlib.Path)
+    args = parser.parse_args()
+
+    notebook = nbformat.read(args.notebook, as_version=4)
+    try:
+        failure = asyncio.run(execute(notebook))
+    except RuntimeError as error:
+        failure = f"the kernel did not start: {error}"
+    normalise(notebook)
+    nbformat.write(notebook, args.executed)
+    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})
+    args.html.write_text(html, encoding="utf-8")
+    if failure:
+        sys.exit(f"{args.notebook.name}: {failure}")
+    if args.committed:
+        nbformat.write(committed(notebook), args.committed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+//! What a notebook has to keep to be committed.
+
+use serde_json::Value;
+
+/// The cell tag that says: this output shows pictures of a dataset.
+const TAG: &str = "dataset-images";
+const MAX_BYTES: usize = 2_000_000;
+
+/// The rules that a notebook, given as its JSON, breaks; one sentence each.
+pub fn violations(json: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if json.len() > MAX_BYTES {
+        found.push(format!("is {:.1} MB; at most 2 MB are committed", json.len() as f64 / 1e6));
+    }
+    let Ok(notebook) = serde_json::from_str::<Value>(json) else {
+        found.push("is not JSON".into());
+        return found;
+    };
+    let Some(cells) = notebook["cells"].as_array() else {
+        found.push("has no cells".into());
+        return found;
+    };
+    for (number, cell) in (1..).zip(cells.iter().filter(|cell| cell["cell_type"] == "code")) {
+        if cell["execution_count"].as_u64() != Some(number) {
+            found.push(format!("code cell {number} has execution count {}", cell["execution_count"]));
+        }
+        let outputs = cell["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let tags = cell["metadata"]["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if tags.iter().any(|tag| tag == TAG) && !outputs.is_empty() {
+            found.push(format!("code cell {number} is tagged `{TAG}` and has output"));
+        }
+        if outputs.iter().any(|output| output["output_type"] == "error" || output["name"] == "stderr") {
+            found.push(format!("code cell {number} failed"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cell(count: impl Into<Value>, tags: &[&str], outputs: Value) -> Value {
+        json!({"cell_type": "code", "execution_count": count.into(), "metadata": {"tags": tags}, "outputs": outputs})
+    }
+
+    fn broken(cells: &[Value]) -> Vec<String> {
+        violations(&json!({"cells": cells}).to_string())
+    }
+
+    #[test]
+    fn committed_notebooks_keep_the_rules() {
+        let Ok(folder) = std::fs::read_dir(crate::root().join("notebooks")) else { return };
+        for path in folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("ipynb".as_ref()))
+        {
+            let found = violations(&std::fs::read_to_string(&path).unwrap());
+            assert!(
+                found.is_empty(),
+                "{}: {}\nwrite it with `cargo xtask notebooks --in-place`",
+                path.display(),
+                found.join("; ")
+            );
+        }
+    }
+
+    #[test]
+    fn a_notebook_run_from_top_to_bottom_is_accepted() {
+        let markdown = json!({"cell_type": "markdown", "metadata": {}, "source": "text"});
+        let text = json!([{"output_type": "stream", "name": "stdout", "text": "1"}]);
+        assert!(broken(&[cell(1, &[], text), markdown, cell(2, &[TAG], json!([]))]).is_empty());
+    }
+
+    #[test]
+    fn a_tagged_cell_with_output_is_refused() {
+        let picture = json!([{"output_type": "execute_result", "data": {"image/png": ""}}]);
+        let found = broken(&[cell(1, &[], picture.clone()), cell(2, &["other", TAG], picture)]);
+        assert_eq!(found, ["code cell 2 is tagged `dataset-images` and has output"]);
+    }
+
+    #[test]
+    fn execution_counts_out_of_order_are_refused() {
+        let counts = |counts: [Value; 2]| broken(&counts.map(|count| cell(count, &[], json!([])))).len();
+        assert_eq!(counts([1.into(), 2.into()]), 0);
+        assert_eq!(counts([2.into(), 1.into()]), 2);
+        assert_eq!(counts([1.into(), 3.into()]), 1);
+        assert_eq!(counts([1.into(), Value::Null]), 1);
+    }
+
+    #[test]
+    fn failed_cells_are_refused() {
+        for output in [json!({"output_type": "error"}), json!({"output_type": "stream", "name": "stderr"})] {
+            assert_eq!(broken(&[cell(1, &[], json!([output]))]), ["code cell 1 failed"]);
+        }
+    }
+
+    #[test]
+    fn more_than_2_mb_are_refused() {
+        let notebook = |bytes| {
+            let text = "x".repeat(bytes);
+            violations(&json!({"cells": [{"cell_type": "markdown", "source": text}]}).to_string())
+        };
+        assert!(notebook(1_900_000).is_empty());
+        assert_eq!(notebook(2_000_001).len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_notebook_is_refused() {
+        assert_eq!(violations("<html>"), ["is not JSON"]);
+        assert_eq!(violations("{}"), ["has no cells"]);
+    }
+}

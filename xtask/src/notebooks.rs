@@ -1,0 +1,221 @@
+//! Executes the notebooks, or opens them in JupyterLab.
+//!
+//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib and data: what they write there leaves
+//! the working tree as it is. evcxr resolves the links, so vgg_lib is the workspace's own.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::{Shell, cmd};
+
+use crate::{check, root, setup};
+
+pub fn run(names: &[String], quick: bool, in_place: bool) -> Result<()> {
+    let start = Instant::now();
+    let (source, out) = (root().join("notebooks"), root().join("target").join("notebooks"));
+    let chosen = choose(notebooks_in(&source)?, names)?;
+    let sh = Shell::new()?;
+    let environment = setup::environment(&sh)?;
+
+    fs::create_dir_all(out.join("plots"))?;
+    let _lock = setup::lock(&out.join("lock"), "another `cargo xtask notebooks` runs here; waiting for it")?;
+    let work = work_folder(&source, &out.join("run"))?;
+    // Kept, so that vgg_lib is not compiled for every notebook; one for each checkout, as two kernels cannot share it.
+    // Not in target/, where cargo would take it for a part of the workspace.
+    let build = setup::cache()?.join(format!("build-{}", setup::short_hash(root().to_string_lossy().as_bytes())));
+    fs::create_dir_all(&build)?;
+
+    sh.change_dir(&work);
+    let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
+    let mut failed = Vec::new();
+    for name in &chosen {
+        println!("\n{name}{}", if quick { " (quick)" } else { "" });
+        let begun = Instant::now();
+        let (executed, html) = (out.join(format!("{name}.ipynb")), out.join(format!("{name}.html")));
+        let committed = out.join("run").join(format!("{name}.ipynb"));
+        let notebook = format!("{name}.ipynb");
+        let mut command = cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html}");
+        if in_place {
+            command = command.arg("--committed").arg(&committed);
+        }
+        command = environment.isolated(command).env("EVCXR_TMPDIR", &build);
+        if quick {
+            command = command.env("VGG_QUICK", "1");
+        }
+        let ok = command.quiet().run().is_ok();
+        println!("{name}: {} after {:.0} s", if ok { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f64());
+        println!("  {}\n  {}", executed.display(), html.display());
+        for plot in files_in(&work.join("plots"))? {
+            copy_into(&plot, &out.join("plots"))?;
+            if in_place && ok {
+                copy_into(&plot, &source.join("plots"))?;
+            }
+            fs::remove_file(&plot)?;
+        }
+        if !ok {
+            failed.push(name.as_str());
+        } else if in_place {
+            let found = check::violations(&fs::read_to_string(&committed)?);
+            ensure!(found.is_empty(), "{name} is not written back: it {}", found.join("; "));
+            copy_into(&committed, &source)?;
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    ensure!(failed.is_empty(), "{} of {} notebooks failed: {}", failed.len(), chosen.len(), failed.join(", "));
+    println!("\n{} notebooks in {seconds:.0} s; plots in {}", chosen.len(), out.join("plots").display());
+    Ok(())
+}
+
+pub fn lab(args: &[String]) -> Result<()> {
+    let sh = Shell::new()?;
+    let environment = setup::environment(&sh)?;
+    let (python, notebooks) = (environment.python(), root().join("notebooks"));
+    sh.change_dir(&notebooks);
+    println!("Opening JupyterLab on {}; end it with Ctrl-C", notebooks.display());
+    let jupyter = cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}");
+    become_program(environment.isolated(jupyter).into())
+}
+
+/// In this process's place, JupyterLab alone gets the terminal's Ctrl-C and asks about it.
+#[cfg(unix)]
+fn become_program(mut command: Command) -> Result<()> {
+    Err(std::os::unix::process::CommandExt::exec(&mut command).into())
+}
+
+#[cfg(windows)]
+fn become_program(mut command: Command) -> Result<()> {
+    ensure!(command.status()?.success(), "JupyterLab ended with an error");
+    Ok(())
+}
+
+/// Names, without `.ipynb`, in order.
+fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = files_in(folder)?
+        .iter()
+        .filter(|path| path.extension() == Some("ipynb".as_ref()))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Those of `all` that the `asked` mean: a name, the start of one, or a path.
+fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
+    if asked.is_empty() {
+        return Ok(all);
+    }
+    let stem = |name: &String| {
+        let file = Path::new(name).file_name().and_then(|file| file.to_str()).unwrap_or(name);
+        file.strip_suffix(".ipynb").unwrap_or(file).to_owned()
+    };
+    let asked: Vec<String> = asked.iter().map(stem).collect();
+    for name in &asked {
+        if !all.iter().any(|notebook| notebook.starts_with(name)) {
+            bail!("no notebook is called {name}; there are: {}", all.join(", "));
+        }
+    }
+    Ok(all.into_iter().filter(|notebook| asked.iter().any(|name| notebook.starts_with(name))).collect())
+}
+
+/// A fresh copy of the notebooks in `run/notebooks`, with what they reach by `../` beside it.
+fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
+    let work = run.join("notebooks");
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    fs::create_dir_all(work.join("plots"))?;
+    for file in files_in(source)? {
+        copy_into(&file, &work)?;
+    }
+    for name in ["vgg_lib", "data"] {
+        link(&root().join(name), &run.join(name))?;
+    }
+    Ok(work)
+}
+
+/// Regular files of a folder; none where there is no folder.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn copy_into(file: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let to = folder.join(file.file_name().context("a file has a name")?);
+    fs::copy(file, &to).with_context(|| format!("cannot copy {} to {}", file.display(), to.display()))?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn link(target: &Path, at: &Path) -> Result<()> {
+    match fs::remove_file(at) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(std::os::unix::fs::symlink(target, at)?),
+    }
+}
+
+/// A junction, which needs no privilege, unlike a symbolic link.
+#[cfg(windows)]
+fn link(target: &Path, at: &Path) -> Result<()> {
+    if at.exists() {
+        fs::remove_dir(at)?;
+    }
+    let status = Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
+    ensure!(status.success(), "cannot make the junction {}", at.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(asked: &[&str]) -> Result<Vec<String>> {
+        let all = ["01_cifar10", "02_dogs", "03_dogs"].map(String::from);
+        choose(all.into(), &asked.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn notebooks_are_chosen_by_name_or_start_or_path_in_their_own_order() {
+        assert_eq!(chosen(&[]).unwrap(), ["01_cifar10", "02_dogs", "03_dogs"]);
+        assert_eq!(chosen(&["03", "01_cifar10.ipynb"]).unwrap(), ["01_cifar10", "03_dogs"]);
+        assert_eq!(chosen(&["notebooks/02_dogs.ipynb"]).unwrap(), ["02_dogs"]);
+    }
+
+    #[test]
+    fn an_unknown_notebook_is_named_with_those_there_are() {
+        let error = chosen(&["01", "04"]).unwrap_err().to_string();
+        assert_eq!(error, "no notebook is called 04; there are: 01_cifar10, 02_dogs, 03_dogs");
+    }
+
+    #[test]
+    fn the_work_folder_is_fresh_and_links_to_the_workspace() {
+        let temp = tempfile::tempdir().unwrap();
+        let (source, run) = (temp.path().join("source"), temp.path().join("run"));
+        fs::create_dir_all(source.join("plots")).unwrap();
+        fs::write(source.join("a.ipynb"), "1").unwrap();
+        fs::write(source.join("plots").join("old.png"), "1").unwrap();
+        for _ in 0..2 {
+            let work = work_folder(&source, &run).unwrap();
+            assert_eq!(files_in(&work).unwrap(), [work.join("a.ipynb")]);
+            assert!(files_in(&work.join("plots")).unwrap().is_empty(), "plots of earlier runs are left out");
+            assert!(work.join("../vgg_lib/Cargo.toml").is_file());
+            fs::write(work.join("left-over"), "").unwrap();
+        }
+        assert!(root().join("vgg_lib/Cargo.toml").is_file(), "the link goes, not its target");
+    }
+}

@@ -1,0 +1,234 @@
+//! What the notebooks need, in the user's cache folder: the Rust kernel (evcxr) and a Python environment with
+//! JupyterLab. Nothing is written anywhere else.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use sha2::{Digest, Sha256};
+use xshell::{Cmd, Shell, cmd};
+
+const EVCXR: &str = "0.22.0";
+
+/// Everything that runs notebooks.
+pub struct Environment {
+    venv: PathBuf,
+    jupyter: PathBuf,
+}
+
+impl Environment {
+    pub fn python(&self) -> PathBuf {
+        program(&self.venv, "python")
+    }
+
+    /// `command`, with an environment in which Jupyter keeps to our folders and evcxr's builds are its own.
+    pub fn isolated<'a>(&self, mut command: Cmd<'a>) -> Cmd<'a> {
+        for (name, _) in env::vars_os() {
+            // evcxr has its own profile, wrapper and target folder; CARGO_INCREMENTAL=0 breaks its cells.
+            let name = name.to_string_lossy();
+            let builds = ["CARGO_BUILD_", "CARGO_PROFILE_", "EVCXR_", "JUPYTER"];
+            if builds.iter().any(|prefix| name.starts_with(prefix))
+                || ["CARGO_INCREMENTAL", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WRAPPER"]
+                    .contains(&&*name)
+            {
+                command = command.env_remove(&*name);
+            }
+        }
+        command
+            .env("JUPYTER_PATH", self.venv.join("share").join("jupyter"))
+            .env("JUPYTER_CONFIG_DIR", self.jupyter.join("config"))
+            .env("JUPYTER_DATA_DIR", self.jupyter.join("data"))
+            .env("JUPYTER_RUNTIME_DIR", self.jupyter.join("runtime"))
+            .env("IPYTHONDIR", self.jupyter.join("ipython"))
+            .env("PYTHONUTF8", "1")
+    }
+}
+
+/// Installs what is missing. What is there already takes no time.
+pub fn environment(sh: &Shell) -> Result<Environment> {
+    stable_toolchain()?;
+    let cache = cache()?;
+    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
+    let evcxr = evcxr(sh, &cache)?;
+    let venv = venv(sh, &cache)?;
+    let environment = Environment { venv, jupyter: cache.join("jupyter") };
+    fs::create_dir_all(&environment.jupyter)?;
+    register(sh, &evcxr, &environment)?;
+    Ok(environment)
+}
+
+/// Registers the kernel in the Python environment, and with it the folder of Rust's shared standard library: cells find
+/// that by a path relative to where they were built, and are then moved, so it holds only by luck.
+fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
+    // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
+    environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
+    if cfg!(windows) {
+        return Ok(()); // evcxr itself takes care there
+    }
+    let variable = if cfg!(target_os = "macos") { "DYLD_FALLBACK_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    let mut folders = vec![PathBuf::from(cmd!(sh, "rustc --print target-libdir").quiet().read()?)];
+    folders.extend(env::var_os(variable).iter().flat_map(env::split_paths).filter(|path| !path.as_os_str().is_empty()));
+    let folders = env::join_paths(folders)?;
+
+    let file = environment.venv.join("share/jupyter/kernels/rust/kernel.json");
+    let mut kernel: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    kernel["env"] = serde_json::json!({ variable: folders.to_string_lossy() });
+    Ok(fs::write(&file, kernel.to_string())?)
+}
+
+/// `<the user's cache folder>/vgg-notebooks`, made if need be.
+pub fn cache() -> Result<PathBuf> {
+    let of = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = of("XDG_CACHE_HOME")
+        .or_else(|| of("LOCALAPPDATA").filter(|_| cfg!(windows)))
+        .or_else(|| {
+            env::home_dir().map(|home| home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" }))
+        })
+        .context("no home folder: set XDG_CACHE_HOME to a folder for what the notebooks need")?;
+    let cache = base.join("vgg-notebooks");
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    Ok(cache)
+}
+
+/// Holds `path` until the result is dropped. `waiting` is said when someone else has it.
+pub fn lock(path: &Path, waiting: &str) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        println!("{waiting}");
+        file.lock()?;
+    }
+    Ok(file)
+}
+
+/// First eight digits of the SHA-256.
+pub fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn stable_toolchain() -> Result<()> {
+    let output = Command::new("rustc").arg("--version").current_dir(crate::root()).output();
+    let version = output.ok().filter(|output| output.status.success()).context("rustc does not run: see rustup.rs")?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    ensure!(
+        !version.contains("nightly") && !version.contains("-dev"),
+        "{version} cannot build dfdx, which turns a dead feature on for nightlies: run `rustup default stable`"
+    );
+    Ok(())
+}
+
+fn evcxr(sh: &Shell, cache: &Path) -> Result<PathBuf> {
+    let root = cache.join(format!("evcxr-{EVCXR}"));
+    let ours = root.join("bin");
+    let folders = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    if let Some(bin) = folders.iter().chain([&ours]).find(|bin| is_our_evcxr(bin)) {
+        return Ok(program_in(bin, "evcxr_jupyter"));
+    }
+    println!("Installing the Rust kernel, evcxr_jupyter {EVCXR} (once; about 6 minutes on 2 cores)");
+    let start = Instant::now();
+    cmd!(sh, "cargo install --locked --quiet evcxr_jupyter --version {EVCXR} --root {root}")
+        .run()
+        .context("evcxr_jupyter could not be built (it needs a C compiler, and a network for its crates)")?;
+    println!("evcxr_jupyter {EVCXR} installed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(program_in(&ours, "evcxr_jupyter"))
+}
+
+/// Whether `bin` holds evcxr_jupyter in the version we want. The program cannot be asked, so cargo's record or conda's
+/// beside it is.
+fn is_our_evcxr(bin: &Path) -> bool {
+    if !program_in(bin, "evcxr_jupyter").is_file() {
+        return false;
+    }
+    let Some(root) = bin.parent() else { return false };
+    let cargo = fs::read_to_string(root.join(".crates.toml"))
+        .is_ok_and(|installed| installed.contains(&format!("\"evcxr_jupyter {EVCXR} (")));
+    let conda = fs::read_dir(root.join("conda-meta")).is_ok_and(|mut packages| {
+        packages.any(|package| {
+            package.is_ok_and(|package| package.file_name().to_string_lossy().starts_with(&format!("evcxr-{EVCXR}-")))
+        })
+    });
+    cargo || conda
+}
+
+/// The Python environment for these requirements. Its marker is written last, so a half-made one is made again.
+fn venv(sh: &Shell, cache: &Path) -> Result<PathBuf> {
+    let requirements = crate::root().join("xtask").join("requirements.txt");
+    let venv = cache.join(format!("venv-{}", short_hash(&fs::read(&requirements)?)));
+    let (python, marker) = (program(&venv, "python"), venv.join("complete"));
+    let runs = || Command::new(&python).arg("--version").output().is_ok_and(|output| output.status.success());
+    if marker.exists() && runs() {
+        return Ok(venv);
+    }
+    println!("Installing JupyterLab and nbclient into {} (once; about a minute)", venv.display());
+    let start = Instant::now();
+    if venv.exists() {
+        fs::remove_dir_all(&venv)?;
+    }
+    make_venv(&venv)?;
+    cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check --requirement {requirements}")
+        .run()
+        .context("pip could not install JupyterLab: it needs a network, or PIP_INDEX_URL or PIP_FIND_LINKS")?;
+    fs::write(&marker, "")?;
+    println!("JupyterLab installed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(venv)
+}
+
+fn make_venv(venv: &Path) -> Result<()> {
+    const IS_NEW: &str = "import sys; sys.exit(sys.version_info < (3, 9))";
+    let python = ["python3", "python"]
+        .into_iter()
+        .find(|name| Command::new(name).args(["-c", IS_NEW]).output().is_ok_and(|output| output.status.success()))
+        .ok_or_else(|| anyhow!("no Python 3.9 or newer found: install python3"))?;
+    let output = Command::new(python).args(["-m", "venv"]).arg(venv).output()?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!(
+            "`{python} -m venv` failed: install Python's venv module (Debian, Ubuntu: `apt install python3-venv`)\n{}",
+            String::from_utf8_lossy(&said).trim()
+        );
+    }
+    Ok(())
+}
+
+/// A program of a virtual environment.
+fn program(venv: &Path, name: &str) -> PathBuf {
+    program_in(&venv.join(if cfg!(windows) { "Scripts" } else { "bin" }), name)
+}
+
+fn program_in(bin: &Path, name: &str) -> PathBuf {
+    bin.join(format!("{name}{}", env::consts::EXE_SUFFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evcxr_is_taken_only_in_the_version_that_cargo_or_conda_recorded() {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("bin");
+        let record = |text: &str| fs::write(root.path().join(".crates.toml"), text).unwrap();
+        fs::create_dir(&bin).unwrap();
+        record("\"evcxr_jupyter 0.22.0 (registry+https://…)\" = [\"evcxr_jupyter\"]");
+        assert!(!is_our_evcxr(&bin), "the program is missing");
+        fs::write(program_in(&bin, "evcxr_jupyter"), "").unwrap();
+        assert!(is_our_evcxr(&bin));
+        record("\"evcxr_jupyter 0.21.1 (registry+https://…)\" = [\"evcxr_jupyter\"]");
+        assert!(!is_our_evcxr(&bin), "another version");
+
+        fs::create_dir(root.path().join("conda-meta")).unwrap();
+        fs::write(root.path().join("conda-meta").join("evcxr-0.21.1-h1_0.json"), "").unwrap();
+        assert!(!is_our_evcxr(&bin), "another version");
+        fs::write(root.path().join("conda-meta").join("evcxr-0.22.0-h1_0.json"), "").unwrap();
+        assert!(is_our_evcxr(&bin));
+    }
+
+    #[test]
+    fn short_hash_is_the_start_of_sha256() {
+        assert_eq!(short_hash(b"abc"), "ba7816bf");
+    }
+}
