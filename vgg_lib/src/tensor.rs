@@ -37,9 +37,9 @@ pub fn images(values: Vec<f32>, shape: Nhwc) -> crate::Result<Images> {
 }
 
 pub(crate) fn device() -> Device {
-    use std::sync::OnceLock;
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(Device::default).clone()
+    // `Cuda` cannot be shared between threads.
+    thread_local! { static DEVICE: Device = Device::default(); }
+    DEVICE.with(Clone::clone)
 }
 
 pub(crate) fn dfdx_error(error: impl std::fmt::Debug) -> crate::Error {

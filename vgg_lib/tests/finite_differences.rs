@@ -47,11 +47,11 @@ fn forward(model: &Sequential, params: &[Vec<Vec<f64>>], x: &[f64], shape: Nhwc)
             }
             Op::BatchNorm { epsilon, .. } => {
                 let rows = (x.len() / c) as f64;
-                for k in 0..c {
+                for (k, (gamma, beta)) in params[0].iter().zip(&params[1]).enumerate() {
                     let mean = x.iter().skip(k).step_by(c).sum::<f64>() / rows;
                     let variance = x.iter().skip(k).step_by(c).map(|v| (v - mean).powi(2)).sum::<f64>() / rows;
-                    let scale = params[0][k] / (variance + f64::from(epsilon)).sqrt();
-                    x.iter_mut().skip(k).step_by(c).for_each(|v| *v = (*v - mean) * scale + params[1][k]);
+                    let scale = gamma / (variance + f64::from(epsilon)).sqrt();
+                    x.iter_mut().skip(k).step_by(c).for_each(|v| *v = (*v - mean) * scale + beta);
                 }
             }
             Op::MaxPool2d => {

@@ -58,7 +58,9 @@ enum Task {
 fn main() -> ExitCode {
     forget_cargo_run();
     let result = match Cli::parse().task {
-        Task::Notebooks { names, quick, in_place } => notebooks::run(&names, quick, in_place),
+        Task::Notebooks { names, quick, in_place } => {
+            notebooks::run(&root().join("notebooks"), &names, quick, in_place)
+        }
         Task::Lab { args } => notebooks::lab(&args),
         Task::Test { no_notebooks } => test::run(!no_notebooks),
         Task::Data { name, url, dest } => download::run(name, url, &dest.unwrap_or_else(|| root().join("data"))),

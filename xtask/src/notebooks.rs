@@ -15,16 +15,17 @@ use xshell::{Shell, cmd};
 
 use crate::{check, root, setup};
 
-pub fn run(names: &[String], quick: bool, in_place: bool) -> Result<()> {
+/// Executes the notebooks in the folder `source`.
+pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Result<()> {
     let start = Instant::now();
-    let (source, out) = (root().join("notebooks"), root().join("target").join("notebooks"));
-    let chosen = choose(notebooks_in(&source)?, names)?;
+    let out = root().join("target").join("notebooks");
+    let chosen = choose(notebooks_in(source)?, names)?;
     let sh = Shell::new()?;
     let environment = setup::environment(&sh)?;
 
     fs::create_dir_all(out.join("plots"))?;
     let _lock = setup::lock(&out.join("lock"), "another `cargo xtask notebooks` runs here; waiting for it")?;
-    let work = work_folder(&source, &out.join("run"))?;
+    let work = work_folder(source, &out.join("run"))?;
     // Kept, so that vgg_lib is not compiled for every notebook; one for each checkout, as two kernels cannot share it.
     // Not in target/, where cargo would take it for a part of the workspace.
     let build = setup::cache()?.join(format!("build-{}", setup::short_hash(root().to_string_lossy().as_bytes())));
@@ -62,7 +63,7 @@ pub fn run(names: &[String], quick: bool, in_place: bool) -> Result<()> {
         } else if in_place {
             let found = check::violations(&fs::read_to_string(&committed)?);
             ensure!(found.is_empty(), "{name} is not written back: it {}", found.join("; "));
-            copy_into(&committed, &source)?;
+            copy_into(&committed, source)?;
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -129,6 +130,7 @@ fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
         fs::remove_dir_all(&work)?;
     }
     fs::create_dir_all(work.join("plots"))?;
+    copy_into(&root().join("notebooks").join("evcxr.toml"), &work)?;
     for file in files_in(source)? {
         copy_into(&file, &work)?;
     }

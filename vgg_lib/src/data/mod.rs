@@ -28,6 +28,8 @@ pub use normalize::Normalization;
 use std::{fmt, sync::Arc};
 
 use image::{Rgb, RgbImage};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use crate::{Error, Result};
 
@@ -151,6 +153,22 @@ impl Dataset {
             // One channel is grey: `at + c - 1` is then `at`.
             Rgb([bytes[at], bytes[at + c / 2], bytes[at + c - 1]])
         })
+    }
+
+    /// Image number `index` in its original colours after one draw from `augment`, for plots; each `version` is
+    /// another draw.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image `index`.
+    pub fn augmented_image(&self, index: usize, augment: &Augment, version: u64) -> RgbImage {
+        let original = self.image(index);
+        let (w, h) = original.dimensions();
+        let transform = augment.sample(h as usize, w as usize, &mut ChaCha8Rng::seed_from_u64(version));
+        let values: Vec<f32> = original.as_raw().iter().map(|&byte| f32::from(byte)).collect();
+        let mut out = vec![0.0; values.len()];
+        transform.apply(&values, (h as usize, w as usize, 3), &mut out);
+        let bytes = out.iter().map(|v| v.round().clamp(0.0, 255.0) as u8).collect();
+        RgbImage::from_raw(w, h, bytes).expect("as many bytes as before")
     }
 
     /// The first `n` images, or all if there are fewer.

@@ -59,7 +59,7 @@ impl Schedule {
             Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),
             Schedule::OneCycle { max, warm_up } => (max, warm_up),
         };
-        if !(rate.is_finite() && rate >= 0.0) || !(0.0..=1.0).contains(&share) {
+        if !(rate.is_finite() && rate >= 0.0 && (0.0..=1.0).contains(&share)) {
             return Err(Error::Config(format!(
                 "a schedule needs a rate of at least 0 and a warm-up between 0 and 1, not {self:?}"
             )));

@@ -41,7 +41,7 @@ impl Sgd {
     /// # Errors
     /// [`Error::Config`] if the momentum is not in 0 ≤ μ < 1 or the decay is negative.
     pub fn new(config: SgdConfig) -> Result<Sgd> {
-        if !(0.0..1.0).contains(&config.momentum) || !(config.decay >= 0.0) {
+        if !(0.0..1.0).contains(&config.momentum) || config.decay.is_nan() || config.decay < 0.0 {
             let SgdConfig { momentum, decay, .. } = config;
             return Err(Error::Config(format!(
                 "SGD needs a momentum from 0 to less than 1 and a decay of at least 0, not {momentum} and {decay}"
