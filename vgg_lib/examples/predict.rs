@@ -11,6 +11,7 @@ use dfdx::prelude::HasShape;
 use image::imageops::FilterType;
 use ndarray::{Array2, Array4};
 use std::path::{Path, PathBuf};
+use vgg_lib::Result;
 use vgg_lib::prelude::*;
 use vgg_lib::vgg::Depth;
 use vgg_lib::weights;

@@ -8,6 +8,7 @@
 use clap::Parser;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use vgg_lib::Result;
 use vgg_lib::prelude::*;
 
 #[derive(Parser)]

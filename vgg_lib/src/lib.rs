@@ -16,14 +16,15 @@ pub mod weights;
 
 pub use error::{Error, Result};
 
-/// What a notebook needs, under short names.
+/// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means std's.
 pub mod prelude {
+    pub use crate::Error;
     pub use crate::data::{Augment, Dataset, Normalization, cifar10, shapes};
     pub use crate::nn::*;
     pub use crate::plot;
     pub use crate::tensor::{Images, images};
     pub use crate::train::*;
     pub use crate::vgg;
-    pub use crate::{Error, Result};
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
+    pub use image::RgbImage;
 }

@@ -25,7 +25,7 @@ pub use augment::{Augment, Transform};
 pub use loader::{Batch, Loader, shuffled};
 pub use normalize::Normalization;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use image::{Rgb, RgbImage};
 use rand::SeedableRng;
@@ -153,6 +153,22 @@ impl Dataset {
             // One channel is grey: `at + c - 1` is then `at`.
             Rgb([bytes[at], bytes[at + c / 2], bytes[at + c - 1]])
         })
+    }
+
+    /// Several images in their original colours, for plots.
+    ///
+    /// # Panics
+    /// Like a slice, if there are fewer images.
+    pub fn images(&self, range: Range<usize>) -> Vec<RgbImage> {
+        range.map(|index| self.image(index)).collect()
+    }
+
+    /// The name of the class of each of several images.
+    ///
+    /// # Panics
+    /// Like a slice, if there are fewer images.
+    pub fn titles(&self, range: Range<usize>) -> Vec<String> {
+        self.labels[range].iter().map(|&label| self.classes[usize::from(label)].clone()).collect()
     }
 
     /// Image number `index` in its original colours after one draw from `augment`, for plots; each `version` is
