@@ -31,7 +31,7 @@ enum Arch {
 }
 
 #[derive(Parser)]
-#[group(id = "input", required = true, multiple = false, args = ["image", "npy"])]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["image", "npy"])))]
 struct Options {
     #[arg(long)]
     arch: Arch,

@@ -80,68 +80,24 @@ pub fn build(
     Ok(model)
 }
 
-/// VGG11 (the paper's column A) without batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg11(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg11, false, image, classes, seed)
+macro_rules! architectures {
+    ($($name:ident: $depth:ident, $with_batch_norm:literal, $what:literal;)*) => {$(
+        #[doc = concat!($what, "; see [`build`].\n\n# Errors\nAs [`build`].")]
+        pub fn $name(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
+            build(Depth::$depth, $with_batch_norm, image, classes, seed)
+        }
+    )*};
 }
 
-/// VGG13 (column B) without batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg13(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg13, false, image, classes, seed)
-}
-
-/// VGG16 (column D) without batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg16(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg16, false, image, classes, seed)
-}
-
-/// VGG19 (column E) without batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg19(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg19, false, image, classes, seed)
-}
-
-/// VGG11 with batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg11_bn(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg11, true, image, classes, seed)
-}
-
-/// VGG13 with batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg13_bn(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg13, true, image, classes, seed)
-}
-
-/// VGG16 with batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg16_bn(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg16, true, image, classes, seed)
-}
-
-/// VGG19 with batch norm; see [`build`].
-///
-/// # Errors
-/// As [`build`].
-pub fn vgg19_bn(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
-    build(Depth::Vgg19, true, image, classes, seed)
+architectures! {
+    vgg11: Vgg11, false, "VGG11, column A";
+    vgg13: Vgg13, false, "VGG13, column B";
+    vgg16: Vgg16, false, "VGG16, column D";
+    vgg19: Vgg19, false, "VGG19, column E";
+    vgg11_bn: Vgg11, true, "VGG11 with batch norm";
+    vgg13_bn: Vgg13, true, "VGG13 with batch norm";
+    vgg16_bn: Vgg16, true, "VGG16 with batch norm";
+    vgg19_bn: Vgg19, true, "VGG19 with batch norm";
 }
 
 /// The VGG16 for CIFAR-10 of Keras' well-known notebook (after Liu & Deng 2015 and geifmany/cifar-vgg):

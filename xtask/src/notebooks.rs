@@ -213,7 +213,7 @@ mod tests {
         fs::write(source.join("plots").join("old.png"), "1").unwrap();
         for _ in 0..2 {
             let work = work_folder(&source, &run).unwrap();
-            assert_eq!(files_in(&work).unwrap(), [work.join("a.ipynb")]);
+            assert_eq!(files_in(&work).unwrap(), [work.join("a.ipynb"), work.join("evcxr.toml")]);
             assert!(files_in(&work.join("plots")).unwrap().is_empty(), "plots of earlier runs are left out");
             assert!(work.join("../vgg_lib/Cargo.toml").is_file());
             fs::write(work.join("left-over"), "").unwrap();

@@ -6,11 +6,14 @@ pub mod batch_norm;
 pub mod conv2d;
 pub mod elementwise;
 pub mod gemm;
+pub mod im2col;
 pub mod linear;
 pub mod pool;
 #[cfg(not(feature = "cuda"))]
 pub mod sgd;
+pub mod simd;
 pub mod softmax;
+pub mod winograd;
 
 use rayon::prelude::*;
 use std::cell::RefCell;

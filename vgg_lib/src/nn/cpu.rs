@@ -4,64 +4,13 @@
 //! which are used again in the next step. What backward needs is kept once: a convolution with ReLU and
 //! the batch norm behind it share one buffer, and dropout keeps nothing.
 
+use super::buffer::{Buffer, Pool};
 use super::layer::{Layer, Op, Shape};
 use crate::Result;
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
-use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Buffers that are free, by length.
-#[derive(Default)]
-pub struct Pool(Mutex<HashMap<usize, Vec<Vec<f32>>>>);
-
-/// Floats that go back to their pool when dropped.
-pub struct Buffer {
-    values: Vec<f32>,
-    pool: Arc<Pool>,
-}
-
-impl Pool {
-    /// A buffer whose content is arbitrary.
-    pub fn take(self: &Arc<Self>, len: usize) -> Buffer {
-        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
-        Buffer { values: free.unwrap_or_else(|| vec![0.0; len]), pool: self.clone() }
-    }
-
-    /// Gives free buffers back to the system.
-    pub fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    pub fn copy(self: &Arc<Self>, values: &[f32]) -> Buffer {
-        let mut buffer = self.take(values.len());
-        buffer.copy_from_slice(values);
-        buffer
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(values.len()).or_default().push(values);
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &self.values
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-}
+use std::sync::Arc;
 
 /// How a forward pass treats batch norm and dropout.
 #[derive(Clone, Copy, PartialEq)]
@@ -143,7 +92,7 @@ pub fn forward(
     mode: Mode,
     mut seen: impl FnMut(&Layer, &Arc<Buffer>, Nhwc),
 ) -> Result<Pass> {
-    let pool = x.pool.clone();
+    let pool = x.pool().clone();
     let n = shape.0;
     let mut x = Arc::new(x);
     let mut shape = Shape::Map(shape.1, shape.2, shape.3);
@@ -279,7 +228,7 @@ pub fn backward(
     gradients: &mut Gradients,
     need_dx: bool,
 ) -> std::result::Result<Option<Buffer>, dfdx::tensor::CpuError> {
-    let pool = dy.pool.clone();
+    let pool = dy.pool().clone();
     let first = if need_dx { 0 } else { steps.iter().position(Step::learns).unwrap_or(steps.len()) };
     let mut dy = dy;
     while let Some(step) = steps.pop() {

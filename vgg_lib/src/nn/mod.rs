@@ -1,6 +1,8 @@
 //! Layers by name in a list, the model that runs them, and its summary.
 
 #[cfg(not(feature = "cuda"))]
+mod buffer;
+#[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
 mod init;
 mod layer;

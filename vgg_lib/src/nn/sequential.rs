@@ -1,10 +1,13 @@
 //! A model: named layers in the order in which they run.
 
-#[cfg(not(feature = "cuda"))]
-use super::cpu::{self, Mode, Pool};
 use super::init::{Seed, layer_rng};
 use super::layer::{Layer, LayerSpec, Op, Shape};
 use super::portable;
+#[cfg(not(feature = "cuda"))]
+use super::{
+    buffer::Pool,
+    cpu::{self, Mode},
+};
 use crate::tensor::{GradientTape, Images, device};
 use crate::{Error, Result};
 use dfdx::prelude::*;

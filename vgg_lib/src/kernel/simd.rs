@@ -1,0 +1,313 @@
+//! Vectors of 16 floats on any CPU, and the choice of the instruction set at run time.
+//!
+//! A kernel is written once, generic over [`Simd`], as an [`Op`]; [`run`] compiles it for AVX-512, for
+//! AVX2 with FMA and for the instruction set that the compiler may assume anyway, and calls the best one
+//! that this CPU has. Everything between `run` and the vector operations must be `#[inline(always)]`:
+//! only code that ends up inside the entry points gets their instruction set.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Floats in a vector: one AVX-512 register, two of AVX2, four of NEON.
+pub const LANES: usize = 16;
+
+/// Operations on vectors of [`LANES`] floats. A value of the type is the proof that this CPU has the
+/// instruction set: only [`run`] makes one.
+///
+/// # Safety
+/// Implementations must not exist as values on CPUs without their instruction set.
+pub unsafe trait Simd: Copy {
+    type V: Copy;
+    /// The register block of the matrix product: rows × vectors.
+    const ROWS: usize;
+    const VECTORS: usize;
+
+    fn splat(self, value: f32) -> Self::V;
+    /// # Safety
+    /// `LANES` floats can be read.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    /// # Safety
+    /// `LANES` floats can be written.
+    unsafe fn store(self, to: *mut f32, v: Self::V);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a · b + c
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a > b ? a : b; if either is NaN, b.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// The first `lanes` floats, then zeros.
+    ///
+    /// # Safety
+    /// `lanes` floats can be read. With 0, any pointer will do.
+    #[inline(always)]
+    unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> Self::V {
+        // SAFETY: the caller's promise; a short run goes through `part`.
+        unsafe {
+            if lanes == LANES {
+                return self.load(from);
+            }
+            let mut part = [0.0f32; LANES];
+            if lanes > 0 {
+                std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), lanes);
+            }
+            self.load(part.as_ptr())
+        }
+    }
+
+    /// Stores the first `lanes` floats only.
+    ///
+    /// # Safety
+    /// `lanes` floats can be written.
+    #[inline(always)]
+    unsafe fn store_lanes(self, to: *mut f32, v: Self::V, lanes: usize) {
+        // SAFETY: as in `load_lanes`.
+        unsafe {
+            if lanes == LANES {
+                return self.store(to, v);
+            }
+            let mut part = [0.0f32; LANES];
+            self.store(part.as_mut_ptr(), v);
+            if lanes > 0 {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), to, lanes);
+            }
+        }
+    }
+}
+
+/// A kernel that [`run`] compiles for each instruction set.
+pub trait Op {
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// Instruction sets that kernels are compiled for, narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    Plain,
+    Avx2,
+    Avx512,
+}
+
+static LIMIT: AtomicU8 = AtomicU8::new(Level::Avx512 as u8);
+
+/// Forbids instruction sets above `level`, in the whole process: for tests and comparisons.
+pub fn limit(level: Level) {
+    LIMIT.store(level as u8, Ordering::Relaxed);
+}
+
+/// Runs the version of `op` for the widest vectors of this CPU.
+pub fn run(op: impl Op) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512(op: impl Op) {
+            // SAFETY: the caller has seen that the CPU has AVX-512.
+            op.run(unsafe { x86::Avx512::new() })
+        }
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2(op: impl Op) {
+            // SAFETY: the caller has seen that the CPU has AVX2 and FMA.
+            op.run(unsafe { x86::Avx2::new() })
+        }
+        let limit = LIMIT.load(Ordering::Relaxed);
+        if limit >= Level::Avx512 as u8 && is_x86_feature_detected!("avx512f") {
+            // SAFETY: just detected.
+            return unsafe { avx512(op) };
+        }
+        if limit >= Level::Avx2 as u8 && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: just detected.
+            return unsafe { avx2(op) };
+        }
+    }
+    op.run(Plain)
+}
+
+/// Sixteen floats that the compiler vectorises as it can.
+#[derive(Clone, Copy)]
+pub struct Plain;
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    let mut c = [0.0; LANES];
+    for i in 0..LANES {
+        c[i] = f(a[i], b[i]);
+    }
+    c
+}
+
+// SAFETY: no instruction set is needed; pointers are the caller's promise.
+unsafe impl Simd for Plain {
+    type V = [f32; LANES];
+    const ROWS: usize = 4;
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::V {
+        [value; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        unsafe { from.cast::<[f32; LANES]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, v: Self::V) {
+        unsafe { to.cast::<[f32; LANES]>().write(v) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // Where the CPU is not known to have FMA, `mul_add` would be a slow library call.
+        let fused = cfg!(target_arch = "aarch64");
+        let mut d = c;
+        for i in 0..LANES {
+            d[i] = if fused { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+        }
+        d
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Simd};
+    use std::arch::x86_64::*;
+
+    /// One 512-bit register.
+    #[derive(Clone, Copy)]
+    pub struct Avx512(());
+
+    impl Avx512 {
+        /// # Safety
+        /// The CPU must have AVX-512F.
+        #[inline(always)]
+        pub unsafe fn new() -> Self {
+            Self(())
+        }
+    }
+
+    #[inline(always)]
+    fn mask(lanes: usize) -> __mmask16 {
+        ((1u32 << lanes) - 1) as __mmask16
+    }
+
+    // SAFETY: the intrinsics need AVX-512F, which the trait's contract grants.
+    unsafe impl Simd for Avx512 {
+        type V = __m512;
+        const ROWS: usize = 8;
+        const VECTORS: usize = 2;
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(self, from: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32, v: __m512) {
+            unsafe { _mm512_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> __m512 {
+            // SAFETY: lanes that the mask leaves out are not accessed.
+            unsafe { _mm512_maskz_loadu_ps(mask(lanes), from) }
+        }
+        #[inline(always)]
+        unsafe fn store_lanes(self, to: *mut f32, v: __m512, lanes: usize) {
+            // SAFETY: as above.
+            unsafe { _mm512_mask_storeu_ps(to, mask(lanes), v) }
+        }
+    }
+
+    /// Two 256-bit registers.
+    #[derive(Clone, Copy)]
+    pub struct Avx2(());
+
+    impl Avx2 {
+        /// # Safety
+        /// The CPU must have AVX2 and FMA.
+        #[inline(always)]
+        pub unsafe fn new() -> Self {
+            Self(())
+        }
+    }
+
+    // SAFETY: the intrinsics need AVX2 and FMA, which the trait's contract grants.
+    unsafe impl Simd for Avx2 {
+        type V = [__m256; 2];
+        const ROWS: usize = 4;
+        const VECTORS: usize = 1;
+
+        #[inline(always)]
+        fn splat(self, value: f32) -> Self::V {
+            unsafe { [_mm256_set1_ps(value); 2] }
+        }
+        #[inline(always)]
+        unsafe fn load(self, from: *const f32) -> Self::V {
+            unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(LANES / 2))] }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32, v: Self::V) {
+            unsafe {
+                _mm256_storeu_ps(to, v[0]);
+                _mm256_storeu_ps(to.add(LANES / 2), v[1]);
+            }
+        }
+        #[inline(always)]
+        fn add(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+        }
+        #[inline(always)]
+        fn max(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        }
+    }
+}
