@@ -1,4 +1,6 @@
-//! Convolution, stride 1, "same" padding, k×k with k odd (VGG: 3 and 1): picks the algorithm.
+//! Convolution, stride 1, "same" padding, k×k with k odd (VGG: 3 and 1): Winograd for 3×3,
+//! [`im2col`] for the rest. On every layer of VGG, the first one with its 3 channels and the last ones with 2×2
+//! pixels included, Winograd was the faster one.
 
 use super::{im2col, winograd};
 use crate::tensor::Nhwc;

@@ -1,4 +1,5 @@
-//! Convolution, stride 1, "same" padding, k×k with k odd (VGG: 3 and 1).
+//! Convolution, stride 1, "same" padding, k×k with k odd, by matrix products of gathered inputs: what
+//! [`super::conv2d`] uses for kernels other than 3×3.
 //!
 //! y[n, i, j, o] = b[o] + Σ x[n, i+p−k/2, j+q−k/2, c] · w[p, q, c, o], x being 0 outside the image.
 //!

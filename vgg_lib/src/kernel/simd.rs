@@ -5,6 +5,7 @@
 //! that this CPU has. Everything between `run` and the vector operations must be `#[inline(always)]`:
 //! only code that ends up inside the entry points gets their instruction set.
 
+#[cfg(any(target_arch = "x86_64", test))]
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Floats in a vector: one AVX-512 register, two of AVX2, four of NEON.
@@ -81,7 +82,8 @@ pub trait Op {
 }
 
 /// Instruction sets that kernels are compiled for, narrowest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(all(target_arch = "x86_64", test)), allow(dead_code))]
 #[repr(u8)]
 pub enum Level {
     Plain,
@@ -89,9 +91,11 @@ pub enum Level {
     Avx512,
 }
 
+#[cfg(any(target_arch = "x86_64", test))]
 static LIMIT: AtomicU8 = AtomicU8::new(Level::Avx512 as u8);
 
-/// Forbids instruction sets above `level`, in the whole process: for tests and comparisons.
+/// Forbids instruction sets above `level`, in the whole process.
+#[cfg(test)]
 pub fn limit(level: Level) {
     LIMIT.store(level as u8, Ordering::Relaxed);
 }
@@ -136,7 +140,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
     c
 }
 
-// SAFETY: no instruction set is needed; pointers are the caller's promise.
+// SAFETY, here and in each method: no instruction set is needed; pointers are the caller's promise.
 unsafe impl Simd for Plain {
     type V = [f32; LANES];
     const ROWS: usize = 4;
@@ -205,7 +209,8 @@ mod x86 {
         ((1u32 << lanes) - 1) as __mmask16
     }
 
-    // SAFETY: the intrinsics need AVX-512F, which the trait's contract grants.
+    // SAFETY, here and in each method: the intrinsics need AVX-512F, of which a value of the type is the proof;
+    // pointers are the caller's promise.
     unsafe impl Simd for Avx512 {
         type V = __m512;
         const ROWS: usize = 8;
@@ -268,7 +273,8 @@ mod x86 {
         }
     }
 
-    // SAFETY: the intrinsics need AVX2 and FMA, which the trait's contract grants.
+    // SAFETY, here and in each method: the intrinsics need AVX2 and FMA, of which a value of the type is the
+    // proof; pointers are the caller's promise.
     unsafe impl Simd for Avx2 {
         type V = [__m256; 2];
         const ROWS: usize = 4;

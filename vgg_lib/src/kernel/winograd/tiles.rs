@@ -1,0 +1,163 @@
+//! Input transform, output transform, and the transposed output transform for gradients.
+
+use super::memory::Tiles;
+use super::products::ROW_BLOCK;
+use super::scheme::{Scheme, Transform, both_ways};
+use crate::kernel::Shared;
+use crate::kernel::simd::{LANES, Op, Simd};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// How the maps of a batch are cut into tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) h: usize,
+    pub(super) w: usize,
+    pub(super) down: usize,
+    pub(super) across: usize,
+    pub(super) tiles: usize,
+}
+
+impl Grid {
+    pub(super) fn new<A: Scheme>((n, h, w): (usize, usize, usize)) -> Grid {
+        let (down, across) = (h.div_ceil(A::OUTPUT), w.div_ceil(A::OUTPUT));
+        Grid { h, w, down, across, tiles: n * down * across }
+    }
+
+    /// The first output pixel of a tile: its image, row and column.
+    #[inline(always)]
+    pub(super) fn corner<A: Scheme>(&self, tile: usize) -> (usize, usize, usize) {
+        let (strip, j) = (tile / self.across, tile % self.across);
+        (strip / self.down, strip % self.down * A::OUTPUT, j * A::OUTPUT)
+    }
+}
+
+/// Transforms `tiles` of an n×h×w×`channels` array into rows 0, 1, … of `to`, from row `first` on: the
+/// input transform, or with `gradient` the transposed output transform. Rows up to a multiple of
+/// [`ROW_BLOCK`] are filled with zeros.
+pub(super) struct TilesIn<'a, A> {
+    pub(super) from: &'a [f32],
+    pub(super) channels: usize,
+    pub(super) grid: Grid,
+    pub(super) tiles: Range<usize>,
+    pub(super) gradient: bool,
+    pub(super) to: Tiles,
+    pub(super) first: usize,
+    pub(super) scheme: PhantomData<A>,
+}
+
+impl<A: Scheme> Op for TilesIn<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `tile` is called for tiles of the grid, and the caller gave rows for them.
+        unsafe {
+            if self.gradient {
+                self.all(s, Transform::OutputT, 0);
+            } else {
+                self.all(s, Transform::Input, A::BEFORE);
+            }
+        }
+    }
+}
+
+impl<A: Scheme> TilesIn<'_, A> {
+    /// `before`: pixels of the tile that lie before its corner.
+    #[inline(always)]
+    unsafe fn all<S: Simd>(&self, s: S, transform: Transform, before: usize) {
+        let rows = self.tiles.len();
+        for i in 0..rows * self.to.panels {
+            let (panel, row) = self.to.visit(i, rows);
+            // SAFETY: the caller's promise.
+            unsafe { self.one(s, transform, before, panel, row) };
+        }
+        for row in rows..rows.next_multiple_of(ROW_BLOCK) {
+            for point in 0..A::POINTS * A::POINTS {
+                for panel in 0..self.to.panels {
+                    // SAFETY: `to` has whole blocks of rows.
+                    unsafe { s.store(self.to.line(point, panel, self.first + row), s.splat(0.0)) };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one<S: Simd>(&self, s: S, transform: Transform, before: usize, panel: usize, row: usize) {
+        let Grid { h, w, .. } = self.grid;
+        let (c, size) = (self.channels, transform.sizes::<A>().0);
+        let lanes = (c - panel * LANES).min(LANES);
+        let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
+        let inside = top >= before && left >= before && top + size <= h + before && left + size <= w + before;
+        // The first pixel may lie outside of the array: its address is computed with wrap-around, and not read.
+        let start = (image * h + top).wrapping_sub(before).wrapping_mul(w).wrapping_add(left).wrapping_sub(before);
+        let start = self.from.as_ptr().wrapping_add(start.wrapping_mul(c).wrapping_add(panel * LANES));
+        let pixel = |i: usize, j: usize| start.wrapping_add(i * (w * c)).wrapping_add(j * c);
+        // SAFETY: only pixels inside the map are read; the caller owns the vectors of `to`.
+        unsafe {
+            let to = self.to.line(0, panel, self.first + row);
+            let store = |i: usize, j: usize, v: S::V| s.store(to.add((i * A::POINTS + j) * self.to.point), v);
+            if inside && lanes == LANES {
+                both_ways::<A, S>(s, transform, |i, j| s.load(pixel(i, j)), store);
+            } else {
+                let load = |i: usize, j: usize| {
+                    let row = (top + i).wrapping_sub(before) < h;
+                    let column = (left + j).wrapping_sub(before) < w;
+                    s.load_lanes(pixel(i, j), if row && column { lanes } else { 0 })
+                };
+                both_ways::<A, S>(s, transform, load, store);
+            }
+        }
+    }
+}
+
+/// The output transform of rows `first`… of `m` into `tiles` of the n×h×w×o array `y`, with bias and ReLU.
+pub(super) struct TilesOut<'a, A> {
+    pub(super) m: Tiles,
+    pub(super) first: usize,
+    pub(super) grid: Grid,
+    pub(super) tiles: Range<usize>,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) relu: bool,
+    pub(super) y: Shared,
+    pub(super) out: usize,
+    pub(super) scheme: PhantomData<A>,
+}
+
+impl<A: Scheme> Op for TilesOut<'_, A> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.tiles.len();
+        for i in 0..rows * self.m.panels {
+            let (panel, row) = self.m.visit(i, rows);
+            // SAFETY: a pixel belongs to one tile, and a tile to one task.
+            unsafe { self.one(s, panel, row) };
+        }
+    }
+}
+
+impl<A: Scheme> TilesOut<'_, A> {
+    #[inline(always)]
+    unsafe fn one<S: Simd>(&self, s: S, panel: usize, row: usize) {
+        let Grid { h, w, .. } = self.grid;
+        let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
+        let lanes = (self.out - panel * LANES).min(LANES);
+        let floor = s.splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
+        // SAFETY: vectors of `m` and values of the bias are read; `Shared::slice` checks the bounds of y, of
+        // which this task owns the tile.
+        unsafe {
+            let bias = match self.bias {
+                Some(bias) => s.load_lanes(bias[panel * LANES..].as_ptr(), lanes),
+                None => s.splat(0.0),
+            };
+            let from = self.m.line(0, panel, self.first + row);
+            let load = |i: usize, j: usize| s.load(from.add((i * A::POINTS + j) * self.m.point));
+            both_ways::<A, S>(s, Transform::Output, load, |i, j, v| {
+                if top + i < h && left + j < w {
+                    let pixel = (image * h + top + i) * w + left + j;
+                    let y = self.y.slice(pixel * self.out + panel * LANES, lanes);
+                    // `floor` first: a NaN stays one.
+                    s.store_lanes(y.as_mut_ptr(), s.max(floor, s.add(v, bias)), lanes);
+                }
+            });
+        }
+    }
+}
