@@ -1,6 +1,5 @@
 //! The dense layer: y = x·w + b, x: n×i, w: i×o.
 
-use super::elementwise::relu as rectify;
 use super::gemm::{Matrix, gemm};
 
 /// y = x·w + b, then ReLU if `relu`.
@@ -12,8 +11,7 @@ pub fn forward(x: &[f32], n: usize, weight: &[f32], bias: &[f32], relu: bool, y:
     let inputs = weight.len() / out;
     gemm(y, Matrix::new(x, n, inputs), Matrix::new(weight, inputs, out), true, true);
     if relu {
-        let linear = y.to_vec();
-        rectify(&linear, y);
+        y.iter_mut().for_each(|y| *y = y.max(0.0));
     }
 }
 

@@ -258,7 +258,7 @@ enum Blocking {
 }
 
 impl Blocking {
-    /// Measured on the layers of VGG16, see the benchmark: fused while U is small, because every task reads all
+    /// Measured on the layers of VGG16: fused while U is small, because every task reads all
     /// of it, and staged from 128 × 256 channels on.
     fn choose(tiles: usize, points: usize, c: usize, out: usize) -> Blocking {
         let threads = rayon::current_num_threads();

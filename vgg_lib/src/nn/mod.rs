@@ -18,4 +18,5 @@ pub use layer::{
     relu, softmax,
 };
 pub use sequential::Sequential;
+pub(crate) use summary::thousands;
 pub use summary::{Summary, SummaryRow};

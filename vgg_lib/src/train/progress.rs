@@ -255,15 +255,7 @@ fn thousands(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_string();
     }
-    let digits = format!("{:.0}", value.max(0.0));
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    crate::nn::thousands(value.max(0.0).round_ties_even() as usize)
 }
 
 /// Four significant digits, without trailing zeros: "0.1", "0.05", "2.441e-5".
