@@ -5,6 +5,8 @@
 pub mod data;
 pub mod error;
 mod files;
+// `Cuda` takes only the dropout masks from it.
+#[cfg_attr(feature = "cuda", allow(dead_code))]
 mod kernel;
 pub mod nn;
 pub mod ops;
