@@ -1,8 +1,11 @@
 //! Batch normalisation over all positions of a channel (Ioffe & Szegedy 2015, arXiv:1502.03167):
 //! y = γ·(x − μ)/√(σ² + ε) + β, with the batch's μ and σ² while training and the running ones otherwise.
-//! Dropout of the result is fused in: it costs no pass of its own.
+//!
+//! These passes are bound by memory, so their neighbours are done in the same ones: dropout of the result, and
+//! backward the ReLU and the bias of the convolution before.
 
 use super::elementwise::Dropout;
+use super::simd::{LANES, Op, Simd, run};
 use super::{rows_per_chunk, sum_chunks};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -49,88 +52,177 @@ fn chunk_statistics(x: &[f32], mean: &mut [f32], squares: &mut [f32]) {
 
 /// y = dropout(x·scale + shift).
 pub fn affine(x: &[f32], scale: &[f32], shift: &[f32], dropout: Option<Dropout>, y: &mut [f32]) {
-    let size = rows_per_chunk(scale.len()) * scale.len();
+    let c = scale.len();
+    let (scale, shift) = (padded(scale), padded(shift));
+    let size = rows_per_chunk(c) * c;
     y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(i, (y, x))| {
-        chunk_affine(x, scale, shift, y);
-        if let Some(mask) = dropout {
-            drop_in_place(mask, (i * size) as u32, y);
-        }
+        run(Affine { x, scale: &scale, shift: &shift, c, dropout, start: (i * size) as u32, y });
     });
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn chunk_affine(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
-    let c = scale.len();
-    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-        for k in 0..c {
-            y[k] = x[k] * scale[k] + shift[k];
+/// With zeros up to whole vectors.
+fn padded(values: &[f32]) -> Vec<f32> {
+    let mut padded = values.to_vec();
+    padded.resize(values.len().next_multiple_of(LANES), 0.0);
+    padded
+}
+
+/// Calls `f(place in the row, place in the array, values)` for each vector of rows × c values. In one place, or the
+/// compiler would make `f` a function of its own, without the instruction set.
+#[inline(always)]
+fn for_vectors(len: usize, c: usize, mut f: impl FnMut(usize, usize, usize)) {
+    for row in (0..len).step_by(c) {
+        for k in (0..c).step_by(LANES) {
+            f(k, row + k, (c - k).min(LANES));
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn drop_in_place(mask: Dropout, start: u32, y: &mut [f32]) {
-    for (i, y) in y.iter_mut().enumerate() {
-        *y *= mask.factor(start.wrapping_add(i as u32));
+/// One chunk of [`affine`]; `start` is its place in the whole.
+struct Affine<'a> {
+    x: &'a [f32],
+    scale: &'a [f32],
+    shift: &'a [f32],
+    c: usize,
+    dropout: Option<Dropout>,
+    start: u32,
+    y: &'a mut [f32],
+}
+
+impl Op for Affine<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let y = self.y;
+        assert!(y.len() == self.x.len() && y.len().is_multiple_of(self.c) && self.shift.len() == self.scale.len());
+        // SAFETY: `for_vectors` stays inside x and y, and the constants are padded.
+        for_vectors(y.len(), self.c, |k, i, lanes| unsafe {
+            let (scale, shift) = (s.load(self.scale[k..].as_ptr()), s.load(self.shift[k..].as_ptr()));
+            let v = s.fma(s.load_lanes(self.x.as_ptr().add(i), lanes), scale, shift);
+            s.store_lanes(y.as_mut_ptr().add(i), drop(s, self.dropout, self.start, i, v), lanes);
+        });
     }
 }
 
-/// Turns dy into dx in place; adds to dγ and dβ.
+/// Dropout of the vector at place `i` of a chunk.
+#[inline(always)]
+fn drop<S: Simd>(s: S, dropout: Option<Dropout>, start: u32, i: usize, v: S::V) -> S::V {
+    match dropout {
+        Some(mask) => s.mul(v, mask.factors(s, start.wrapping_add(i as u32))),
+        None => v,
+    }
+}
+
+/// What [`backward`] gives besides dx.
+pub struct Sums {
+    /// dγ and dβ.
+    pub gamma: Vec<f32>,
+    /// See `gamma`.
+    pub beta: Vec<f32>,
+    /// Σ dx: the gradient of the bias of a convolution before.
+    pub dx: Vec<f32>,
+}
+
+/// Turns dy, the gradient behind the dropout, into dx in place.
 ///
-/// dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ.
-#[allow(clippy::too_many_arguments)]
+/// dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ; with `relu`, x is the output of a ReLU and dx the
+/// gradient before it.
 pub fn backward(
     dy: &mut [f32],
     x: &[f32],
-    mean: &[f32],
-    inv_std: &[f32],
+    (mean, inv_std): (&[f32], &[f32]),
     gamma: &[f32],
     dropout: Option<Dropout>,
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
-) {
+    relu: bool,
+) -> Sums {
     let c = mean.len();
     let size = rows_per_chunk(c) * c;
-    if let Some(mask) = dropout {
-        dy.par_chunks_mut(size).enumerate().for_each(|(i, dy)| drop_in_place(mask, (i * size) as u32, dy));
-    }
-    let (dy_read, count) = (&*dy, (x.len() / c) as f64);
-    let sums = sum_chunks(x.len().div_ceil(size), 2 * c, |i, acc| {
-        let end = ((i + 1) * size).min(x.len());
-        let (dot, sum) = acc.split_at_mut(c);
-        backward_sums(&dy_read[i * size..end], &x[i * size..end], mean, inv_std, dot, sum);
+    let count = (x.len() / c) as f64;
+    let wide = c.next_multiple_of(LANES);
+    let chunks = x.len().div_ceil(size);
+    let (padded_mean, dy_read) = (padded(mean), &*dy);
+    let sums = sum_chunks(chunks, 2 * wide, |i, acc| {
+        let part = i * size..((i + 1) * size).min(x.len());
+        let (dot, sum) = acc.split_at_mut(wide);
+        let (dy, x) = (&dy_read[part.clone()], &x[part]);
+        run(BackwardSums { dy, x, mean: &padded_mean, c, dropout, start: (i * size) as u32, dot, sum });
     });
     // dx = a·dy + b·x + d, with the channel's constants gathered
-    let (mut a, mut b, mut d) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
+    let (mut a, mut b, mut d) = (vec![0.0; wide], vec![0.0; wide], vec![0.0; wide]);
+    let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
     for k in 0..c {
-        dgamma[k] += sums[k] as f32;
-        dbeta[k] += sums[c + k] as f32;
-        let (dot, sum) = (sums[k] / count, sums[c + k] / count);
-        let scale = f64::from(gamma[k]) * f64::from(inv_std[k]);
+        let inv_std = f64::from(inv_std[k]);
+        let (dot, sum) = (sums[k] * inv_std, sums[wide + k]);
+        (dgamma[k], dbeta[k]) = (dot as f32, sum as f32);
+        let scale = f64::from(gamma[k]) * inv_std;
         a[k] = scale as f32;
-        b[k] = (-scale * dot * f64::from(inv_std[k])) as f32;
-        d[k] = (scale * (dot * f64::from(inv_std[k]) * f64::from(mean[k]) - sum)) as f32;
+        b[k] = (-scale * dot / count * inv_std) as f32;
+        d[k] = (scale * (dot / count * inv_std * f64::from(mean[k]) - sum / count)) as f32;
     }
-    dy.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(dy, x)| combine(dy, x, &a, &b, &d));
+    let mut partial = vec![0.0f32; chunks * wide];
+    (dy.par_chunks_mut(size), x.par_chunks(size), partial.par_chunks_mut(wide)).into_par_iter().enumerate().for_each(
+        |(i, (dy, x, sum))| {
+            run(Combine { dy, x, constants: [&a, &b, &d], c, dropout, start: (i * size) as u32, relu, sum });
+        },
+    );
+    let dx = super::add_up(&partial, wide);
+    Sums { gamma: dgamma, beta: dbeta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn backward_sums(dy: &[f32], x: &[f32], mean: &[f32], inv_std: &[f32], dot: &mut [f32], sum: &mut [f32]) {
-    let c = mean.len();
-    for (dy, x) in dy.chunks_exact(c).zip(x.chunks_exact(c)) {
-        for k in 0..c {
-            dot[k] += dy[k] * (x[k] - mean[k]) * inv_std[k];
-            sum[k] += dy[k];
-        }
+/// dot += Σ dy·(x − μ), sum += Σ dy over one chunk.
+struct BackwardSums<'a> {
+    dy: &'a [f32],
+    x: &'a [f32],
+    mean: &'a [f32],
+    c: usize,
+    dropout: Option<Dropout>,
+    start: u32,
+    dot: &'a mut [f32],
+    sum: &'a mut [f32],
+}
+
+impl Op for BackwardSums<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (dot, sum) = (self.dot, self.sum);
+        assert!(self.dy.len() == self.x.len() && self.x.len().is_multiple_of(self.c));
+        // SAFETY: `for_vectors` stays inside x and dy; means and sums are padded.
+        for_vectors(self.x.len(), self.c, |k, i, lanes| unsafe {
+            let dy = drop(s, self.dropout, self.start, i, s.load_lanes(self.dy.as_ptr().add(i), lanes));
+            let x = s.sub(s.load_lanes(self.x.as_ptr().add(i), lanes), s.load(self.mean[k..].as_ptr()));
+            let (dot, sum) = (dot[k..].as_mut_ptr(), sum[k..].as_mut_ptr());
+            s.store(dot, s.fma(dy, x, s.load(dot)));
+            s.store(sum, s.add(dy, s.load(sum)));
+        });
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn combine(dy: &mut [f32], x: &[f32], a: &[f32], b: &[f32], d: &[f32]) {
-    let c = a.len();
-    for (dy, x) in dy.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-        for k in 0..c {
-            dy[k] = a[k] * dy[k] + b[k] * x[k] + d[k];
-        }
+/// dy becomes a·dy + b·x + d over one chunk; sum += Σ of it.
+struct Combine<'a> {
+    dy: &'a mut [f32],
+    x: &'a [f32],
+    constants: [&'a [f32]; 3],
+    c: usize,
+    dropout: Option<Dropout>,
+    start: u32,
+    relu: bool,
+    sum: &'a mut [f32],
+}
+
+impl Op for Combine<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (dy, sum, [a, b, d]) = (self.dy, self.sum, self.constants);
+        assert!(dy.len() == self.x.len() && dy.len().is_multiple_of(self.c));
+        // SAFETY: `for_vectors` stays inside x and dy; constants and sums are padded.
+        for_vectors(dy.len(), self.c, |k, i, lanes| unsafe {
+            let (a, b, d) = (s.load(a[k..].as_ptr()), s.load(b[k..].as_ptr()), s.load(d[k..].as_ptr()));
+            let (dy, sum) = (dy.as_mut_ptr().add(i), sum[k..].as_mut_ptr());
+            let x = s.load_lanes(self.x.as_ptr().add(i), lanes);
+            let before = drop(s, self.dropout, self.start, i, s.load_lanes(dy, lanes));
+            let dx = s.fma(a, before, s.fma(b, x, d));
+            let dx = if self.relu { s.positive(x, dx) } else { dx };
+            s.store_lanes(dy, dx, lanes);
+            s.store(sum, s.add(dx, s.load(sum)));
+        });
     }
 }

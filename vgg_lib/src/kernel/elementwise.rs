@@ -1,5 +1,6 @@
 //! Loops over elements: ReLU, dropout, column sums.
 
+use super::simd::{LANES, Simd};
 use super::{CHUNK, rows_per_chunk, sum_chunks};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -42,6 +43,17 @@ impl Dropout {
         if hash(index ^ self.key) >= self.threshold { self.scale } else { 0.0 }
     }
 
+    /// The factors of 16 elements from `index` on.
+    #[inline(always)]
+    pub fn factors<S: Simd>(&self, s: S, index: u32) -> S::V {
+        let mut factors = [0.0; LANES];
+        for (i, factor) in factors.iter_mut().enumerate() {
+            *factor = self.factor(index.wrapping_add(i as u32));
+        }
+        // SAFETY: there are 16.
+        unsafe { s.load(factors.as_ptr()) }
+    }
+
     /// y = x · factor, both directions.
     pub fn apply(&self, x: &[f32], y: &mut [f32]) {
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(i, (y, x))| {
@@ -67,20 +79,18 @@ pub fn hash(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// sums[c] += Σ of column c of a rows × c matrix: the gradient of a bias.
-pub fn add_column_sums(values: &[f32], sums: &mut [f32]) {
-    let c = sums.len();
+/// The sum of each of the `c` columns: the gradient of a bias.
+pub fn column_sums(values: &[f32], c: usize) -> Vec<f32> {
     let rows = rows_per_chunk(c);
-    let chunks = values.len().div_ceil(rows * c);
-    let total = sum_chunks(chunks, c, |i, acc| {
+    let total = sum_chunks(values.len().div_ceil(rows * c), c, |i, sums| {
         let end = ((i + 1) * rows * c).min(values.len());
-        column_sums(&values[i * rows * c..end], acc);
+        chunk_sums(&values[i * rows * c..end], sums);
     });
-    sums.iter_mut().zip(total).for_each(|(s, t)| *s += t as f32);
+    total.iter().map(|&t| t as f32).collect()
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn column_sums(values: &[f32], sums: &mut [f32]) {
+fn chunk_sums(values: &[f32], sums: &mut [f32]) {
     for row in values.chunks_exact(sums.len()) {
         sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
     }

@@ -8,6 +8,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod im2col;
 pub mod linear;
+pub mod memory;
 pub mod pool;
 #[cfg(not(feature = "cuda"))]
 pub mod sgd;
@@ -43,6 +44,11 @@ pub fn rows_per_chunk(channels: usize) -> usize {
 pub fn sum_chunks(chunks: usize, len: usize, sum: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f64> {
     let mut partial = vec![0.0f32; chunks * len];
     partial.par_chunks_mut(len.max(1)).enumerate().for_each(|(i, acc)| sum(i, acc));
+    add_up(&partial, len)
+}
+
+/// The sum of runs of `len` values.
+pub fn add_up(partial: &[f32], len: usize) -> Vec<f64> {
     let mut total = vec![0.0f64; len];
     for acc in partial.chunks(len.max(1)) {
         total.iter_mut().zip(acc).for_each(|(t, &a)| *t += f64::from(a));

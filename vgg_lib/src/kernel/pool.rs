@@ -1,6 +1,7 @@
 //! 2×2 max pooling with stride 2 (an odd last row or column is dropped) and global average pooling.
 
 use crate::tensor::Nhwc;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// The shape after 2×2 pooling.
@@ -8,31 +9,50 @@ pub fn pooled((n, h, w, c): Nhwc) -> Nhwc {
     (n, h / 2, w / 2, c)
 }
 
-/// y = the largest of each 2×2 window; `index` says which (0..4, row by row), the first of equals.
-pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: &mut [u8]) {
+/// y = the largest of each 2×2 window; `index`, if wanted, says which (0..4, row by row), the first of equals.
+pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: Option<&mut [u8]>) {
     let (_, h, w, c) = shape;
     let (_, ho, wo, _) = pooled(shape);
     if y.is_empty() {
         return;
     }
-    y.par_chunks_mut(wo * c).zip(index.par_chunks_mut(wo * c)).enumerate().for_each(|(row, (y, index))| {
-        let top = (row / ho * h + row % ho * 2) * w * c;
-        for (j, (y, index)) in y.chunks_exact_mut(c).zip(index.chunks_exact_mut(c)).enumerate() {
-            let at = top + j * 2 * c;
-            let (a, b) = (&x[at..][..c], &x[at + c..][..c]);
-            let (d, e) = (&x[at + w * c..][..c], &x[at + (w + 1) * c..][..c]);
-            for k in 0..c {
-                let (mut best, mut which) = (a[k], 0);
-                for (i, v) in [(1, b[k]), (2, d[k]), (3, e[k])] {
-                    let larger = v > best;
-                    best = if larger { v } else { best };
-                    which = if larger { i } else { which };
-                }
-                y[k] = best;
-                index[k] = which;
+    let rows = |row: usize| x[(row / ho * h + row % ho * 2) * w * c..][..2 * w * c].split_at(w * c);
+    let y = y.par_chunks_mut(wo * c).enumerate();
+    match index {
+        Some(index) => y.zip(index.par_chunks_mut(wo * c)).for_each(|((row, y), index)| {
+            max_row_with_index(rows(row), c, y, index);
+        }),
+        None => y.for_each(|(row, y)| max_row(rows(row), c, y)),
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
+fn max_row_with_index((top, bottom): (&[f32], &[f32]), c: usize, y: &mut [f32], index: &mut [u8]) {
+    let windows = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
+    for (((top, bottom), y), index) in windows.zip(y.chunks_exact_mut(c)).zip(index.chunks_exact_mut(c)) {
+        let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
+        for k in 0..c {
+            let (mut best, mut which) = (a[k], 0);
+            for (i, v) in [(1, b[k]), (2, d[k]), (3, e[k])] {
+                let larger = v > best;
+                best = if larger { v } else { best };
+                which = if larger { i } else { which };
             }
+            y[k] = best;
+            index[k] = which;
         }
-    });
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
+fn max_row((top, bottom): (&[f32], &[f32]), c: usize, y: &mut [f32]) {
+    for ((top, bottom), y) in top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c)).zip(y.chunks_exact_mut(c)) {
+        let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
+        for k in 0..c {
+            let larger = |best: f32, v: f32| if v > best { v } else { best };
+            y[k] = larger(larger(larger(a[k], b[k]), d[k]), e[k]);
+        }
+    }
 }
 
 /// dx: the gradient goes to the position that `index` names, 0 elsewhere.
@@ -42,25 +62,32 @@ pub fn max_backward(dy: &[f32], shape: Nhwc, index: &[u8], dx: &mut [f32]) {
     if dx.is_empty() {
         return;
     }
-    dx.par_chunks_mut(w * c).enumerate().for_each(|(row, dx)| {
-        let (image, i) = (row / h, row % h);
-        if i / 2 >= ho {
-            return dx.fill(0.0);
-        }
-        let at = (image * ho + i / 2) * wo * c;
-        for (j, dx) in dx.chunks_exact_mut(c).enumerate() {
-            if j / 2 >= wo {
-                dx.fill(0.0);
-                continue;
-            }
-            let here = ((i % 2) * 2 + j % 2) as u8;
-            let at = at + j / 2 * c;
-            let (dy, index) = (&dy[at..][..c], &index[at..][..c]);
-            for k in 0..c {
-                dx[k] = if index[k] == here { dy[k] } else { 0.0 };
+    dx.par_chunks_mut(h * w * c).enumerate().for_each(|(image, dx)| {
+        for (i, rows) in dx.chunks_mut(2 * w * c).enumerate() {
+            if i < ho {
+                let at = (image * ho + i) * wo * c;
+                let (top, bottom) = rows.split_at_mut(w * c);
+                scatter_row(&dy[at..][..wo * c], &index[at..][..wo * c], c, top, bottom);
+            } else {
+                rows.fill(0.0);
             }
         }
     });
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
+fn scatter_row(dy: &[f32], index: &[u8], c: usize, top: &mut [f32], bottom: &mut [f32]) {
+    let windows = top.chunks_exact_mut(2 * c).zip(bottom.chunks_exact_mut(2 * c));
+    for (((top, bottom), dy), index) in windows.zip(dy.chunks_exact(c)).zip(index.chunks_exact(c)) {
+        let ((a, b), (d, e)) = (top.split_at_mut(c), bottom.split_at_mut(c));
+        for k in 0..c {
+            let here = |i: u8| if index[k] == i { dy[k] } else { 0.0 };
+            (a[k], b[k], d[k], e[k]) = (here(0), here(1), here(2), here(3));
+        }
+    }
+    let even = dy.len() * 2;
+    top[even..].fill(0.0);
+    bottom[even..].fill(0.0);
 }
 
 /// y[n, c] = the mean over all positions.

@@ -29,6 +29,15 @@ pub unsafe trait Simd: Copy {
     /// # Safety
     /// `LANES` floats can be written.
     unsafe fn store(self, to: *mut f32, v: Self::V);
+    /// A store past the caches, where there is one. `to` is aligned to a cache line.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store).
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to, v) }
+    }
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -36,6 +45,8 @@ pub unsafe trait Simd: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// a > b ? a : b; if either is NaN, b.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// v where mask > 0, and 0 elsewhere.
+    fn positive(self, mask: Self::V, v: Self::V) -> Self::V;
 
     /// The first `lanes` floats, then zeros.
     ///
@@ -143,7 +154,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 // SAFETY, here and in each method: no instruction set is needed; pointers are the caller's promise.
 unsafe impl Simd for Plain {
     type V = [f32; LANES];
-    const ROWS: usize = 4;
+    const ROWS: usize = 3;
     const VECTORS: usize = 1;
 
     #[inline(always)]
@@ -184,6 +195,10 @@ unsafe impl Simd for Plain {
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    fn positive(self, mask: Self::V, v: Self::V) -> Self::V {
+        zip(mask, v, |mask, v| if mask > 0.0 { v } else { 0.0 })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -213,8 +228,8 @@ mod x86 {
     // pointers are the caller's promise.
     unsafe impl Simd for Avx512 {
         type V = __m512;
-        const ROWS: usize = 8;
-        const VECTORS: usize = 2;
+        const ROWS: usize = 6;
+        const VECTORS: usize = 4;
 
         #[inline(always)]
         fn splat(self, value: f32) -> __m512 {
@@ -227,6 +242,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32, v: __m512) {
             unsafe { _mm512_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn stream(self, to: *mut f32, v: __m512) {
+            unsafe { _mm512_stream_ps(to, v) }
         }
         #[inline(always)]
         fn add(self, a: __m512, b: __m512) -> __m512 {
@@ -247,6 +266,10 @@ mod x86 {
         #[inline(always)]
         fn max(self, a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn positive(self, mask: __m512, v: __m512) -> __m512 {
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), v) }
         }
         #[inline(always)]
         unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> __m512 {
@@ -277,7 +300,7 @@ mod x86 {
     // proof; pointers are the caller's promise.
     unsafe impl Simd for Avx2 {
         type V = [__m256; 2];
-        const ROWS: usize = 4;
+        const ROWS: usize = 6;
         const VECTORS: usize = 1;
 
         #[inline(always)]
@@ -314,6 +337,11 @@ mod x86 {
         #[inline(always)]
         fn max(self, a: Self::V, b: Self::V) -> Self::V {
             unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn positive(self, mask: Self::V, v: Self::V) -> Self::V {
+            let half = |mask, v| unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(mask, _mm256_setzero_ps()), v) };
+            [half(mask[0], v[0]), half(mask[1], v[1])]
         }
     }
 }

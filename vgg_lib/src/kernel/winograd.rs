@@ -145,7 +145,7 @@ fn convolve<A: Scheme>(
             for part in pieces(grid.tiles, block) {
                 let few = pieces(part.len(), ROW_BLOCK);
                 few.par_iter().for_each(|t| input(part.start + t.start..part.start + t.end, v, t.start));
-                let groups = pieces(panels, panels.div_ceil((4 * threads).div_ceil(points)).next_multiple_of(2));
+                let groups = pieces(panels, panels.div_ceil((4 * threads).div_ceil(points)).next_multiple_of(4));
                 (0..points * groups.len()).into_par_iter().for_each(|task| {
                     let (point, group) = (task / groups.len(), task % groups.len());
                     let rows = 0..part.len().next_multiple_of(ROW_BLOCK);

@@ -10,6 +10,7 @@ use crate::Result;
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
+use dfdx::shapes::HasShape;
 use std::sync::Arc;
 
 /// How a forward pass treats batch norm and dropout.
@@ -37,9 +38,7 @@ pub enum Step {
         y: Option<Arc<Buffer>>,
         learns: bool,
     },
-    /// `layer` is its place in the model, for the running statistics.
     BatchNorm {
-        layer: usize,
         x: Arc<Buffer>,
         params: [Flat; 2],
         mean: Vec<f32>,
@@ -52,9 +51,10 @@ pub enum Step {
         y: Arc<Buffer>,
     },
     Dropout(Dropout),
+    /// A byte for each output.
     MaxPool2d {
         shape: Nhwc,
-        index: Vec<u8>,
+        index: Buffer,
     },
     GlobalAvgPool {
         shape: Nhwc,
@@ -69,7 +69,8 @@ pub enum Step {
 pub struct Pass {
     pub y: Arc<Buffer>,
     pub shape: Nhwc,
-    pub steps: Vec<Step>,
+    /// With the layer's place in the model.
+    pub steps: Vec<(usize, Step)>,
 }
 
 fn params(layer: &Layer) -> [Flat; 2] {
@@ -97,6 +98,7 @@ pub fn forward(
     let mut x = Arc::new(x);
     let mut shape = Shape::Map(shape.1, shape.2, shape.3);
     let mut steps = Vec::new();
+    let mut watch = pool.stopwatch();
     let training = mode != Mode::Inference;
     let mut i = 0;
     while i < layers.len() {
@@ -117,7 +119,7 @@ pub fn forward(
                 let y = Arc::new(y);
                 if training {
                     let kept = relu.then(|| y.clone());
-                    steps.push(Step::Conv2d { x, shape: from, kernel, params: [weight, bias], y: kept, learns });
+                    steps.push((at, Step::Conv2d { x, shape: from, kernel, params: [weight, bias], y: kept, learns }));
                 }
                 y
             }
@@ -128,7 +130,7 @@ pub fn forward(
                 let y = Arc::new(y);
                 if training {
                     let kept = relu.then(|| y.clone());
-                    steps.push(Step::Linear { x, n, params: [weight, bias], y: kept, learns });
+                    steps.push((at, Step::Linear { x, n, params: [weight, bias], y: kept, learns }));
                 }
                 y
             }
@@ -156,7 +158,7 @@ pub fn forward(
                 batch_norm::affine(&x, &scale, &shift, dropout, &mut y);
                 if training {
                     let params = [weight, bias];
-                    steps.push(Step::BatchNorm { layer: at, x, params, mean, variance, epsilon, dropout, frozen });
+                    steps.push((at, Step::BatchNorm { x, params, mean, variance, epsilon, dropout, frozen }));
                 }
                 Arc::new(y)
             }
@@ -165,7 +167,7 @@ pub fn forward(
                 elementwise::relu(&x, &mut y);
                 let y = Arc::new(y);
                 if training {
-                    steps.push(Step::Relu { y: y.clone() });
+                    steps.push((at, Step::Relu { y: y.clone() }));
                 }
                 y
             }
@@ -173,17 +175,19 @@ pub fn forward(
                 Some(dropout) => {
                     let mut y = pool.take(size);
                     dropout.apply(&x, &mut y);
-                    steps.push(Step::Dropout(dropout));
+                    steps.push((at, Step::Dropout(dropout)));
                     Arc::new(y)
                 }
                 None => x,
             },
             Op::MaxPool2d => {
                 let mut y = pool.take(size);
-                let mut index = vec![0; size];
-                pool::max_forward(&x, from, &mut y, &mut index);
                 if training {
-                    steps.push(Step::MaxPool2d { shape: from, index });
+                    let mut index = pool.take(size.div_ceil(4));
+                    pool::max_forward(&x, from, &mut y, Some(&mut index.bytes_mut()[..size]));
+                    steps.push((at, Step::MaxPool2d { shape: from, index }));
+                } else {
+                    pool::max_forward(&x, from, &mut y, None);
                 }
                 Arc::new(y)
             }
@@ -191,7 +195,7 @@ pub fn forward(
                 let mut y = pool.take(size);
                 pool::average_forward(&x, from, &mut y);
                 if training {
-                    steps.push(Step::GlobalAvgPool { shape: from });
+                    steps.push((at, Step::GlobalAvgPool { shape: from }));
                 }
                 Arc::new(y)
             }
@@ -201,11 +205,12 @@ pub fn forward(
                 softmax::forward(&x, to.3, &mut y);
                 let y = Arc::new(y);
                 if training {
-                    steps.push(Step::Softmax { y: y.clone(), channels: to.3 });
+                    steps.push((at, Step::Softmax { y: y.clone(), channels: to.3 }));
                 }
                 y
             }
         };
+        watch.lap(at, false);
         seen(&layers[i], &y, to);
         (x, shape) = (y, output);
         i += 1;
@@ -223,15 +228,18 @@ fn nhwc(n: usize, shape: Shape) -> Nhwc {
 /// Follows the steps back from dy. Parameter gradients are added to `gradients`; the input's gradient is
 /// returned if `need_dx`, and otherwise nothing is computed that no parameter needs.
 pub fn backward(
-    mut steps: Vec<Step>,
+    mut steps: Vec<(usize, Step)>,
     dy: Buffer,
     gradients: &mut Gradients,
     need_dx: bool,
 ) -> std::result::Result<Option<Buffer>, dfdx::tensor::CpuError> {
     let pool = dy.pool().clone();
-    let first = if need_dx { 0 } else { steps.iter().position(Step::learns).unwrap_or(steps.len()) };
+    let first = if need_dx { 0 } else { steps.iter().position(|(_, step)| step.learns()).unwrap_or(steps.len()) };
     let mut dy = dy;
-    while let Some(step) = steps.pop() {
+    // Σ dy, where batch norm has already applied the ReLU before it.
+    let mut before_relu: Option<Vec<f32>> = None;
+    let mut watch = pool.stopwatch();
+    while let Some((layer, step)) = steps.pop() {
         let index = steps.len();
         if index < first {
             return Ok(None);
@@ -239,11 +247,14 @@ pub fn backward(
         let wanted = need_dx || index > first;
         match step {
             Step::Conv2d { x, shape, kernel, params: [weight, bias], y, learns } => {
-                if let Some(y) = y {
-                    elementwise::relu_backward(&mut dy, &y);
-                }
+                let sums = before_relu.take().unwrap_or_else(|| {
+                    if let Some(y) = y {
+                        elementwise::relu_backward(&mut dy, &y);
+                    }
+                    if learns { elementwise::column_sums(&dy, bias.shape().0) } else { vec![] }
+                });
                 if learns {
-                    elementwise::add_column_sums(&dy, gradients.get_or_alloc_mut(&bias)?);
+                    add(gradients.get_or_alloc_mut(&bias)?, &sums);
                     conv2d::backward_weight(&x, shape, kernel, &dy, gradients.get_or_alloc_mut(&weight)?);
                 }
                 if wanted {
@@ -253,11 +264,14 @@ pub fn backward(
                 }
             }
             Step::Linear { x, n, params: [weight, bias], y, learns } => {
-                if let Some(y) = y {
-                    elementwise::relu_backward(&mut dy, &y);
-                }
+                let sums = before_relu.take().unwrap_or_else(|| {
+                    if let Some(y) = y {
+                        elementwise::relu_backward(&mut dy, &y);
+                    }
+                    if learns { elementwise::column_sums(&dy, bias.shape().0) } else { vec![] }
+                });
                 if learns {
-                    elementwise::add_column_sums(&dy, gradients.get_or_alloc_mut(&bias)?);
+                    add(gradients.get_or_alloc_mut(&bias)?, &sums);
                     linear::backward_weight(&x, n, &dy, gradients.get_or_alloc_mut(&weight)?);
                 }
                 if wanted {
@@ -266,7 +280,7 @@ pub fn backward(
                     dy = dx;
                 }
             }
-            Step::BatchNorm { x, params: [weight, bias], mean, variance, epsilon, dropout, frozen, .. } => {
+            Step::BatchNorm { x, params: [weight, bias], mean, variance, epsilon, dropout, frozen } => {
                 let inv_std = inv_std(&variance, epsilon);
                 if frozen {
                     let scale: Vec<f32> = inv_std.iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
@@ -274,10 +288,15 @@ pub fn backward(
                     batch_norm::affine(&dy, &scale, &vec![0.0; scale.len()], dropout, &mut dx);
                     dy = dx;
                 } else {
-                    let (mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
-                    batch_norm::backward(&mut dy, &x, &mean, &inv_std, values(&weight), dropout, &mut dw, &mut db);
-                    add(gradients.get_or_alloc_mut(&weight)?, &dw);
-                    add(gradients.get_or_alloc_mut(&bias)?, &db);
+                    let relu = matches!(
+                        steps.last(),
+                        Some((_, Step::Conv2d { y: Some(_), .. } | Step::Linear { y: Some(_), .. }))
+                    );
+                    let moments = (&mean[..], &inv_std[..]);
+                    let sums = batch_norm::backward(&mut dy, &x, moments, values(&weight), dropout, relu);
+                    add(gradients.get_or_alloc_mut(&weight)?, &sums.gamma);
+                    add(gradients.get_or_alloc_mut(&bias)?, &sums.beta);
+                    before_relu = relu.then_some(sums.dx);
                 }
             }
             Step::Relu { y } => elementwise::relu_backward(&mut dy, &y),
@@ -288,7 +307,7 @@ pub fn backward(
             }
             Step::MaxPool2d { shape, index } => {
                 let mut dx = pool.take(shape.0 * shape.1 * shape.2 * shape.3);
-                pool::max_backward(&dy, shape, &index, &mut dx);
+                pool::max_backward(&dy, shape, index.bytes(), &mut dx);
                 dy = dx;
             }
             Step::GlobalAvgPool { shape } => {
@@ -298,6 +317,7 @@ pub fn backward(
             }
             Step::Softmax { y, channels } => softmax::backward(&mut dy, &y, channels),
         }
+        watch.lap(layer, true);
     }
     Ok(need_dx.then_some(dy))
 }

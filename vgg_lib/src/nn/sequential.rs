@@ -284,8 +284,8 @@ impl Sequential {
         let (x, mut tape) = x.split_tape();
         let input = cpu::buffer(&self.pool, &x);
         let pass = cpu::forward(&self.layers[..count], input, *x.shape(), Mode::Training(seed), |_, _, _| ())?;
-        for step in &pass.steps {
-            if let cpu::Step::BatchNorm { layer, mean, variance, frozen: false, .. } = step {
+        for (layer, step) in &pass.steps {
+            if let cpu::Step::BatchNorm { mean, variance, frozen: false, .. } = step {
                 self.move_statistics(*layer, mean, variance);
             }
         }
@@ -333,6 +333,12 @@ impl Sequential {
             running.iter_mut().zip(batch).for_each(|(r, b)| *r = momentum * *r + (1.0 - momentum) * b);
             param.tensor = device().tensor_from_vec(running, (batch.len(),));
         }
+    }
+
+    /// What the layers took since the last call, which also begins the measurement.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn laps(&self) -> Vec<super::buffer::Lap> {
+        self.pool.laps()
     }
 
     /// Gives the memory kept for the next step back to the system.

@@ -44,7 +44,8 @@ pub fn conv2d<T: Tape<f32, Cpu>>(
     let (y_ghost, bias_ghost) = (y.ghost(), bias.ghost());
     tape.add_backward_op(move |gradients| {
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
-        kernel::elementwise::add_column_sums(&dy, gradients.get_or_alloc_mut(&bias_ghost)?);
+        let sums = kernel::elementwise::column_sums(&dy, out);
+        crate::nn::cpu::add(gradients.get_or_alloc_mut(&bias_ghost)?, &sums);
         kernel::conv2d::backward_weight(values(&x), shape, k, &dy, gradients.get_or_alloc_mut(&weight)?);
         let mut dx = vec![0.0; n * h * w * c];
         kernel::conv2d::backward_data(&dy, shape, k, values(&weight), &mut dx);

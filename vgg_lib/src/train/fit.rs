@@ -171,7 +171,12 @@ impl Sequential {
         Ok(rows)
     }
 
-    fn gradient_step(&mut self, batch: Batch, gradients: Gradients, smoothing: f32) -> Result<(Outcome, Gradients)> {
+    pub(super) fn gradient_step(
+        &mut self,
+        batch: Batch,
+        gradients: Gradients,
+        smoothing: f32,
+    ) -> Result<(Outcome, Gradients)> {
         let (h, w, c) = self.input_shape();
         let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
         let (logits, tape) = self.training_logits(x)?.split_tape();
@@ -200,9 +205,9 @@ impl Sequential {
     }
 }
 
-struct Outcome {
-    loss: f32,
-    correct: usize,
+pub(super) struct Outcome {
+    pub(super) loss: f32,
+    pub(super) correct: usize,
 }
 
 /// Sums over the images seen.

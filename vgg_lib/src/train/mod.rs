@@ -2,12 +2,16 @@
 
 mod fit;
 pub mod history;
+#[cfg(not(feature = "cuda"))]
+mod profile;
 pub mod progress;
 mod schedule;
 mod sgd;
 
 pub use fit::{Callback, Evaluation, FitConfig};
 pub use history::{EpochRecord, History};
+#[cfg(not(feature = "cuda"))]
+pub use profile::{Profile, ProfileRow};
 pub use progress::Verbosity;
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};

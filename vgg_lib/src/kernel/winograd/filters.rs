@@ -1,8 +1,9 @@
 //! Filter transform, and its transpose for the gradient of the weights.
 
-use super::memory::{CacheLine, Panels};
+use super::memory::Panels;
 use super::scheme::{Scheme, Transform, both_ways};
 use crate::kernel::Shared;
+use crate::kernel::memory::CacheLine;
 use crate::kernel::simd::{LANES, Op, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -45,7 +46,7 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
                             s,
                             Transform::Filter,
                             |i, j| s.load(block[(i * 3 + j) * LANES + row].0.as_ptr()),
-                            |i, j, v| s.store(u.add((i * A::POINTS + j) * step), v),
+                            |i, j, v| s.stream(u.add((i * A::POINTS + j) * step), v),
                         );
                     }
                 }
@@ -57,7 +58,7 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
                         s,
                         Transform::Filter,
                         |i, j| s.load_lanes(weight.add((i * 3 + j) * from * to), lanes),
-                        |i, j, v| s.store(u.add((i * A::POINTS + j) * step), v),
+                        |i, j, v| s.stream(u.add((i * A::POINTS + j) * step), v),
                     );
                 }
             }

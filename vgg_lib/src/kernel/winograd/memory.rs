@@ -1,15 +1,9 @@
 //! Memory of the transformed data, and how it is laid out.
 
+use crate::kernel::memory::{CacheLine, Memory};
 use crate::kernel::simd::LANES;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
-use std::ptr::NonNull;
 use std::sync::Mutex;
-
-/// Sixteen floats on a cache line of their own.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct CacheLine(pub(super) [f32; LANES]);
 
 /// U and dU: one matrix for each point, cut into panels of 16 columns; a row of a panel is a vector.
 ///
@@ -113,79 +107,20 @@ impl Tiles {
     }
 }
 
-/// Cache lines on large pages where the system has them: the stages walk through many megabytes with long
-/// strides, which costs much in 4 KiB pages.
-pub(super) struct Memory {
-    pub(super) base: NonNull<CacheLine>,
-    pub(super) lines: usize,
-}
-// SAFETY: it owns its memory like a box.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    const PAGE: usize = 2 << 20;
-
-    pub(super) const fn empty() -> Memory {
-        Memory { base: NonNull::dangling(), lines: 0 }
-    }
-
-    pub(super) fn layout(lines: usize) -> Layout {
-        let bytes = lines * size_of::<CacheLine>();
-        let align = if bytes >= Memory::PAGE { Memory::PAGE } else { align_of::<CacheLine>() };
-        Layout::from_size_align(bytes, align).expect("more memory than there are addresses")
-    }
-
-    pub(super) fn new(lines: usize) -> Memory {
-        if lines == 0 {
-            return Memory::empty();
-        }
-        let layout = Memory::layout(lines);
-        // SAFETY: the layout is not empty; the memory is written before it is lent to anyone.
-        unsafe {
-            let memory = alloc(layout);
-            let Some(base) = NonNull::new(memory.cast()) else { handle_alloc_error(layout) };
-            #[cfg(target_os = "linux")]
-            if layout.align() == Memory::PAGE {
-                unsafe extern "C" {
-                    fn madvise(start: *mut u8, len: usize, advice: i32) -> i32;
-                }
-                const MADV_HUGEPAGE: i32 = 14;
-                madvise(memory, layout.size(), MADV_HUGEPAGE); // only a hint: whether it worked does not matter
-            }
-            memory.write_bytes(0, layout.size());
-            Memory { base, lines }
-        }
-    }
-
-    pub(super) fn lines(&mut self) -> &mut [CacheLine] {
-        // SAFETY: all of it was written when it was made.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.lines) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.lines > 0 {
-            // SAFETY: allocated in `new` with this layout.
-            unsafe { dealloc(self.base.as_ptr().cast(), Memory::layout(self.lines)) };
-        }
-    }
-}
-
 /// Memory of a whole call, kept for the next one; its content is arbitrary.
 pub(super) struct Buffer(Memory);
 
-pub(super) static KEPT: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
 
 impl Buffer {
     /// The smallest memory kept that is large enough; or else new memory in place of the largest one.
     pub(super) fn new(lines: usize) -> Buffer {
         let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
-        let fit = (0..kept.len()).filter(|&i| kept[i].lines >= lines).min_by_key(|&i| kept[i].lines);
-        let largest = || (0..kept.len()).max_by_key(|&i| kept[i].lines);
+        let fit = (0..kept.len()).filter(|&i| kept[i].size() >= lines).min_by_key(|&i| kept[i].size());
+        let largest = || (0..kept.len()).max_by_key(|&i| kept[i].size());
         let memory = fit.or_else(largest).map(|i| kept.swap_remove(i)).unwrap_or(Memory::empty());
         drop(kept);
-        if memory.lines >= lines {
+        if memory.size() >= lines {
             return Buffer(memory);
         }
         drop(memory);
@@ -209,7 +144,7 @@ impl Drop for Buffer {
 pub(super) fn with_lines<R>(lines: usize, work: impl FnOnce(&mut [CacheLine]) -> R) -> R {
     thread_local! { static MEMORY: RefCell<Memory> = const { RefCell::new(Memory::empty()) } }
     MEMORY.with_borrow_mut(|memory| {
-        if memory.lines < lines {
+        if memory.size() < lines {
             *memory = Memory::empty();
             *memory = Memory::new(lines);
         }

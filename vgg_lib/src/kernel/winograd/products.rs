@@ -8,7 +8,7 @@ use crate::kernel::simd::{LANES, Op, Simd};
 use std::ops::Range;
 
 /// Rows of V and M come in multiples of this, for the matrix product.
-pub(super) const ROW_BLOCK: usize = 8;
+pub(super) const ROW_BLOCK: usize = 6;
 
 /// M\[k\] = V\[k\] · U\[k\] for some points, rows of M and panels of columns of M. `depth`: columns of V.
 pub(super) struct Multiply {
@@ -22,7 +22,7 @@ pub(super) struct Multiply {
 }
 
 /// Panels of V that are multiplied in one go: two panels of U with so many rows (32 KiB) stay in L1.
-pub(super) const DEPTH: usize = 256 / LANES;
+pub(super) const DEPTH: usize = 128 / LANES;
 
 impl Op for Multiply {
     #[inline(always)]
@@ -31,21 +31,26 @@ impl Op for Multiply {
         for point in self.points.clone() {
             let mut panel = self.panels.start;
             while panel < self.panels.end {
-                let two = S::VECTORS == 2 && panel + 2 <= self.panels.end;
+                let width = match self.panels.end - panel {
+                    4.. if S::VECTORS == 4 => 4,
+                    2.. if S::VECTORS == 4 => 2,
+                    _ => 1,
+                };
                 for start in (0..depth).step_by(DEPTH) {
                     let deep = start..depth.min(start + DEPTH);
                     for row in self.rows.clone().step_by(S::ROWS) {
                         // SAFETY: rows come in multiples of `ROW_BLOCK`, and the panels were counted.
                         unsafe {
-                            match (S::ROWS, two) {
-                                (ROW_BLOCK, true) => self.block::<S, ROW_BLOCK, 2>(s, point, row, panel, deep.clone()),
-                                (ROW_BLOCK, false) => self.block::<S, ROW_BLOCK, 1>(s, point, row, panel, deep.clone()),
-                                _ => self.block::<S, 4, 1>(s, point, row, panel, deep.clone()),
+                            match (S::ROWS, width) {
+                                (ROW_BLOCK, 4) => self.block::<S, ROW_BLOCK, 4>(s, point, row, panel, deep.clone()),
+                                (ROW_BLOCK, 2) => self.block::<S, ROW_BLOCK, 2>(s, point, row, panel, deep.clone()),
+                                (ROW_BLOCK, _) => self.block::<S, ROW_BLOCK, 1>(s, point, row, panel, deep.clone()),
+                                _ => self.block::<S, 3, 1>(s, point, row, panel, deep.clone()),
                             }
                         }
                     }
                 }
-                panel += 1 + usize::from(two);
+                panel += width;
             }
         }
     }
@@ -107,20 +112,24 @@ impl Op for MultiplyTransposed {
                 let tiles = start..self.tiles.min(start + BREADTH);
                 let mut panel = 0;
                 while panel < panels {
-                    let two = S::VECTORS == 2 && panel + 2 <= panels;
-                    for row in (self.rows.start * LANES..self.rows.end * LANES).step_by(S::ROWS) {
+                    let width = match panels - panel {
+                        3 | 5.. if S::VECTORS == 4 => 3,
+                        2.. if S::VECTORS == 4 => 2,
+                        _ => 1,
+                    };
+                    let rows = if S::VECTORS == 4 { 8 } else { 4 };
+                    for row in (self.rows.start * LANES..self.rows.end * LANES).step_by(rows) {
                         // SAFETY: the panels were counted, and rows come in whole panels.
                         unsafe {
-                            match (S::ROWS, two) {
-                                (ROW_BLOCK, true) => self.block::<S, ROW_BLOCK, 2>(s, point, row, panel, tiles.clone()),
-                                (ROW_BLOCK, false) => {
-                                    self.block::<S, ROW_BLOCK, 1>(s, point, row, panel, tiles.clone())
-                                }
+                            match (S::VECTORS, width) {
+                                (4, 3) => self.block::<S, 8, 3>(s, point, row, panel, tiles.clone()),
+                                (4, 2) => self.block::<S, 8, 2>(s, point, row, panel, tiles.clone()),
+                                (4, _) => self.block::<S, 8, 1>(s, point, row, panel, tiles.clone()),
                                 _ => self.block::<S, 4, 1>(s, point, row, panel, tiles.clone()),
                             }
                         }
                     }
-                    panel += 1 + usize::from(two);
+                    panel += width;
                 }
             }
         }

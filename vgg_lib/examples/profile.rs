@@ -1,0 +1,12 @@
+//! Where a training step of document 000's network spends its time.
+//!
+//!     cargo run -p vgg_lib --example profile -- 128 20
+
+use vgg_lib::prelude::*;
+
+fn main() -> Result<(), Error> {
+    let number = |i: usize, default: usize| std::env::args().nth(i).and_then(|v| v.parse().ok()).unwrap_or(default);
+    let model = vgg::cifar_vgg16(Seed(0));
+    println!("{}", model.profile(number(1, 128), number(2, 20))?);
+    Ok(())
+}
