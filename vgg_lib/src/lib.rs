@@ -13,6 +13,9 @@ pub mod nn;
 pub mod ops;
 pub mod plot;
 pub mod tensor;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_data;
 pub mod train;
 pub mod vgg;
 pub mod weights;

@@ -7,7 +7,7 @@ use crate::tensor::Nhwc;
 
 /// y = conv(x, w) + b, then ReLU if `relu`. `x`: n×h×w×c, `weight`: k×k×c×o, `y`: n×h×w×o.
 pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Option<&[f32]>, relu: bool, y: &mut [f32]) {
-    if kernel == 3 {
+    if fast(kernel) {
         winograd::forward(x, shape, weight, bias, relu, y);
     } else {
         im2col::forward(x, shape, kernel, weight, bias, relu, y);
@@ -16,7 +16,7 @@ pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Opti
 
 /// dx from dy: a convolution of dy with the kernel turned by 180° and its channels exchanged.
 pub fn backward_data(dy: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], dx: &mut [f32]) {
-    if kernel == 3 {
+    if fast(kernel) {
         winograd::backward_data(dy, shape, weight, dx);
     } else {
         im2col::backward_data(dy, shape, kernel, weight, dx);
@@ -25,9 +25,21 @@ pub fn backward_data(dy: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], dx:
 
 /// dw += Σ over positions of (what the position read)ᵀ · dy.
 pub fn backward_weight(x: &[f32], shape: Nhwc, kernel: usize, dy: &[f32], dw: &mut [f32]) {
-    if kernel == 3 {
+    if fast(kernel) {
         winograd::backward_weight(x, shape, dy, dw);
     } else {
         im2col::backward_weight(x, shape, kernel, dy, dw);
     }
 }
+
+/// Whether there is a fast algorithm. A test may forbid it, for the convolutions that its thread starts.
+fn fast(kernel: usize) -> bool {
+    #[cfg(test)]
+    if DIRECT.get() {
+        return false;
+    }
+    kernel == 3
+}
+
+#[cfg(test)]
+thread_local! { pub static DIRECT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }

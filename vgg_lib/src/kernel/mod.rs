@@ -10,6 +10,8 @@ pub mod im2col;
 pub mod linear;
 pub mod memory;
 pub mod pool;
+#[cfg(test)]
+mod real_data_tests;
 #[cfg(not(feature = "cuda"))]
 pub mod sgd;
 pub mod simd;

@@ -15,7 +15,7 @@ const LABEL: Style = Style { size: 12.0, bold: false };
 pub fn accuracy(history: &History) -> Figure {
     let best = history.best().map(|r| (r.epoch as f64, f64::from(r.val_acc.filter(|a| !a.is_nan()).unwrap_or(r.acc))));
     let curves = train_and_validation(history, |r| r.acc, |r| r.val_acc);
-    draw("model accuracy", "epoch", "accuracy", &curves, best.map(|at| Mark { at, below: true }))
+    draw("model accuracy", "epoch", "accuracy", &curves, best.map(|at| Mark { at, below: true }), false)
 }
 
 /// Training and validation loss over the epochs; the lowest validation loss has a dot.
@@ -24,7 +24,7 @@ pub fn loss(history: &History) -> Figure {
     let lowest =
         |points: &[(f64, f64)]| points.iter().copied().filter(usable).reduce(|a, b| if b.1 < a.1 { b } else { a });
     let best = curves.iter().rev().find_map(|(_, points)| lowest(points));
-    draw("model loss", "epoch", "loss", &curves, best.map(|at| Mark { at, below: false }))
+    draw("model loss", "epoch", "loss", &curves, best.map(|at| Mark { at, below: false }), false)
 }
 
 /// Named curves through points (x, y), for anything else: a learning-rate schedule, two trainings side by side.
@@ -35,7 +35,18 @@ pub fn loss(history: &History) -> Figure {
 /// let figure = vgg_lib::plot::lines("learning rate", "epoch", "rate", &[("schedule", rates)]);
 /// ```
 pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
-    draw(title, x_label, y_label, curves, None)
+    draw(title, x_label, y_label, curves, None, false)
+}
+
+/// Like [`lines`], for curves that come in pairs: each second one has the colour of the one before, and is dashed.
+///
+/// ```
+/// let run = |rate: f64| (0..50).map(|step| (step as f64, (-rate * step as f64).exp())).collect();
+/// let curves = [("slow", run(0.01)), ("slow, again", run(0.011)), ("fast", run(0.1)), ("fast, again", run(0.11))];
+/// let figure = vgg_lib::plot::paired_lines("two trainings, twice", "step", "loss", &curves);
+/// ```
+pub fn paired_lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
+    draw(title, x_label, y_label, curves, None, true)
 }
 
 /// The best point, and on which side of it there is room for its label.
@@ -64,7 +75,14 @@ fn usable(point: &(f64, f64)) -> bool {
     point.0.abs() < 1e100 && point.1.abs() < 1e100
 }
 
-fn draw(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)], mark: Option<Mark>) -> Figure {
+fn draw(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    curves: &[(&str, Vec<(f64, f64)>)],
+    mark: Option<Mark>,
+    paired: bool,
+) -> Figure {
     let points = || curves.iter().flat_map(|(_, points)| points).filter(|p| usable(p));
     let whole = points().all(|p| p.0.fract() == 0.0 && p.0.abs() < 1e9);
     let x = Axis::new(points().map(|p| p.0), 0.0, 8, whole);
@@ -111,20 +129,22 @@ fn draw(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f6
         upwards: true,
     });
 
+    let colour = |curve: usize| CURVES[if paired { curve / 2 } else { curve } % CURVES.len()];
+    let pieces = |curve: usize, line: Vec<_>| if paired && curve % 2 == 1 { dashes(&line) } else { vec![line] };
     for entry in &legend {
         let (px, py) = (left + entry.x, 56.0 + 22.0 * entry.row as f64);
-        let colour = CURVES[entry.curve % CURVES.len()];
-        figure.line(vec![(px, py - 4.5), (px + 22.0, py - 4.5)], 2.5, colour);
+        for piece in pieces(entry.curve, vec![(px, py - 4.5), (px + 22.0, py - 4.5)]) {
+            figure.line(piece, 2.5, colour(entry.curve));
+        }
         figure.text(&entry.text, (px + 29.0, py), Align::Left, LABEL, TEXT);
     }
     for (i, (_, points)) in curves.iter().enumerate() {
-        let colour = CURVES[i % CURVES.len()];
         for run in points.split(|p| !usable(p)) {
             // A single point makes no line.
             match run {
                 [] => {}
-                [only] => figure.dot(at(only), 2.5, colour),
-                _ => figure.line(run.iter().map(at).collect(), 2.0, colour),
+                [only] => figure.dot(at(only), 2.5, colour(i)),
+                _ => pieces(i, run.iter().map(at).collect()).into_iter().for_each(|p| figure.line(p, 2.0, colour(i))),
             }
         }
     }
@@ -149,6 +169,39 @@ fn draw(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f6
         figure.dot((px, py), 4.5, TEXT);
     }
     figure
+}
+
+/// A line in pieces of 6 pixels with gaps of 4.
+fn dashes(line: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
+    const ENDS: [f64; 2] = [6.0, 10.0];
+    let (mut done, mut drawing) = (0.0, true);
+    let mut pieces = vec![line[..1].to_vec()];
+    for pair in line.windows(2) {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let length = (x1 - x0).hypot(y1 - y0);
+        let mut at = 0.0;
+        loop {
+            let left = ENDS[usize::from(!drawing)] - done;
+            if at + left > length {
+                break;
+            }
+            at += left;
+            let turn = (x0 + (x1 - x0) * at / length, y0 + (y1 - y0) * at / length);
+            if drawing {
+                pieces.last_mut().expect("starts with one").push(turn);
+            } else {
+                pieces.push(vec![turn]);
+            }
+            done = if drawing { ENDS[0] } else { 0.0 };
+            drawing = !drawing;
+        }
+        done += length - at;
+        if drawing {
+            pieces.last_mut().expect("starts with one").push((x1, y1));
+        }
+    }
+    pieces.retain(|piece| piece.len() > 1);
+    pieces
 }
 
 /// Where a label of some `size` can stand near a point without hiding the curves: the left end of its baseline.
@@ -293,6 +346,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn dashes_cover_six_tenths_of_a_line() {
+        let line: Vec<(f64, f64)> =
+            (0..=100).map(|i| (3.0 * f64::from(i), if i % 2 == 0 { 0.0 } else { 4.0 })).collect();
+        let pieces = dashes(&line);
+        let length = |piece: &Vec<(f64, f64)>| -> f64 {
+            piece.windows(2).map(|p| (p[1].0 - p[0].0).hypot(p[1].1 - p[0].1)).sum()
+        };
+        assert_eq!(pieces.len(), 50); // of a line of 500 pixels
+        assert!(pieces.iter().all(|piece| (length(piece) - 6.0).abs() < 1e-9));
+        assert_eq!((pieces[0][0], pieces[0][1]), ((0.0, 0.0), (3.0, 4.0)));
     }
 
     #[test]

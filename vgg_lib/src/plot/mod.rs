@@ -16,7 +16,7 @@ mod figure;
 mod grid;
 mod predictions;
 
-pub use curves::{accuracy, lines, loss};
+pub use curves::{accuracy, lines, loss, paired_lines};
 pub use figure::Figure;
 pub use grid::image_grid;
 pub use predictions::predictions;

@@ -7,6 +7,8 @@ mod profile;
 pub mod progress;
 mod schedule;
 mod sgd;
+#[cfg(all(test, not(feature = "cuda")))]
+mod winograd_tests;
 
 pub use fit::{Callback, Evaluation, FitConfig};
 pub use history::{EpochRecord, History};
