@@ -17,9 +17,10 @@ const BATCH: usize = 32;
 const RATE: f64 = 0.02;
 
 /// The cross-entropy of each step. The seed decides initial weights, order of the images and dropout.
-fn losses(train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize) -> Vec<f64> {
+fn losses(train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize, rate: f64) -> Vec<f64> {
     DIRECT.set(direct);
     let mut model = vgg::cifar_vgg16(Seed(seed));
+    model.set_dropout("", env::var("P").map_or(0.0, |p| p.parse().unwrap())).unwrap();
     let mut sgd = Sgd::new(SgdConfig::default()).unwrap();
     let mut gradients = Gradients::leaky();
     let mut order = shuffled(train.len(), seed, 0);
@@ -29,7 +30,7 @@ fn losses(train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize) 
         let outcome;
         (outcome, gradients) =
             model.gradient_step(batch, std::mem::replace(&mut gradients, Gradients::leaky()), 0.0).unwrap();
-        sgd.step(&mut model, &mut gradients, RATE).unwrap();
+        sgd.step(&mut model, &mut gradients, rate).unwrap();
         f64::from(outcome.loss)
     };
     let losses = loader.map(step).collect();
@@ -41,7 +42,7 @@ fn losses(train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize) 
 fn first_steps_are_alike() {
     let train = shapes::generate(40, (32, 32), 0);
     let train = Normalization::fit(&train).apply(&train);
-    let (winograd, direct) = (losses(&train, 0, false, 5, 8), losses(&train, 0, true, 5, 8));
+    let (winograd, direct) = (losses(&train, 0, false, 5, 8, RATE), losses(&train, 0, true, 5, 8, RATE));
     println!("{winograd:?}\n{direct:?}");
     assert_ne!(winograd, direct, "the switch does nothing");
     // Rounding errors grow from step to step.
@@ -71,7 +72,7 @@ fn winograd_and_direct_train_alike() {
     fs::create_dir_all(&folder).unwrap();
     let file = |seed: u64| folder.join(format!("{steps}_steps_seed_{seed}.csv"));
     for seed in SEEDS.into_iter().filter(|&seed| only.is_none_or(|only| only == seed)) {
-        let (winograd, direct) = (losses(&train, seed, false, steps, BATCH), losses(&train, seed, true, steps, BATCH));
+        let (winograd, direct) = (losses(&train, seed, false, steps, BATCH, RATE), losses(&train, seed, true, steps, BATCH, RATE));
         let rows = winograd.iter().zip(&direct).map(|(w, d)| format!("{w},{d}\n"));
         fs::write(file(seed), rows.collect::<String>()).unwrap();
     }
