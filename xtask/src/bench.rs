@@ -53,7 +53,6 @@ const TRAINING: &[&str] = &[
     "torch-bf16-channels-last",
     "torch-bf16-channels-last-compiled",
     "keras-f32",
-    "keras-f32-xla",
     "keras-bf16",
 ];
 const INFERENCE: &[&str] = &[
