@@ -221,7 +221,9 @@ def main():
     parser.add_argument("work", choices=["train", "infer", "vgg16-8", "vgg16-1"])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # read when a framework is imported
+    # Read when a framework is imported.
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no compiler processes that stay beside the measured one
     warnings.simplefilter("ignore")
     PEERS[args.peer](args.work, args.threads)
 
