@@ -1,15 +1,17 @@
 """Executes one notebook in the Rust kernel, from top to bottom, in the current folder.
 
-    run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--committed OUT.ipynb]
+    run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--committed OUT.ipynb] [--times OUT.json]
 
 Whatever a cell prints is shown as it comes. A cell that writes to stderr fails: evcxr reports a panic and a `?` that
 met an error there, and calls the cell a success. The executed copy and the HTML are written even then. `--committed`
-writes, after a success only, the copy for git: cells tagged `dataset-images` keep no output.
+writes, after a success only, the copy for git: cells tagged `dataset-images` keep no output. `--times` writes, after
+a success, how long each code cell took: [{"cell": its first line, "seconds": …}, …].
 """
 
 import argparse
 import asyncio
 import copy
+import json
 import pathlib
 import queue
 import re
@@ -37,9 +39,10 @@ METADATA = {
 
 
 class Client(NotebookClient):
-    """Shows stdout as it comes and collects what the running cell writes to stderr."""
+    """Shows stdout as it comes, collects what the running cell writes to stderr, and times the cells."""
 
     stderr = ""
+    seconds = 0.0
 
     def process_message(self, msg, cell, cell_index):
         if msg["msg_type"] == "stream":
@@ -79,6 +82,7 @@ async def run_cell(client, cell, index):
     """None, or why the cell failed."""
     client.stderr = ""
     failure = None
+    start = time.monotonic()
     try:
         await client.async_execute_cell(cell, index)
     except CellExecutionError:
@@ -86,14 +90,15 @@ async def run_cell(client, cell, index):
         failure = "failed:\n" + first_lines("\n".join(errors), 30)
     except DeadKernelError:
         return "killed the kernel"
+    client.seconds = time.monotonic() - start
     await client.late_output(cell, index)
     if failure is None and client.stderr.strip():
         failure = f"wrote to stderr (a panic, or a `?` that met an error):\n{first_lines(client.stderr)}"
     return failure
 
 
-async def execute(notebook):
-    """None, or why the notebook failed."""
+async def execute(notebook, times):
+    """None, or why the notebook failed; each cell's time goes into `times`."""
     client = Client(
         notebook, kernel_name="rust", timeout=None, startup_timeout=600, record_timing=False, coalesce_streams=True
     )
@@ -105,14 +110,14 @@ async def execute(notebook):
         for number, (index, cell) in enumerate(cells, 1):
             summary = next((line for line in cell.source.splitlines() if line.strip()), "")
             print(f"  [{number}/{len(cells)}] {summary[:100]}", flush=True)
-            start = time.monotonic()
             failure = await run_cell(client, cell, index)
+            times.append({"cell": summary, "seconds": client.seconds})
             # evcxr counts from 2.
             cell.execution_count = number
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = number
-            say(f"{time.monotonic() - start:.1f} s")
+            say(f"{client.seconds:.1f} s")
             if failure:
                 return f"cell [{number}] {failure}"
     return None
@@ -140,11 +145,13 @@ def main():
     parser.add_argument("--executed", type=pathlib.Path, required=True)
     parser.add_argument("--html", type=pathlib.Path, required=True)
     parser.add_argument("--committed", type=pathlib.Path)
+    parser.add_argument("--times", type=pathlib.Path)
     args = parser.parse_args()
 
     notebook = nbformat.read(args.notebook, as_version=4)
+    times = []
     try:
-        failure = asyncio.run(execute(notebook))
+        failure = asyncio.run(execute(notebook, times))
     except RuntimeError as error:
         failure = f"the kernel did not start: {error}"
     normalise(notebook)
@@ -155,6 +162,8 @@ def main():
         sys.exit(f"{args.notebook.name}: {failure}")
     if args.committed:
         nbformat.write(committed(notebook), args.committed)
+    if args.times:
+        args.times.write_text(json.dumps(times), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ pub mod error;
 mod files;
 // `Cuda` takes only the dropout masks from it.
 #[cfg_attr(feature = "cuda", allow(dead_code))]
-#[doc(hidden)]
+#[doc(hidden)] // for the benchmarks
 pub mod kernel;
 pub mod nn;
 pub mod ops;

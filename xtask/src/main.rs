@@ -1,5 +1,6 @@
-//! Tasks of the project: `cargo xtask notebooks | lab | test | data`.
+//! Tasks of the project: `cargo xtask notebooks | lab | test | data | bench`.
 
+mod bench;
 mod check;
 mod download;
 mod notebooks;
@@ -53,6 +54,8 @@ enum Task {
         #[arg(long)]
         dest: Option<PathBuf>,
     },
+    /// Time vgg_lib, and with --peers other frameworks at the same work; writes target/bench.json
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Lab { args } => notebooks::lab(&args),
         Task::Test { no_notebooks } => test::run(!no_notebooks),
         Task::Data { name, url, dest } => download::run(name, url, &dest.unwrap_or_else(|| root().join("data"))),
+        Task::Bench(options) => bench::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -124,7 +124,7 @@ fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
 }
 
 /// A fresh copy of the notebooks in `run/notebooks`, with what they reach by `../` beside it.
-fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
+pub fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
     let work = run.join("notebooks");
     if work.exists() {
         fs::remove_dir_all(&work)?;

@@ -1,5 +1,6 @@
 //! What the notebooks need, in the user's cache folder: the Rust kernel (evcxr) and a Python environment with
-//! JupyterLab. Nothing is written anywhere else.
+//! JupyterLab; and for `cargo xtask bench --peers` another with the frameworks to compare with. Nothing is written
+//! anywhere else.
 
 use std::{
     env,
@@ -154,27 +155,61 @@ fn is_our_evcxr(bin: &Path) -> bool {
     cargo || conda
 }
 
-/// The Python environment for these requirements. Its marker is written last, so a half-made one is made again.
+/// The Python environment of the notebooks.
 fn venv(sh: &Shell, cache: &Path) -> Result<PathBuf> {
     let requirements = crate::root().join("xtask").join("requirements.txt");
     let venv = cache.join(format!("venv-{}", short_hash(&fs::read(&requirements)?)));
-    let (python, marker) = (program(&venv, "python"), venv.join("complete"));
+    once(&venv, "JupyterLab and nbclient", "about a minute", |python| {
+        cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check --requirement {requirements}")
+            .run()
+            .context("pip could not install JupyterLab: it needs a network, or PIP_INDEX_URL or PIP_FIND_LINKS")
+    })?;
+    Ok(venv)
+}
+
+/// The Python of an environment with the frameworks that vgg_lib is measured against. Those that cannot be installed
+/// are named and left out.
+pub fn peers(sh: &Shell) -> Result<PathBuf> {
+    let requirements = fs::read_to_string(crate::root().join("xtask").join("bench_requirements.txt"))?;
+    let cache = cache()?;
+    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
+    let venv = cache.join(format!("peers-{}", short_hash(requirements.as_bytes())));
+    once(&venv, "the frameworks to compare with", "some minutes, a few GB", |python| {
+        let pip = || cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check");
+        for package in requirements.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if package.starts_with("torch==") && cfg!(target_os = "linux") {
+                // Without the CUDA libraries that PyPI's comes with, where this index can be reached.
+                let index = "https://download.pytorch.org/whl/cpu";
+                let options = ["--no-deps", "--retries", "0", "--timeout", "10", "--index-url", index];
+                pip().args(options).arg(package).ignore_stderr().quiet().run().ok();
+            }
+            if pip().arg(package).run().is_err() {
+                println!("{package} could not be installed; to try again, remove {}", venv.display());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(program(&venv, "python"))
+}
+
+/// Makes a virtual environment and lets `install` fill it, unless that was done before. Its marker is written last, so
+/// a half-made one is made again.
+fn once(venv: &Path, what: &str, how_long: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let (python, marker) = (program(venv, "python"), venv.join("complete"));
     let runs = || Command::new(&python).arg("--version").output().is_ok_and(|output| output.status.success());
     if marker.exists() && runs() {
-        return Ok(venv);
+        return Ok(());
     }
-    println!("Installing JupyterLab and nbclient into {} (once; about a minute)", venv.display());
+    println!("Installing {what} into {} (once; {how_long})", venv.display());
     let start = Instant::now();
     if venv.exists() {
-        fs::remove_dir_all(&venv)?;
+        fs::remove_dir_all(venv)?;
     }
-    make_venv(&venv)?;
-    cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check --requirement {requirements}")
-        .run()
-        .context("pip could not install JupyterLab: it needs a network, or PIP_INDEX_URL or PIP_FIND_LINKS")?;
+    make_venv(venv)?;
+    install(&python)?;
     fs::write(&marker, "")?;
-    println!("JupyterLab installed in {:.0} s", start.elapsed().as_secs_f64());
-    Ok(venv)
+    println!("installed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn make_venv(venv: &Path) -> Result<()> {

@@ -2,13 +2,14 @@
 //! [`im2col`] for the rest. On every layer of VGG, the first one with its 3 channels and the last ones with 2×2
 //! pixels included, Winograd was the faster one.
 
-use super::{im2col, winograd};
+use super::im2col;
+use super::winograd::{self, Epilogue};
 use crate::tensor::Nhwc;
 
 /// y = conv(x, w) + b, then ReLU if `relu`. `x`: n×h×w×c, `weight`: k×k×c×o, `y`: n×h×w×o.
 pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Option<&[f32]>, relu: bool, y: &mut [f32]) {
     if fast(kernel) {
-        winograd::forward(x, shape, weight, bias, relu, y);
+        winograd::forward(x, shape, weight, Epilogue { bias, relu, ..Epilogue::default() }, y);
     } else {
         im2col::forward(x, shape, kernel, weight, bias, relu, y);
     }

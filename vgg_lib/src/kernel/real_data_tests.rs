@@ -9,14 +9,16 @@
 //! dense layers with random weights behind them. The gradients are those of the cross-entropy of CIFAR's labels, taken
 //! back through all layers.
 //!
-//! An error is the largest deviation divided by the largest value of the whole array. Of a convolution, which would take
+//! "y" of a convolution is with bias and ReLU, "y in use" with the batch norm and the pooling that inference does in
+//! the same pass. An error is the largest deviation divided by the largest value of the whole array. Of a convolution, which would take
 //! minutes in f64, some thousand values of each array are computed, drawn at random; of all else every value.
 
 mod reference;
 
 use super::elementwise::Dropout;
 use super::simd::{Level, limit};
-use super::{batch_norm, elementwise, im2col, linear, pool, softmax, winograd};
+use super::winograd::{self, Epilogue, Filters};
+use super::{batch_norm, elementwise, im2col, linear, pool, softmax};
 use crate::data::{Dataset, cifar10};
 use crate::tensor::Nhwc;
 use crate::test_data::real_data;
@@ -27,6 +29,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reference::{Convolution, Reference};
 use std::fmt::Write;
+use std::ops::Range;
 use std::process::Command;
 
 const LIMIT: f64 = 1e-4;
@@ -115,7 +118,8 @@ fn largest_of_each(rows: Vec<(String, f64)>) -> Vec<(String, f64)> {
 }
 
 /// Columns of the table of convolutions.
-const CONVOLUTION: [&str; 6] = ["Winograd: y", "Winograd: dx", "Winograd: dw", "direct: y", "direct: dx", "direct: dw"];
+const CONVOLUTION: [&str; 7] =
+    ["Winograd: y", "Winograd: y in use", "Winograd: dx", "Winograd: dw", "direct: y", "direct: dx", "direct: dw"];
 
 /// A convolution of the network and what f64 says about it.
 struct Layer {
@@ -127,8 +131,10 @@ struct Layer {
     y: Vec<f32>,
     /// The gradient of y, behind the ReLU and before it.
     dy: [Vec<f32>; 2],
-    /// y, dx, dw.
-    want: [Reference; 3],
+    /// Scale and shift of a batch norm in use.
+    affine: [Vec<f32>; 2],
+    /// y, y behind that batch norm and a pooling, dx, dw.
+    want: [Reference; 4],
 }
 
 /// A forward and a backward pass of VGG16.
@@ -155,19 +161,13 @@ impl Pass {
                 let bias: Vec<f32> = weights[&format!("features.{at}.bias")].iter().copied().collect();
                 let out = (shape.0, shape.1, shape.2, bias.len());
                 let mut y = vec![f32::NAN; out.0 * out.1 * out.2 * out.3];
-                winograd::forward(&x, shape, &weight, Some(&bias), true, &mut y);
+                winograd::forward(&x, shape, &weight, epilogue(&bias), &mut y);
                 let name = format!("block{block}_conv{i}");
                 let next = y.clone();
-                layers.push(Layer {
-                    name,
-                    x,
-                    shape,
-                    weight,
-                    bias,
-                    y,
-                    dy: Default::default(),
-                    want: Default::default(),
-                });
+                let affine = [-0.5..1.5, -1.0..1.0]
+                    .map(|range: Range<f32>| bias.iter().map(|_| random.random_range(range.clone())).collect());
+                let (dy, want) = Default::default();
+                layers.push(Layer { name, x, shape, weight, bias, affine, y, dy, want });
                 (x, shape) = (next, out);
                 at += 2;
             }
@@ -214,33 +214,37 @@ impl Pass {
             let mut dx = vec![f32::NAN; layer.x.len()];
             winograd::backward_data(&dy, layer.shape, &layer.weight, &mut dx);
             layer.dy = [behind, std::mem::replace(&mut dy, dx)];
-            let Layer { x, shape, weight, bias, .. } = &*layer;
-            let convolution = Convolution { x, shape: *shape, weight, bias, dy: &layer.dy[1] };
-            layer.want = convolution.sampled(&mut random);
+            let Layer { x, shape, weight, bias, affine, dy: [_, dy], .. } = &*layer;
+            layer.want = Convolution { x, shape: *shape, weight, bias, affine, dy }.sampled(&mut random);
         }
         Pass { layers, dense: [[x, weight, bias, dhidden], [hidden, weight2, bias2, dlogits]], logits, labels }
     }
 
     /// For each layer the errors of [`CONVOLUTION`].
-    fn convolutions(&self) -> Vec<[f64; 6]> {
+    fn convolutions(&self) -> Vec<[f64; 7]> {
         let errors = |layer: &Layer| {
-            let Layer { x, shape, weight, bias, dy: [_, dy], want: [y64, dx64, dw64], .. } = layer;
-            let (mut y, mut dx, mut dw) =
-                (vec![f32::NAN; layer.y.len()], vec![f32::NAN; x.len()], vec![0.0; weight.len()]);
-            winograd::forward(x, *shape, weight, Some(bias), true, &mut y);
+            let Layer { x, shape, weight, bias, affine: [scale, shift], dy: [_, dy], want, .. } = layer;
+            let [y64, used64, dx64, dw64] = want;
+            let (n, h, w, c) = *shape;
+            let mut y = vec![f32::NAN; layer.y.len()];
+            let mut used = vec![f32::NAN; n * (h / 2) * (w / 2) * bias.len()];
+            let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![0.0; weight.len()]);
+            winograd::forward(x, *shape, weight, epilogue(bias), &mut y);
+            let in_use = Epilogue { affine: Some((scale, shift)), max_pool: true, ..epilogue(bias) };
+            Filters::new(weight, c, (h, w)).forward(x, *shape, in_use, &mut used);
             winograd::backward_data(dy, *shape, weight, &mut dx);
             winograd::backward_weight(x, *shape, dy, &mut dw);
-            let fast = [y64.error(&y), dx64.error(&dx), dw64.error(&dw)];
+            let fast = [y64.error(&y), used64.error(&used), dx64.error(&dx), dw64.error(&dw)];
             dw.fill(0.0);
             im2col::forward(x, *shape, 3, weight, Some(bias), true, &mut y);
             im2col::backward_data(dy, *shape, 3, weight, &mut dx);
             im2col::backward_weight(x, *shape, 3, dy, &mut dw);
-            [fast[0], fast[1], fast[2], y64.error(&y), dx64.error(&dx), dw64.error(&dw)]
+            [fast[0], fast[1], fast[2], fast[3], y64.error(&y), dx64.error(&dx), dw64.error(&dw)]
         };
         self.layers.iter().map(errors).collect()
     }
 
-    fn table(&self, level: &str, errors: &[[f64; 6]]) -> String {
+    fn table(&self, level: &str, errors: &[[f64; 7]]) -> String {
         let (n, size, ..) = self.layers[0].shape;
         let mut table = format!("{n} images of {size}×{size}, {level}:\n\n| layer | map | channels |");
         CONVOLUTION.iter().for_each(|kernel| table += &format!(" {kernel} |"));
@@ -327,6 +331,11 @@ impl Pass {
             found(&format!("1×1 convolution: {what}"), want.error(got));
         }
     }
+}
+
+/// Bias and ReLU.
+fn epilogue(bias: &[f32]) -> Epilogue<'_> {
+    Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() }
 }
 
 /// The first `n` images enlarged to size×size, blue first, minus ImageNet's means: what these weights were trained on.

@@ -53,6 +53,7 @@ mod tests;
 mod tiles;
 
 use super::Shared;
+use super::memory::Memory;
 use super::simd::{LANES, run};
 use crate::tensor::Nhwc;
 use filters::{Filter, FilterIn, FilterOut};
@@ -62,17 +63,18 @@ use rayon::prelude::*;
 use scheme::{Four, Scheme, Two};
 use std::marker::PhantomData;
 use std::ops::Range;
-use tiles::{Grid, TilesIn, TilesOut};
+pub use tiles::Epilogue;
+use tiles::{Ending, Grid, TilesIn, TilesOut};
 
-/// y = conv(x, w) + b, then ReLU if `relu`. `x`: n×h×w×c, `weight`: 3×3×c×o, `y`: n×h×w×o.
-pub fn forward(x: &[f32], shape: Nhwc, weight: &[f32], bias: Option<&[f32]>, relu: bool, y: &mut [f32]) {
+/// y = what `epilogue` makes of conv(x, w). `x`: n×h×w×c, `weight`: 3×3×c×o, `y`: n×h×w×o, or half of h and w.
+pub fn forward(x: &[f32], shape: Nhwc, weight: &[f32], epilogue: Epilogue, y: &mut [f32]) {
     let (n, h, w, c) = shape;
     let out = weight.len() / (9 * c);
     let filter = Filter { weight, from: c, to: out, turned: false };
-    if h <= 2 && w <= 2 {
-        convolve::<Two>(x, (n, h, w), filter, bias, relu, y);
+    if Filters::two(h, w) {
+        transform_and_convolve::<Two>(x, (n, h, w), filter, epilogue, y);
     } else {
-        convolve::<Four>(x, (n, h, w), filter, bias, relu, y);
+        transform_and_convolve::<Four>(x, (n, h, w), filter, epilogue, y);
     }
 }
 
@@ -80,44 +82,106 @@ pub fn forward(x: &[f32], shape: Nhwc, weight: &[f32], bias: Option<&[f32]>, rel
 pub fn backward_data(dy: &[f32], (n, h, w, c): Nhwc, weight: &[f32], dx: &mut [f32]) {
     let out = weight.len() / (9 * c);
     let filter = Filter { weight, from: out, to: c, turned: true };
-    if h <= 2 && w <= 2 {
-        convolve::<Two>(dy, (n, h, w), filter, None, false, dx);
+    if Filters::two(h, w) {
+        transform_and_convolve::<Two>(dy, (n, h, w), filter, Epilogue::default(), dx);
     } else {
-        convolve::<Four>(dy, (n, h, w), filter, None, false, dx);
+        transform_and_convolve::<Four>(dy, (n, h, w), filter, Epilogue::default(), dx);
+    }
+}
+
+/// Filters transformed once for many calls.
+pub struct Filters {
+    memory: Memory,
+    from: usize,
+    to: usize,
+    two: bool,
+}
+
+impl Filters {
+    /// `weight`: 3×3×c×o, for maps of h×w pixels.
+    pub fn new(weight: &[f32], c: usize, (h, w): (usize, usize)) -> Filters {
+        let (from, to, two) = (c, weight.len() / (9 * c), Filters::two(h, w));
+        let filter = Filter { weight, from, to, turned: false };
+        let points = Filters::points(two);
+        let mut memory = Memory::new(Panels::lines(points, from, to));
+        let u = Panels::new(memory.lines(), points, from, to);
+        if two {
+            transform_filter::<Two>(filter, u)
+        } else {
+            transform_filter::<Four>(filter, u)
+        }
+        Filters { memory, from, to, two }
+    }
+
+    /// Whether maps of h×w pixels have the scheme of their own.
+    fn two(h: usize, w: usize) -> bool {
+        h <= 2 && w <= 2
+    }
+
+    fn points(two: bool) -> usize {
+        if two { Two::POINTS * Two::POINTS } else { Four::POINTS * Four::POINTS }
+    }
+
+    /// Whether they were made for such maps.
+    pub fn fit(&self, h: usize, w: usize) -> bool {
+        self.two == Filters::two(h, w)
+    }
+
+    /// As [`forward`], with these filters; they must [`fit`](Self::fit).
+    pub fn forward(&self, x: &[f32], (n, h, w, c): Nhwc, epilogue: Epilogue, y: &mut [f32]) {
+        assert!(c == self.from && self.fit(h, w));
+        let u = Panels::read(self.memory.floats(), Filters::points(self.two), self.from, self.to);
+        if self.two {
+            convolve::<Two>(x, (n, h, w), u, (self.from, self.to), epilogue, y);
+        } else {
+            convolve::<Four>(x, (n, h, w), u, (self.from, self.to), epilogue, y);
+        }
     }
 }
 
 /// dw += Σ over positions of (what the position read)ᵀ · dy.
 pub fn backward_weight(x: &[f32], shape: Nhwc, dy: &[f32], dw: &mut [f32]) {
-    if shape.1 <= 2 && shape.2 <= 2 {
+    if Filters::two(shape.1, shape.2) {
         correlate::<Two>(x, shape, dy, dw);
     } else {
         correlate::<Four>(x, shape, dy, dw);
     }
 }
 
-fn convolve<A: Scheme>(
+fn transform_and_convolve<A: Scheme>(
     x: &[f32],
     images: (usize, usize, usize),
     filter: Filter,
-    bias: Option<&[f32]>,
-    relu: bool,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
-    let (c, out) = (filter.from, filter.to);
+    let (points, from, to) = (A::POINTS * A::POINTS, filter.from, filter.to);
+    let mut memory = Buffer::new(Panels::lines(points, from, to));
+    let u = Panels::new(memory.lines(), points, from, to);
+    transform_filter::<A>(filter, u);
+    convolve::<A>(x, images, u, (from, to), epilogue, y);
+}
+
+fn convolve<A: Scheme>(
+    x: &[f32],
+    images: (usize, usize, usize),
+    u: Panels,
+    (c, out): (usize, usize),
+    epilogue: Epilogue,
+    y: &mut [f32],
+) {
     let points = A::POINTS * A::POINTS;
     let grid = Grid::new::<A>(images);
-    assert!(x.len() >= images.0 * grid.h * grid.w * c && y.len() >= images.0 * grid.h * grid.w * out);
-    assert!(filter.weight.len() >= 9 * c * out && bias.is_none_or(|b| b.len() >= out));
-    let mut memory = Buffer::new(Panels::lines(points, c, out));
-    let u = Panels::new(memory.lines(), points, c, out);
-    transform_filter::<A>(filter, u);
+    let (n, h, w) = images;
+    let pixels = if epilogue.max_pool { n * (h / 2) * (w / 2) } else { n * h * w };
+    assert!(x.len() >= n * h * w * c && y.len() >= pixels * out);
+    let ending = Ending::new(epilogue, out);
     let y = Shared::new(y);
     let input = |tiles: Range<usize>, to: Tiles, first: usize| {
         run(TilesIn::<A> { from: x, channels: c, grid, tiles, gradient: false, to, first, scheme: PhantomData });
     };
     let output = |tiles: Range<usize>, m: Tiles, first: usize| {
-        run(TilesOut::<A> { m, first, grid, tiles, bias, relu, y, out, scheme: PhantomData });
+        run(TilesOut::<A> { m, first, grid, tiles, ending: &ending, y, out, scheme: PhantomData });
     };
     let panels = out.div_ceil(LANES);
     let threads = rayon::current_num_threads();
@@ -158,6 +222,7 @@ fn convolve<A: Scheme>(
 }
 
 fn transform_filter<A: Scheme>(filter: Filter, u: Panels) {
+    assert!(filter.weight.len() >= 9 * filter.from * filter.to);
     let chunks = pieces(filter.from, 64);
     (0..u.panels * chunks.len()).into_par_iter().for_each(|task| {
         let (panel, rows) = (task / chunks.len(), chunks[task % chunks.len()].clone());

@@ -8,6 +8,7 @@ use super::buffer::{Buffer, Pool};
 use super::layer::{Layer, Op, Shape};
 use crate::Result;
 use crate::kernel::elementwise::{self, Dropout};
+use crate::kernel::winograd::Epilogue;
 use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
 use dfdx::shapes::HasShape;
@@ -16,7 +17,10 @@ use std::sync::Arc;
 /// How a forward pass treats batch norm and dropout.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Mode {
+    /// As fast as can be: neighbours become one operation, and not every layer's output exists.
     Inference,
+    /// The same with every layer's output.
+    Observed,
     /// The seed of this step's dropout.
     Training(u64),
 }
@@ -85,7 +89,53 @@ fn inv_std(variance: &[f32], epsilon: f32) -> Vec<f32> {
     variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect()
 }
 
-/// The layers in order. `seen` is called with each layer's output; it may keep it.
+/// What a batch norm with its running statistics does: y = x·scale + shift.
+fn affine(layer: &Layer, mean: &[f32], variance: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
+    let [weight, bias] = params(layer);
+    let scale: Vec<f32> = inv_std(variance, epsilon).iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
+    let shift = values(&bias).iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+    (scale, shift)
+}
+
+/// What a convolution may do on its way out, of the layers behind it.
+#[derive(Default)]
+struct Fused {
+    relu: bool,
+    affine: Option<(Vec<f32>, Vec<f32>)>,
+    relu_after: bool,
+    max_pool: bool,
+    /// How many layers these are.
+    layers: usize,
+}
+
+impl Fused {
+    /// From the layers behind a convolution, in the order of [`Epilogue`]: ReLU and batch norm in either order,
+    /// then pooling.
+    fn new(relu: bool, behind: &[Layer]) -> Fused {
+        let mut fused = Fused { relu, ..Fused::default() };
+        for layer in behind {
+            match layer.op {
+                Op::Dropout { .. } => (),
+                Op::Relu if fused.affine.is_some() => fused.relu_after = true,
+                Op::Relu => fused.relu = true,
+                Op::BatchNorm { epsilon, .. } if fused.affine.is_none() => {
+                    let (mean, variance) = (values(layer.tensor(2)), values(layer.tensor(3)));
+                    fused.affine = Some(affine(layer, mean, variance, epsilon));
+                }
+                Op::MaxPool2d => fused.max_pool = true,
+                _ => break,
+            }
+            fused.layers += 1;
+            if fused.max_pool {
+                break;
+            }
+        }
+        fused
+    }
+}
+
+/// The layers in order. `seen` is called with each layer's output, but for those that [`Mode::Inference`] leaves
+/// out; it may keep it.
 pub fn forward(
     layers: &[Layer],
     x: Buffer,
@@ -99,12 +149,12 @@ pub fn forward(
     let mut shape = Shape::Map(shape.1, shape.2, shape.3);
     let mut steps = Vec::new();
     let mut watch = pool.stopwatch();
-    let training = mode != Mode::Inference;
+    let training = matches!(mode, Mode::Training(_));
     let mut i = 0;
     while i < layers.len() {
         let (at, layer) = (i, &layers[i]);
-        let output = layer.output(shape)?;
-        let (from, to) = (nhwc(n, shape), nhwc(n, output));
+        let mut output = layer.output(shape)?;
+        let from = nhwc(n, shape);
         let size = n * output.size();
         let learns = layer.learns();
         let mask = |layer: usize, p: f32| match mode {
@@ -112,6 +162,24 @@ pub fn forward(
             _ => None,
         };
         let y = match layer.op {
+            Op::Conv2d { kernel: 3, relu, .. } if mode == Mode::Inference => {
+                let fused = Fused::new(relu, &layers[i + 1..]);
+                for layer in &layers[i + 1..][..fused.layers] {
+                    output = layer.output(output)?;
+                }
+                i += fused.layers;
+                let bias = layer.tensor(1);
+                let epilogue = Epilogue {
+                    bias: Some(values(bias)),
+                    relu: fused.relu,
+                    affine: fused.affine.as_ref().map(|(scale, shift)| (&scale[..], &shift[..])),
+                    relu_after: fused.relu_after,
+                    max_pool: fused.max_pool,
+                };
+                let mut y = pool.take(n * output.size());
+                layer.filters((from.1, from.2)).forward(&x, from, epilogue, &mut y);
+                Arc::new(y)
+            }
             Op::Conv2d { kernel, relu, .. } => {
                 let mut y = pool.take(size);
                 let [weight, bias] = params(layer);
@@ -142,10 +210,7 @@ pub fn forward(
                 } else {
                     batch_norm::statistics(&x, output.channels())
                 };
-                let scale: Vec<f32> =
-                    inv_std(&variance, epsilon).iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
-                let shift: Vec<f32> =
-                    values(&bias).iter().zip(&mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+                let (scale, shift) = affine(layer, &mean, &variance, epsilon);
                 // A dropout behind it is done in the same pass.
                 let dropout = match layers.get(i + 1).map(|next| next.op) {
                     Some(Op::Dropout { p }) if training => {
@@ -202,16 +267,16 @@ pub fn forward(
             Op::Flatten => x,
             Op::Softmax => {
                 let mut y = pool.take(size);
-                softmax::forward(&x, to.3, &mut y);
+                softmax::forward(&x, output.channels(), &mut y);
                 let y = Arc::new(y);
                 if training {
-                    steps.push((at, Step::Softmax { y: y.clone(), channels: to.3 }));
+                    steps.push((at, Step::Softmax { y: y.clone(), channels: output.channels() }));
                 }
                 y
             }
         };
         watch.lap(at, false);
-        seen(&layers[i], &y, to);
+        seen(&layers[i], &y, nhwc(n, output));
         (x, shape) = (y, output);
         i += 1;
     }

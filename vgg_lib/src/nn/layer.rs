@@ -1,11 +1,13 @@
 //! What a layer is: an operation, its parameters, and what training may do to them.
 
 use super::init::Init;
+use crate::kernel::winograd::Filters;
 use crate::tensor::{Flat, device};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a layer computes. Convolutions have stride 1 and keep height and width.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -235,7 +237,14 @@ impl LayerSpec {
             };
             Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
         });
-        Ok(Layer { name: name.to_string(), op: self.op, params: params.collect(), frozen: false, l2: self.l2 })
+        Ok(Layer {
+            name: name.to_string(),
+            op: self.op,
+            params: params.collect(),
+            frozen: false,
+            l2: self.l2,
+            filters: Cache::default(),
+        })
     }
 }
 
@@ -257,9 +266,26 @@ pub struct Param {
 pub struct Layer {
     pub(crate) name: String,
     pub(crate) op: Op,
-    pub(crate) params: Vec<Param>,
+    params: Vec<Param>,
     pub(crate) frozen: bool,
     pub(crate) l2: f32,
+    filters: Cache,
+}
+
+/// The transformed filters of a 3×3 convolution, kept while its weights stay as they are.
+#[derive(Default)]
+struct Cache(Mutex<Option<Arc<Filters>>>);
+
+impl Clone for Cache {
+    fn clone(&self) -> Cache {
+        Cache(Mutex::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Cache")
+    }
 }
 
 impl Layer {
@@ -276,6 +302,26 @@ impl Layer {
     /// Its tensors.
     pub fn params(&self) -> &[Param] {
         &self.params
+    }
+
+    /// To change them. What was computed from the old ones is forgotten.
+    pub(crate) fn params_mut(&mut self) -> &mut [Param] {
+        self.filters = Cache::default();
+        &mut self.params
+    }
+
+    /// The transformed filters of a 3×3 convolution, for maps of h×w pixels.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn filters(&self, (h, w): (usize, usize)) -> Arc<Filters> {
+        let mut kept = self.filters.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(filters) if filters.fit(h, w) => filters.clone(),
+            _ => {
+                let weight = &self.params[0];
+                let values = crate::tensor::as_slice(&weight.tensor).expect("parameters are contiguous");
+                kept.insert(Arc::new(Filters::new(values, weight.dims[2], (h, w)))).clone()
+            }
+        }
     }
 
     /// Whether training leaves it as it is.

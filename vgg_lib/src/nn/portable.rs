@@ -29,10 +29,10 @@ pub fn forward<T: Tape<f32, Device>>(
         let output = layer.output(shape)?;
         x = match layer.op {
             Op::Conv2d { kernel, relu, .. } => {
-                rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params[0].dims), relu)
+                rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims), relu)
             }
             Op::Linear { relu, .. } => {
-                let dims = &layer.params[0].dims;
+                let dims = &layer.params()[0].dims;
                 rectify(affine(x, (n, 1, 1, dims[1]), layer.tensor(0), layer.tensor(1), (dims[0], dims[1])), relu)
             }
             Op::Relu => x.relu(),

@@ -196,7 +196,7 @@ impl Sequential {
 
     /// All parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
-        self.layers.iter().flat_map(|l| &l.params).map(|p| p.dims.iter().product::<usize>()).sum()
+        self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()
     }
 
     /// The model's output for a batch of shape (n, h, w, c), for use and not for training: dropout does
@@ -230,7 +230,7 @@ impl Sequential {
         #[cfg(not(feature = "cuda"))]
         {
             let mut kept = vec![];
-            cpu::forward(layers, cpu::buffer(&self.pool, &x), *x.shape(), Mode::Inference, |layer, y, shape| {
+            cpu::forward(layers, cpu::buffer(&self.pool, &x), *x.shape(), Mode::Observed, |layer, y, shape| {
                 if names.contains(&layer.name.as_str()) {
                     kept.push((layer.name.clone(), y.clone(), shape));
                 }
@@ -328,7 +328,7 @@ impl Sequential {
     fn move_statistics(&mut self, layer: usize, mean: &[f32], variance: &[f32]) {
         let layer = &mut self.layers[layer];
         let Op::BatchNorm { momentum, .. } = layer.op else { return };
-        for (param, batch) in layer.params[2..].iter_mut().zip([mean, variance]) {
+        for (param, batch) in layer.params_mut()[2..].iter_mut().zip([mean, variance]) {
             let mut running = param.tensor.as_vec();
             running.iter_mut().zip(batch).for_each(|(r, b)| *r = momentum * *r + (1.0 - momentum) * b);
             param.tensor = device().tensor_from_vec(running, (batch.len(),));

@@ -38,7 +38,7 @@ impl Sequential {
         let mut summary = Summary { rows: vec![], total: self.parameter_count(), trainable: 0, error: None };
         let mut shape = Shape::Map(h, w, c);
         for layer in &self.layers {
-            let sizes = layer.params.iter().map(|p| (p.dims.iter().product::<usize>(), p.learned));
+            let sizes = layer.params().iter().map(|p| (p.dims.iter().product::<usize>(), p.learned));
             let params = sizes.clone().map(|(size, _)| size).sum();
             let learned: usize = sizes.filter(|(_, learned)| *learned && !layer.frozen).map(|(size, _)| size).sum();
             summary.trainable += learned;

@@ -28,7 +28,7 @@ fn training_pass(model: &Sequential, x: &Images, portable: bool) -> (Vec<Vec<f32
     let weights = images(noise(found[0].len(), 3), *y.shape()).unwrap();
     let gradients = (y * weights).sum().backward();
     found.push(gradients.get(x).as_vec());
-    for param in model.layers.iter().flat_map(|l| &l.params).filter(|p| p.learned) {
+    for param in model.layers.iter().flat_map(|l| l.params()).filter(|p| p.learned) {
         found.push(gradients.get(&param.tensor).as_vec());
     }
     (found, model.state_dict())
@@ -84,6 +84,44 @@ fn small() -> Result<Sequential> {
 
 fn names(model: &Sequential) -> Vec<&str> {
     model.layers().iter().map(Layer::name).collect()
+}
+
+#[test]
+fn layers_done_as_one_give_what_they_give_one_by_one() -> Result<()> {
+    type Behind = fn() -> Vec<LayerSpec>;
+    let behind: [Behind; 5] = [
+        || vec![relu(), batch_norm(), dropout(0.5), max_pool2d()],
+        || vec![batch_norm(), relu(), max_pool2d()],
+        || vec![max_pool2d(), batch_norm(), relu()],
+        || vec![batch_norm(), batch_norm(), relu(), relu()],
+        || vec![dropout(0.5), relu()],
+    ];
+    // Maps with odd edges, tiles that end early, and the scheme of the small maps.
+    for (behind, (h, w)) in behind.into_iter().zip([(7, 9), (5, 6), (8, 4), (2, 2), (3, 2)]) {
+        let mut model = Sequential::new((h, w, 3), Seed(4));
+        model.push("conv", conv2d(19))?;
+        for (i, layer) in behind().into_iter().enumerate() {
+            model.push(&format!("behind{i}"), layer)?;
+        }
+        let x = batch((3, h, w, 3), 5);
+        for round in 0..2 {
+            let fused = model.forward(x.clone())?.as_vec();
+            let last = model.layers().last().unwrap().name().to_string();
+            let single = model.activations(x.clone(), &[&last])?[0].as_vec();
+            assert_close(&fused, &single, &format!("round {round}"));
+            // Other weights, some of batch norm's negative: what was kept of the old ones must not be used.
+            let mut state = model.state_dict();
+            for (i, value) in state.values_mut().flatten().enumerate() {
+                *value = *value * 0.5 + (i % 5) as f32 * 0.1;
+            }
+            let names: Vec<String> = state.keys().filter(|name| name.starts_with("behind")).cloned().collect();
+            for name in names.iter().filter(|name| name.ends_with("weight")) {
+                state.get_mut(name).unwrap().iter_mut().step_by(2).for_each(|gamma| *gamma = -*gamma);
+            }
+            model.load_state_dict(&state)?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -60,12 +60,13 @@ impl Sgd {
         self.iterations += 1;
         let mut penalty = 0.0;
         for layer in model.layers.iter_mut().filter(|layer| layer.learns()) {
-            for param in layer.params.iter_mut().filter(|p| p.learned) {
+            let (name, layer_l2) = (layer.name.clone(), layer.l2);
+            for param in layer.params_mut().iter_mut().filter(|p| p.learned) {
                 // As Keras' kernel_regularizer: not on biases, nor on batch norm.
-                let l2 = if param.name == "weight" && param.dims.len() > 1 { layer.l2 } else { 0.0 };
+                let l2 = if param.name == "weight" && param.dims.len() > 1 { layer_l2 } else { 0.0 };
                 let velocity = self
                     .velocities
-                    .entry((layer.name.clone(), param.name))
+                    .entry((name.clone(), param.name))
                     .or_insert_with(|| device().zeros_like(param.tensor.shape()));
                 if velocity.shape() != param.tensor.shape() {
                     *velocity = device().zeros_like(param.tensor.shape()); // the layer was replaced

@@ -4,7 +4,7 @@
 use super::sgd::{Sgd, SgdConfig};
 use crate::data::{Augment, Dataset, Loader, Normalization, cifar10, shapes, shuffled};
 use crate::kernel::conv2d::DIRECT;
-use crate::nn::Seed;
+use crate::nn::{Seed, Sequential, linear};
 use crate::tensor::Gradients;
 use crate::test_data::real_data;
 use crate::{plot, vgg};
@@ -13,41 +13,43 @@ use std::{env, fs};
 
 const SEEDS: [u64; 3] = [0, 1, 2];
 const BATCH: usize = 32;
-/// With 0.1, document 000's rate for batches of 128, hardly anything is learned in 300 steps.
-const RATE: f64 = 0.02;
+/// Without dropout, this rate brings the loss well below that of guessing in 300 steps; document 000's 0.1, with its
+/// dropout, does not.
+const RATE: f64 = 0.005;
 
-/// The cross-entropy of each step. The seed decides initial weights, order of the images and dropout.
-fn losses(train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize, rate: f64) -> Vec<f64> {
+/// The cross-entropy of each step. The seed decides the order of the images.
+fn losses(mut model: Sequential, train: &Dataset, seed: u64, direct: bool, steps: usize, batch: usize) -> Vec<f64> {
     DIRECT.set(direct);
-    let mut model = vgg::cifar_vgg16(Seed(seed));
-    model.set_dropout("", env::var("P").map_or(0.0, |p| p.parse().unwrap())).unwrap();
     let mut sgd = Sgd::new(SgdConfig::default()).unwrap();
-    let mut gradients = Gradients::leaky();
     let mut order = shuffled(train.len(), seed, 0);
     order.truncate(steps * batch);
-    let loader = Loader::new(train, batch, order, Augment::default(), seed);
-    let step = |batch| {
+    let mut losses = vec![];
+    let mut gradients = Gradients::leaky();
+    for batch in Loader::new(train, batch, order, Augment::default(), seed) {
         let outcome;
-        (outcome, gradients) =
-            model.gradient_step(batch, std::mem::replace(&mut gradients, Gradients::leaky()), 0.0).unwrap();
-        sgd.step(&mut model, &mut gradients, rate).unwrap();
-        f64::from(outcome.loss)
-    };
-    let losses = loader.map(step).collect();
+        (outcome, gradients) = model.gradient_step(batch, gradients, 0.0).unwrap();
+        sgd.step(&mut model, &mut gradients, RATE).unwrap();
+        losses.push(f64::from(outcome.loss));
+    }
     DIRECT.set(false);
     losses
 }
 
+/// Without batch norm, which at random weights turns rounding errors into other steps within two or three.
 #[test]
 fn first_steps_are_alike() {
     let train = shapes::generate(40, (32, 32), 0);
     let train = Normalization::fit(&train).apply(&train);
-    let (winograd, direct) = (losses(&train, 0, false, 5, 8, RATE), losses(&train, 0, true, 5, 8, RATE));
+    let mut model = vgg::vgg16((32, 32, 3), 10, Seed(0)).unwrap();
+    while model.layers().last().unwrap().name() != "flatten" {
+        model.pop();
+    }
+    model.push("predictions", linear(10)).unwrap();
+    let [winograd, direct] = [false, true].map(|direct| losses(model.clone(), &train, 0, direct, 5, 8));
     println!("{winograd:?}\n{direct:?}");
     assert_ne!(winograd, direct, "the switch does nothing");
-    // Rounding errors grow from step to step.
-    for (i, (w, d)) in winograd.iter().zip(&direct).enumerate().take(3) {
-        assert!((w - d).abs() <= 1e-3 * d, "step {i}: {w} and {d}");
+    for (w, d) in winograd.iter().zip(&direct) {
+        assert!((w - d).abs() <= 1e-3 * d, "{winograd:?} and {direct:?}");
     }
 }
 
@@ -72,7 +74,9 @@ fn winograd_and_direct_train_alike() {
     fs::create_dir_all(&folder).unwrap();
     let file = |seed: u64| folder.join(format!("{steps}_steps_seed_{seed}.csv"));
     for seed in SEEDS.into_iter().filter(|&seed| only.is_none_or(|only| only == seed)) {
-        let (winograd, direct) = (losses(&train, seed, false, steps, BATCH, RATE), losses(&train, seed, true, steps, BATCH, RATE));
+        let mut model = vgg::cifar_vgg16(Seed(seed));
+        model.set_dropout("", 0.0).unwrap();
+        let [winograd, direct] = [false, true].map(|way| losses(model.clone(), &train, seed, way, steps, BATCH));
         let rows = winograd.iter().zip(&direct).map(|(w, d)| format!("{w},{d}\n"));
         fs::write(file(seed), rows.collect::<String>()).unwrap();
     }

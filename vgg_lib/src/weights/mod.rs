@@ -19,7 +19,7 @@ pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 impl Sequential {
     /// All parameters and running statistics, copied.
     pub fn state_dict(&self) -> StateDict {
-        let params = self.layers.iter().flat_map(|layer| layer.params.iter().map(move |param| (layer, param)));
+        let params = self.layers.iter().flat_map(|layer| layer.params().iter().map(move |param| (layer, param)));
         params
             .map(|(layer, param)| {
                 let values = ArrayD::from_shape_vec(param.dims.clone(), param.tensor.as_vec());
@@ -36,7 +36,7 @@ impl Sequential {
         let mut faults = vec![];
         let mut known = 0;
         for layer in &self.layers {
-            for param in &layer.params {
+            for param in layer.params() {
                 let name = format!("{}.{}", layer.name, param.name);
                 match state.get(&name) {
                     None => faults.push(format!("{name} is missing")),
@@ -56,8 +56,9 @@ impl Sequential {
             return Err(Error::Name(format!("these weights do not fit the model: {}", faults.join("; "))));
         }
         for layer in &mut self.layers {
-            for param in &mut layer.params {
-                let values: Vec<f32> = state[&format!("{}.{}", layer.name, param.name)].iter().copied().collect();
+            let name = layer.name.clone();
+            for param in layer.params_mut() {
+                let values: Vec<f32> = state[&format!("{name}.{}", param.name)].iter().copied().collect();
                 let len = values.len();
                 param.tensor = device().tensor_from_vec(values, (len,));
             }

@@ -37,45 +37,68 @@ pub(super) struct Convolution<'a> {
     pub(super) shape: Nhwc,
     pub(super) weight: &'a [f32],
     pub(super) bias: &'a [f32],
+    /// Of the batch norm behind the ReLU.
+    pub(super) affine: &'a [Vec<f32>; 2],
     pub(super) dy: &'a [f32],
 }
 
 impl Convolution<'_> {
-    /// Some of y, dx and dw.
-    pub(super) fn sampled(&self, random: &mut ChaCha8Rng) -> [Reference; 3] {
-        let Convolution { x, shape, weight, bias, dy } = *self;
-        let (c, out) = (shape.3, bias.len());
-        let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
-        let y = |place: usize| {
-            let (position, o) = (place / out, place % out);
-            let mut sum = f64::from(bias[o]);
-            for (tap, from) in (0..9).filter_map(|tap| Some((tap, neighbour(shape, position, tap)?))) {
-                sum += (0..c).map(|i| product(x[from * c + i], weight[(tap * c + i) * out + o])).sum::<f64>();
-            }
-            sum.max(0.0)
-        };
-        let dx = |place: usize| {
-            let (position, i) = (place / c, place % c);
-            // The position above is read with the tap below.
-            let readers = (0..9).filter_map(|tap| Some((8 - tap, neighbour(shape, position, tap)?)));
-            let all = |(tap, reader): (usize, usize)| {
-                let weight = &weight[(tap * c + i) * out..][..out];
-                weight.iter().zip(&dy[reader * out..]).map(|(&w, &dy)| product(w, dy)).sum::<f64>()
-            };
-            readers.map(all).sum()
-        };
-        let dw = |place: usize| {
-            let (tap, i, o) = (place / (c * out), place / out % c, place % out);
-            let positions = 0..shape.0 * shape.1 * shape.2;
-            let pairs = positions.filter_map(|position| Some((position, neighbour(shape, position, tap)?)));
-            pairs.map(|(position, from)| product(x[from * c + i], dy[position * out + o])).sum()
-        };
+    /// Some of y, of y behind batch norm and pooling, of dx and dw.
+    pub(super) fn sampled(&self, random: &mut ChaCha8Rng) -> [Reference; 4] {
+        let Convolution { x, shape, weight, bias, dy, .. } = *self;
+        let ((n, h, w, _), out) = (shape, bias.len());
         [
-            Reference::some(dy.len(), random, y),
-            Reference::some(x.len(), random, dx),
-            Reference::some(weight.len(), random, dw),
+            Reference::some(dy.len(), random, |place| self.y(place)),
+            Reference::some(n * (h / 2) * (w / 2) * out, random, |place| self.y_in_use(place)),
+            Reference::some(x.len(), random, |place| self.dx(place)),
+            Reference::some(weight.len(), random, |place| self.dw(place)),
         ]
     }
+
+    fn y(&self, place: usize) -> f64 {
+        let Convolution { x, shape, weight, bias, .. } = *self;
+        let (c, out) = (shape.3, bias.len());
+        let (position, o) = (place / out, place % out);
+        let mut sum = f64::from(bias[o]);
+        for (tap, from) in (0..9).filter_map(|tap| Some((tap, neighbour(shape, position, tap)?))) {
+            sum += (0..c).map(|i| product(x[from * c + i], weight[(tap * c + i) * out + o])).sum::<f64>();
+        }
+        sum.max(0.0)
+    }
+
+    fn y_in_use(&self, place: usize) -> f64 {
+        let (n, h, w, _) = self.shape;
+        let (out, [scale, shift]) = (self.bias.len(), self.affine);
+        let (scale, shift) = (f64::from(scale[place % out]), f64::from(shift[place % out]));
+        let window = window((n, h, w, out), place);
+        window.into_iter().map(|place| self.y(place) * scale + shift).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    fn dx(&self, place: usize) -> f64 {
+        let Convolution { shape, weight, bias, dy, .. } = *self;
+        let (c, out) = (shape.3, bias.len());
+        let (position, i) = (place / c, place % c);
+        // The position above reads this one with the tap below.
+        let readers = (0..9).filter_map(|tap| Some((8 - tap, neighbour(shape, position, tap)?)));
+        let all = |(tap, reader): (usize, usize)| {
+            let weight = &weight[(tap * c + i) * out..][..out];
+            weight.iter().zip(&dy[reader * out..]).map(|(&w, &dy)| product(w, dy)).sum::<f64>()
+        };
+        readers.map(all).sum()
+    }
+
+    fn dw(&self, place: usize) -> f64 {
+        let Convolution { x, shape, bias, dy, .. } = *self;
+        let (c, out) = (shape.3, bias.len());
+        let (tap, i, o) = (place / (c * out), place / out % c, place % out);
+        let positions = 0..shape.0 * shape.1 * shape.2;
+        let pairs = positions.filter_map(|position| Some((position, neighbour(shape, position, tap)?)));
+        pairs.map(|(position, from)| product(x[from * c + i], dy[position * out + o])).sum()
+    }
+}
+
+fn product(a: f32, b: f32) -> f64 {
+    f64::from(a) * f64::from(b)
 }
 
 /// The position that `position` reads with `tap` of a 3×3 kernel, if it is inside the image.
@@ -118,15 +141,18 @@ fn sums(values: &[f64], c: usize) -> Vec<f64> {
     sums
 }
 
-/// The values of each 2×2 window with their places, in the order of the outputs.
-fn windows((n, h, w, c): Nhwc) -> impl Iterator<Item = [usize; 4]> {
+/// The places of the 2×2 window that output `place` of a pooling is the largest of.
+fn window((_, h, w, c): Nhwc, place: usize) -> [usize; 4] {
     let (down, across) = (h / 2, w / 2);
-    (0..n * down * across * c).map(move |k| {
-        let (position, channel) = (k / c, k % c);
-        let (row, j) = (position / across, position % across);
-        let corner = ((row / down * h + row % down * 2) * w + 2 * j) * c + channel;
-        [corner, corner + c, corner + w * c, corner + (w + 1) * c]
-    })
+    let (position, channel) = (place / c, place % c);
+    let (row, j) = (position / across, position % across);
+    let corner = ((row / down * h + row % down * 2) * w + 2 * j) * c + channel;
+    [corner, corner + c, corner + w * c, corner + (w + 1) * c]
+}
+
+fn windows(shape: Nhwc) -> impl Iterator<Item = [usize; 4]> {
+    let (n, h, w, c) = shape;
+    (0..n * (h / 2) * (w / 2) * c).map(move |place| window(shape, place))
 }
 
 pub(super) fn max_pool(x: &[f32], shape: Nhwc) -> Reference {

@@ -39,6 +39,13 @@ impl Panels {
         Panels { base: memory.as_mut_ptr().cast(), panels: columns.div_ceil(LANES), rows, point }
     }
 
+    /// For reading only.
+    pub(super) fn read(memory: &[f32], points: usize, rows: usize, columns: usize) -> Panels {
+        assert!(memory.len() >= Panels::lines(points, rows, columns) * LANES);
+        let point = Panels::point(rows, columns) * LANES;
+        Panels { base: memory.as_ptr().cast_mut(), panels: columns.div_ceil(LANES), rows, point }
+    }
+
     /// # Safety
     /// The vector must exist and its memory be alive.
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! The fast kernels against plain f64, on odd shapes and on each instruction set.
 
-use super::{backward_data, backward_weight, forward};
+use super::{Epilogue, backward_data, backward_weight, forward};
 use crate::kernel::simd::{Level, limit};
 use crate::tensor::Nhwc;
 use std::sync::Mutex;
@@ -61,7 +61,8 @@ fn check(shape: Nhwc, out: usize, bias: bool, relu: bool, random: &mut Random) -
         y64.iter_mut().for_each(|v| *v = v.max(0.0));
     }
     let (mut y, mut dx, mut dw) = (vec![f32::NAN; y64.len()], vec![f32::NAN; x.len()], dw0);
-    forward(&x, shape, &weight, bias.then_some(&b[..]), relu, &mut y);
+    let epilogue = Epilogue { bias: bias.then_some(&b[..]), relu, ..Epilogue::default() };
+    forward(&x, shape, &weight, epilogue, &mut y);
     backward_data(&dy, shape, &weight, &mut dx);
     backward_weight(&x, shape, &dy, &mut dw);
     [error(&y, &y64), error(&dx, &dx64), error(&dw, &dw64)]
@@ -111,7 +112,7 @@ fn same_bits_twice() {
             (random.floats(n * h * w * c), random.floats(9 * c * out), random.floats(n * h * w * out));
         let once = || {
             let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; weight.len()]);
-            forward(&x, shape, &weight, None, true, &mut y);
+            forward(&x, shape, &weight, Epilogue { relu: true, ..Epilogue::default() }, &mut y);
             backward_data(&dy, shape, &weight, &mut dx);
             backward_weight(&x, shape, &dy, &mut dw);
             (y, dx, dw)

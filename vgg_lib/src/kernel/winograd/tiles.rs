@@ -109,14 +109,57 @@ impl<A: Scheme> TilesIn<'_, A> {
     }
 }
 
-/// The output transform of rows `first`… of `m` into `tiles` of the n×h×w×o array `y`, with bias and ReLU.
+/// What happens to the sums of a convolution on their way out, in this order. The constants have a value a channel.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Added first.
+    pub bias: Option<&'a [f32]>,
+    /// Then max(v, 0).
+    pub relu: bool,
+    /// Then v·scale + shift: a batch norm that only uses its statistics.
+    pub affine: Option<(&'a [f32], &'a [f32])>,
+    /// Then max(v, 0).
+    pub relu_after: bool,
+    /// Then 2×2 max pooling, stride 2.
+    pub max_pool: bool,
+}
+
+/// An [`Epilogue`] with neutral values for what it leaves out, up to whole vectors.
+pub(super) struct Ending {
+    bias: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    floors: [f32; 2],
+    max_pool: bool,
+}
+
+impl Ending {
+    pub(super) fn new(epilogue: Epilogue, out: usize) -> Ending {
+        let padded = |values: Option<&[f32]>, neutral: f32| {
+            let mut padded = vec![neutral; out.next_multiple_of(LANES)];
+            if let Some(values) = values {
+                padded[..out].copy_from_slice(&values[..out]);
+            }
+            padded
+        };
+        let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
+        Ending {
+            bias: padded(epilogue.bias, 0.0),
+            scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
+            shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
+            floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
+            max_pool: epilogue.max_pool,
+        }
+    }
+}
+
+/// The output transform of rows `first`… of `m` into `tiles` of the n×h×w×o array `y`, or with pooling n×h/2×w/2×o.
 pub(super) struct TilesOut<'a, A> {
     pub(super) m: Tiles,
     pub(super) first: usize,
     pub(super) grid: Grid,
     pub(super) tiles: Range<usize>,
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) relu: bool,
+    pub(super) ending: &'a Ending,
     pub(super) y: Shared,
     pub(super) out: usize,
     pub(super) scheme: PhantomData<A>,
@@ -136,28 +179,47 @@ impl<A: Scheme> Op for TilesOut<'_, A> {
 
 impl<A: Scheme> TilesOut<'_, A> {
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // indices are places, too
     unsafe fn one<S: Simd>(&self, s: S, panel: usize, row: usize) {
         let Grid { h, w, .. } = self.grid;
         let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
         let lanes = (self.out - panel * LANES).min(LANES);
-        let floor = s.splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
-        // SAFETY: vectors of `m` and values of the bias are read; `Shared::slice` checks the bounds of y, of
+        let [relu, relu_after] = self.ending.floors.map(|floor| s.splat(floor));
+        // SAFETY: vectors of `m` and of the padded constants are read; `Shared::slice` checks the bounds of y, of
         // which this task owns the tile.
         unsafe {
-            let bias = match self.bias {
-                Some(bias) => s.load_lanes(bias[panel * LANES..].as_ptr(), lanes),
-                None => s.splat(0.0),
-            };
+            let constant = |values: &[f32]| s.load(values[panel * LANES..][..LANES].as_ptr());
+            let (bias, scale) = (constant(&self.ending.bias), constant(&self.ending.scale));
+            let shift = constant(&self.ending.shift);
             let from = self.m.line(0, panel, self.first + row);
             let load = |i: usize, j: usize| s.load(from.add((i * A::POINTS + j) * self.m.point));
+            let mut tile = [[bias; 4]; 4];
             both_ways::<A, S>(s, Transform::Output, load, |i, j, v| {
-                if top + i < h && left + j < w {
-                    let pixel = (image * h + top + i) * w + left + j;
-                    let y = self.y.slice(pixel * self.out + panel * LANES, lanes);
-                    // `floor` first: a NaN stays one.
-                    s.store_lanes(y.as_mut_ptr(), s.max(floor, s.add(v, bias)), lanes);
-                }
+                // The floors first: a NaN stays one.
+                tile[i][j] = s.max(relu_after, s.fma(s.max(relu, s.add(v, bias)), scale, shift));
             });
+            let store = |pixel: usize, v: S::V| {
+                let y = self.y.slice(pixel * self.out + panel * LANES, lanes);
+                s.store_lanes(y.as_mut_ptr(), v, lanes);
+            };
+            // `size` pixels of the tile become one.
+            let size = 1 + usize::from(self.ending.max_pool);
+            let (h, w, top, left) = (h / size, w / size, top / size, left / size);
+            for i in 0..A::OUTPUT / size {
+                for j in 0..A::OUTPUT / size {
+                    if top + i < h && left + j < w {
+                        let v = if size == 1 {
+                            tile[i][j]
+                        } else {
+                            // The later one last: of a NaN and a number pooling keeps the first.
+                            let (upper, lower) = (tile[2 * i], tile[2 * i + 1]);
+                            let best = s.max(lower[2 * j], s.max(upper[2 * j + 1], upper[2 * j]));
+                            s.max(lower[2 * j + 1], best)
+                        };
+                        store((image * h + top + i) * w + left + j, v);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,0 +1,165 @@
+//! Our side of `cargo xtask bench`: one work, kept warm.
+//!
+//!     cargo run -p vgg_lib --example bench -- WORK
+//!
+//! Prints `ready` after warm-up. Then each line on stdin is answered with one timed run: its milliseconds, a step
+//! or a batch. At the end of stdin a line of JSON tells the process' peak memory: `{"peak_mib": …}`.
+//!
+//! | work | one run |
+//! |---|---|
+//! | `train` | steps of `fit` on `cifar_vgg16`, batch 128 |
+//! | `train-augmented` | the same with the notebook's augmentation |
+//! | `load` | batches of 128 prepared with that augmentation, and nothing else: one thread's work |
+//! | `infer` | `forward` of `cifar_vgg16`, batch 128, read |
+//! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 and 1, read |
+//! | `gemm` | milliseconds for 1 GFLOP of f32 matrix product, at the best of three sizes |
+//!
+//! `RAYON_NUM_THREADS` sets the number of threads.
+
+use std::hint::black_box;
+use std::io::{self, BufRead, Write};
+use std::ops::ControlFlow;
+use std::time::Instant;
+use vgg_lib::Result;
+use vgg_lib::data::{Loader, shuffled};
+use vgg_lib::kernel::gemm::{Matrix, gemm};
+use vgg_lib::prelude::*;
+
+const BATCH: usize = 128;
+/// Steps of a timed run of training.
+const STEPS: usize = 8;
+/// Runs before the first that counts.
+const WARM_UP: usize = 3;
+
+fn main() {
+    let work = std::env::args().nth(1).unwrap_or_default();
+    if let Err(error) = run(&work) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+    println!("{}", serde_json::json!({ "peak_mib": peak_mib() }));
+}
+
+fn run(work: &str) -> Result<()> {
+    let augment =
+        Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, ..Augment::default() };
+    match work {
+        "train" => train(Augment::default()),
+        "train-augmented" => train(augment),
+        "load" => load(augment),
+        "infer" => infer(&vgg::cifar_vgg16(Seed(0)), BATCH),
+        "vgg16-8" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 8),
+        "vgg16-1" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 1),
+        "gemm" => gemm_peak(),
+        _ => Err(vgg_lib::Error::Name(format!("no work is called '{work}'; see the head of bench.rs"))),
+    }
+}
+
+/// `fit` itself: a run is an epoch, and the callback after it waits for the next line.
+fn train(augment: Augment) -> Result<()> {
+    let data = images_to_learn();
+    let milliseconds = |record: &EpochRecord| 1e3 * BATCH as f64 / record.images_per_second;
+    let callback: Callback = Box::new(move |record, _| {
+        let go_on = match record.epoch {
+            epoch if epoch < WARM_UP => true,
+            WARM_UP => say("ready"),
+            _ => say(&format!("{:.4}", milliseconds(record))),
+        };
+        if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    let config = FitConfig {
+        epochs: usize::MAX,
+        batch_size: BATCH,
+        schedule: Schedule::Constant(0.01),
+        augment,
+        verbosity: Verbosity::Silent,
+        callbacks: vec![callback],
+        ..FitConfig::default()
+    };
+    vgg::cifar_vgg16(Seed(0)).fit(&data, &data.take(1), config)?;
+    Ok(())
+}
+
+fn load(augment: Augment) -> Result<()> {
+    let data = images_to_learn();
+    let mut epoch = 0;
+    measure(STEPS, || {
+        Loader::new(&data, BATCH, shuffled(data.len(), 0, epoch), augment, epoch as u64)
+            .for_each(|b| drop(black_box(b)));
+        epoch += 1;
+        Ok(())
+    })
+}
+
+fn images_to_learn() -> Dataset {
+    let data = shapes::generate(STEPS * BATCH, (32, 32), 0);
+    Normalization::fit(&data).apply(&data)
+}
+
+fn infer(model: &Sequential, batch: usize) -> Result<()> {
+    let (h, w, c) = model.input_shape();
+    let x = images(numbers(batch * h * w * c), (batch, h, w, c))?;
+    measure(1, || {
+        black_box(model.forward(x.clone())?.as_vec());
+        Ok(())
+    })
+}
+
+fn gemm_peak() -> Result<()> {
+    let sizes = [(512, 512, 512), (1024, 1024, 1024), (2048, 512, 512)];
+    let size = 2048 * 1024;
+    let (a, b, mut product) = (numbers(size), numbers(size), vec![0.0; size]);
+    let mut best_per_gflop = |(m, n, k)| {
+        let seconds = (0..10).map(|_| {
+            let start = Instant::now();
+            gemm(&mut product, Matrix::new(&a, m, k), Matrix::new(&b, k, n), false, true);
+            start.elapsed().as_secs_f64()
+        });
+        let gflop = 2.0 * (m * n * k) as f64 / 1e9;
+        seconds.fold(f64::INFINITY, f64::min) * 1e3 / gflop
+    };
+    for _ in 0..WARM_UP {
+        best_per_gflop(sizes[0]);
+    }
+    answer(|| Ok(sizes.map(&mut best_per_gflop).into_iter().fold(f64::INFINITY, f64::min)))
+}
+
+/// Answers each line with the milliseconds of `run`, divided by the `steps` in it.
+fn measure(steps: usize, mut run: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut timed = || {
+        let start = Instant::now();
+        run().map(|()| start.elapsed().as_secs_f64() * 1e3 / steps as f64)
+    };
+    for _ in 0..WARM_UP {
+        timed()?;
+    }
+    answer(timed)
+}
+
+/// `ready`, then a number for each line.
+fn answer(mut number: impl FnMut() -> Result<f64>) -> Result<()> {
+    let mut go_on = say("ready");
+    while go_on {
+        go_on = say(&format!("{:.4}", number()?));
+    }
+    Ok(())
+}
+
+/// Prints a line and waits for the next one on stdin; whether there was one.
+fn say(line: &str) -> bool {
+    println!("{line}");
+    let mut next = String::new();
+    io::stdout().flush().is_ok() && io::stdin().lock().read_line(&mut next).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Spread over −1.7 to 1.7: mean 0 and variance 1, as normalized images.
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / 16_777_216.0 * 3.46 - 1.73).collect()
+}
+
+/// The most memory that the process has held, in MiB, where the system tells.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}

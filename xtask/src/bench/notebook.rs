@@ -1,0 +1,72 @@
+//! What a reader waits for in notebook 01, apart from the training: the first `:dep` ever, `:dep` from then on, a cell.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+use super::worker::median;
+use crate::{notebooks, root, setup};
+
+const NOTEBOOK: &str = "01_cifar10_vgg";
+/// Notebook 01's first code cell alone.
+const DEP: &str = "bench_dep";
+
+/// The first kernel finds nothing compiled, the second what the first has left in evcxr's cache. As in JupyterLab, each
+/// has a build folder of its own, so vgg_lib itself is compiled for both.
+pub fn run() -> Result<()> {
+    ensure!(
+        cfg!(target_os = "linux"),
+        "evcxr's cache cannot be moved on this system, so a first `:dep` cannot be timed"
+    );
+    let sh = Shell::new()?;
+    let environment = setup::environment(&sh)?;
+    let out = root().join("target").join("notebooks");
+    fs::create_dir_all(&out)?;
+    let _lock = setup::lock(&out.join("lock"), "another `cargo xtask` runs notebooks here; waiting for it")?;
+    let work = notebooks::work_folder(&root().join("notebooks"), &out.join("run"))?;
+    write_first_cell(&work)?;
+    let cache = out.join("empty-cache");
+    if cache.exists() {
+        fs::remove_dir_all(&cache)?;
+    }
+    fs::create_dir_all(&cache)?;
+
+    sh.change_dir(&work);
+    let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
+    let seconds = |name: &str| -> Result<Vec<f64>> {
+        println!("\n{name}");
+        let files = ["ipynb", "html", "json"].map(|kind| out.join(format!("bench.{kind}")));
+        let [executed, html, times] = &files;
+        let notebook = format!("{name}.ipynb");
+        let command = cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html} --times {times}");
+        environment.isolated(command).env("XDG_CACHE_HOME", &cache).env("VGG_QUICK", "1").quiet().run()?;
+        let times: Vec<Value> = serde_json::from_slice(&fs::read(times)?)?;
+        times.iter().map(|cell| cell["seconds"].as_f64().context("a cell has no time")).collect()
+    };
+    let cold = seconds(DEP)?[0];
+    let cells = seconds(NOTEBOOK)?;
+    fs::remove_dir_all(&cache)?;
+
+    println!();
+    let list: Vec<String> = cells[1..].iter().map(|seconds| format!("{seconds:.1}")).collect();
+    println!("seconds of the cells after :dep: {}", list.join(" "));
+    let median = median(cells[1..].to_vec());
+    for (what, seconds, bar) in
+        [("first :dep ever", cold, 60.0), (":dep from then on", cells[0], 6.0), ("median cell", median, 1.0)]
+    {
+        let met = if seconds <= bar { "met" } else { "not met" };
+        println!("{what:<18} {seconds:>6.1} s   bar ≤ {bar} s  {met}");
+    }
+    Ok(())
+}
+
+/// Writes a notebook whose only code is notebook 01's first code cell.
+fn write_first_cell(folder: &Path) -> Result<()> {
+    let mut notebook: Value = serde_json::from_slice(&fs::read(folder.join(format!("{NOTEBOOK}.ipynb")))?)?;
+    let cells = notebook["cells"].as_array_mut().context("notebook 01 has no cells")?;
+    let first = cells.iter().position(|cell| cell["cell_type"] == "code").context("notebook 01 has no code")?;
+    cells.truncate(first + 1);
+    Ok(fs::write(folder.join(format!("{DEP}.ipynb")), notebook.to_string())?)
+}
