@@ -138,3 +138,34 @@ fn compare(runs: &[[Vec<f64>; 2]]) {
     println!("\ndifference of the paths {difference:+.4}, spread between seeds {spread:.4}");
     assert!(difference.abs() <= spread);
 }
+
+/// How soon two trainings part that differ by rounding only: Winograd and direct convolution, and for comparison direct
+/// convolution on pictures whose pixels differ in about their last bit.
+///
+/// ```sh
+/// cargo test -p vgg_lib --lib -- --ignored rounding_decides_later_steps --nocapture
+/// ```
+#[test]
+#[ignore = "takes a minute; see above"]
+fn rounding_decides_later_steps() {
+    const STEPS: usize = 20;
+    let Some(data) = real_data("cifar-10-batches-bin") else { return };
+    let (train, _) = cifar10::load(data).unwrap();
+    let usual = Normalization::fit(&train);
+    let mut nudged = usual.clone();
+    nudged.std.iter_mut().for_each(|std| *std *= 1.0 + f32::EPSILON);
+    let [train, nudged] = [usual, nudged].map(|normalization| normalization.apply(&train));
+    println!("| seed | | step 1 | step 2 | step 3 | step {STEPS} |\n|--:|---|--:|--:|--:|--:|");
+    for seed in SEEDS {
+        let mut model = vgg::cifar_vgg16(Seed(seed));
+        model.set_dropout("", 0.0).unwrap();
+        let run = |train: &Dataset, direct| losses(model.clone(), train, seed, direct, STEPS, BATCH);
+        let direct = run(&train, true);
+        for (what, losses) in [("Winograd", run(&train, false)), ("direct, last bit", run(&nudged, true))] {
+            let apart: Vec<f64> = losses.iter().zip(&direct).map(|(a, b)| (a - b).abs() / b).collect();
+            let [first, second, third, last] = [0, 1, 2, STEPS - 1].map(|step| format!("{:.1e}", apart[step]));
+            println!("| {seed} | {what} | {first} | {second} | {third} | {last} |");
+            assert!(apart[0] < 1e-4);
+        }
+    }
+}
