@@ -59,8 +59,8 @@ fn first_steps_are_alike() {
 /// cargo test -p vgg_lib --lib -- --ignored winograd_and_direct_train_alike --nocapture
 /// ```
 ///
-/// `VGG_SEED=0` (1, 2) trains one of the seeds only; the last of them compares all three. `VGG_STEPS` makes it shorter,
-/// and draws into `target/`.
+/// `VGG_SEED=0` (1, 2) trains one of the seeds only, any other number none; whoever finds the losses of all three in
+/// `target/winograd_training/` compares and draws them. `VGG_STEPS` makes it shorter, and draws into `target/`.
 #[test]
 #[ignore = "takes minutes; see above"]
 fn winograd_and_direct_train_alike() {
@@ -108,7 +108,7 @@ fn draw(runs: &[[Vec<f64>; 2]], picture: &Path) {
         .zip(runs.iter().flatten())
         .map(|(name, losses)| (name.as_str(), smooth(losses)))
         .collect();
-    let title = "cifar_vgg16 on CIFAR-10, batches of 32: the same steps with two convolutions";
+    let title = "cifar_vgg16 on CIFAR-10: the same steps, two convolutions";
     plot::paired_lines(title, "step", "cross-entropy", &curves).save(picture).unwrap();
 }
 
