@@ -30,6 +30,7 @@ use rand_chacha::ChaCha8Rng;
 use reference::{Convolution, Reference};
 use std::fmt::Write;
 use std::ops::Range;
+use std::path::Path;
 use std::process::Command;
 
 const LIMIT: f64 = 1e-4;
@@ -40,11 +41,16 @@ const ALONE: &str = "VGG_TEST_ALONE";
 /// its own.
 #[test]
 fn kernels_against_f64() {
-    let (Some(images), Some(weights)) =
-        (real_data("cifar-10-batches-bin"), real_data("models/vgg16_imagenet_features.safetensors"))
-    else {
+    let Some(images) = real_data("cifar-10-batches-bin") else { return };
+    let Some(models) = real_data("models") else { return };
+    // What `cargo xtask data vgg16` fetches, or the original weights; the first are for other colours.
+    let [torchvision, original] =
+        ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
+    let (weights, colours): (_, Colours) =
+        if torchvision.exists() { (torchvision, rgb) } else { (original, bgr_minus_mean) };
+    if real_data(Path::new("models").join(weights.file_name().unwrap()).to_str().unwrap()).is_none() {
         return;
-    };
+    }
     if std::env::var_os(ALONE).is_none() {
         let name = "kernel::real_data_tests::kernels_against_f64";
         let mut test = Command::new(std::env::current_exe().unwrap());
@@ -56,7 +62,7 @@ fn kernels_against_f64() {
     }
     let (_, test) = cifar10::load(images).unwrap();
     let weights = weights::read(weights).unwrap();
-    let passes = [Pass::new(&test, 8, 32, &weights), Pass::new(&test, 2, 56, &weights)];
+    let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colours));
     let mut summary = String::from("| kernel |");
     let mut rows: Vec<Vec<(String, f64)>> = vec![];
     for (level, name) in levels() {
@@ -147,9 +153,11 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict) -> Pass {
+    fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict, colours: Colours) -> Pass {
         let mut random = ChaCha8Rng::seed_from_u64(0);
-        let mut x = pictures(data, n, size);
+        let enlarged = |i| resize(&data.image(i), size as u32, size as u32, FilterType::CatmullRom);
+        let mut x: Vec<f32> =
+            (0..n).flat_map(|i| enlarged(i).pixels().flat_map(|p| colours(p.0)).collect::<Vec<_>>()).collect();
         let mut shape = (n, size, size, 3);
         let mut layers: Vec<Layer> = vec![];
         let mut pools = vec![];
@@ -338,12 +346,18 @@ fn epilogue(bias: &[f32]) -> Epilogue<'_> {
     Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() }
 }
 
-/// The first `n` images enlarged to size×size, blue first, minus ImageNet's means: what these weights were trained on.
-fn pictures(data: &Dataset, n: usize, size: usize) -> Vec<f32> {
-    let enlarged = |i| resize(&data.image(i), size as u32, size as u32, FilterType::CatmullRom);
-    let bytes = (0..n)
-        .flat_map(|i| enlarged(i).into_raw().chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect::<Vec<u8>>());
-    bytes.zip([103.939, 116.779, 123.68].into_iter().cycle()).map(|(byte, mean)| f32::from(byte) - mean).collect()
+/// A pixel as a network wants it.
+type Colours = fn([u8; 3]) -> [f32; 3];
+
+/// torchvision's.
+fn rgb(pixel: [u8; 3]) -> [f32; 3] {
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    std::array::from_fn(|i| (f32::from(pixel[i]) / 255.0 - mean[i]) / std[i])
+}
+
+/// Simonyan and Zisserman's.
+fn bgr_minus_mean([r, g, b]: [u8; 3]) -> [f32; 3] {
+    [f32::from(b) - 103.939, f32::from(g) - 116.779, f32::from(r) - 123.68]
 }
 
 /// Batch norm behind a ReLU with dropout behind it, as in `cifar_vgg16`.
