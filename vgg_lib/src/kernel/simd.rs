@@ -48,6 +48,21 @@ pub unsafe trait Simd: Copy {
     /// v where mask > 0, and 0 elsewhere.
     fn positive(self, mask: Self::V, v: Self::V) -> Self::V;
 
+    /// Row i of the result holds number i of each row.
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let mut from = [[0.0f32; LANES]; LANES];
+        let mut to = from;
+        // SAFETY: each line has `LANES` floats.
+        unsafe {
+            from.iter_mut().zip(rows).for_each(|(line, row)| self.store(line.as_mut_ptr(), row));
+            for (i, line) in to.iter_mut().enumerate() {
+                line.iter_mut().zip(&from).for_each(|(value, row)| *value = row[i]);
+            }
+            std::array::from_fn(|i| self.load(to[i].as_ptr()))
+        }
+    }
+
     /// The first `lanes` floats, then zeros.
     ///
     /// # Safety
@@ -270,6 +285,36 @@ mod x86 {
         #[inline(always)]
         fn positive(self, mask: __m512, v: __m512) -> __m512 {
             unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), v) }
+        }
+        #[inline(always)]
+        fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {
+            let mut out = r;
+            unsafe {
+                // Blocks of 4×4 within the rows, then the blocks as a whole.
+                let mut quarter = [[r[0]; 4]; 4];
+                for (g, quarter) in quarter.iter_mut().enumerate() {
+                    let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
+                    let pd = |v| _mm512_castps_pd(v);
+                    let (low, high) = (pd(_mm512_unpacklo_ps(a, b)), pd(_mm512_unpackhi_ps(a, b)));
+                    let (low2, high2) = (pd(_mm512_unpacklo_ps(c, d)), pd(_mm512_unpackhi_ps(c, d)));
+                    *quarter = [
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2)),
+                        _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2)),
+                    ];
+                }
+                for k in 0..4 {
+                    let [a, b, c, d] = [quarter[0][k], quarter[1][k], quarter[2][k], quarter[3][k]];
+                    let (ab, ab2) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
+                    let (cd, cd2) = (_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xEE>(c, d));
+                    out[k] = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+                    out[4 + k] = _mm512_shuffle_f32x4::<0xDD>(ab, cd);
+                    out[8 + k] = _mm512_shuffle_f32x4::<0x88>(ab2, cd2);
+                    out[12 + k] = _mm512_shuffle_f32x4::<0xDD>(ab2, cd2);
+                }
+            }
+            out
         }
         #[inline(always)]
         unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> __m512 {

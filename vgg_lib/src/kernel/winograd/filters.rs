@@ -33,20 +33,22 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
         let Filter { weight, from, to, turned } = self.filter;
         let lanes = (to - self.panel * LANES).min(LANES);
         let step = self.u.point;
+        // What does not fit into L2 anyway need not be read into it before it is overwritten.
+        let past = step * size_of::<f32>() * A::POINTS * A::POINTS > 2 << 20;
         // SAFETY: `lanes` values of each row of the weights are read; each task writes its own lines.
         unsafe {
             if turned {
                 let mut block = [CacheLine([0.0; LANES]); 9 * LANES];
                 for start in self.rows.clone().step_by(LANES) {
                     let rows = (self.rows.end - start).min(LANES);
-                    transpose_taps(weight, (to, from), (self.panel * LANES, lanes), (start, rows), &mut block);
+                    transpose_taps(s, weight, (to, from), (self.panel * LANES, lanes), (start, rows), &mut block);
                     for row in 0..rows {
                         let u = self.u.line(0, self.panel, start + row);
                         both_ways::<A, S>(
                             s,
                             Transform::Filter,
                             |i, j| s.load(block[(i * 3 + j) * LANES + row].0.as_ptr()),
-                            |i, j, v| s.stream(u.add((i * A::POINTS + j) * step), v),
+                            |i, j, v| write(s, past, u.add((i * A::POINTS + j) * step), v),
                         );
                     }
                 }
@@ -58,7 +60,7 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
                         s,
                         Transform::Filter,
                         |i, j| s.load_lanes(weight.add((i * 3 + j) * from * to), lanes),
-                        |i, j, v| s.stream(u.add((i * A::POINTS + j) * step), v),
+                        |i, j, v| write(s, past, u.add((i * A::POINTS + j) * step), v),
                     );
                 }
             }
@@ -66,9 +68,20 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
     }
 }
 
+/// Stores a vector, or streams it past the caches.
+///
+/// # Safety
+/// A whole line can be written.
+#[inline(always)]
+unsafe fn write<S: Simd>(s: S, past: bool, to: *mut f32, v: S::V) {
+    // SAFETY: the caller's promise.
+    unsafe { if past { s.stream(to, v) } else { s.store(to, v) } }
+}
+
 /// block\[tap\]\[row\]\[column\] = weight\[8 − tap\]\[column\]\[row\] for a few columns and rows.
 #[inline(always)]
-pub(super) fn transpose_taps(
+fn transpose_taps<S: Simd>(
+    s: S,
     weight: &[f32],
     (height, width): (usize, usize),
     (column, columns): (usize, usize),
@@ -76,11 +89,15 @@ pub(super) fn transpose_taps(
     block: &mut [CacheLine; 9 * LANES],
 ) {
     for tap in 0..9 {
-        for i in 0..columns {
+        let mut lines = [s.splat(0.0); LANES];
+        for (i, line) in lines.iter_mut().enumerate().take(columns) {
             let source = &weight[((8 - tap) * height + column + i) * width + row..][..rows];
-            for (line, &value) in block[tap * LANES..][..LANES].iter_mut().zip(source) {
-                line.0[i] = value;
-            }
+            // SAFETY: `rows` values.
+            *line = unsafe { s.load_lanes(source.as_ptr(), rows) };
+        }
+        for (line, to) in s.transpose(lines).into_iter().zip(&mut block[tap * LANES..]) {
+            // SAFETY: a whole line.
+            unsafe { s.store(to.0.as_mut_ptr(), line) };
         }
     }
 }
