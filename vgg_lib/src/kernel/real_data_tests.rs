@@ -16,7 +16,7 @@
 mod reference;
 
 use super::elementwise::Dropout;
-use super::simd::{Level, limit};
+use super::simd::{Level, limited};
 use super::winograd::{self, Epilogue, Filters};
 use super::{batch_norm, elementwise, im2col, linear, pool, softmax};
 use crate::data::{Dataset, cifar10};
@@ -31,14 +31,9 @@ use reference::{Convolution, Reference};
 use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
 
 const LIMIT: f64 = 1e-4;
-/// Set in the process that does the work.
-const ALONE: &str = "VGG_TEST_ALONE";
 
-/// The instruction set is one for the whole process, and other tests run beside this one: it runs in a process of
-/// its own.
 #[test]
 fn kernels_against_f64() {
     let Some(images) = real_data("cifar-10-batches-bin") else { return };
@@ -51,32 +46,22 @@ fn kernels_against_f64() {
     if real_data(Path::new("models").join(weights.file_name().unwrap()).to_str().unwrap()).is_none() {
         return;
     }
-    if std::env::var_os(ALONE).is_none() {
-        let name = "kernel::real_data_tests::kernels_against_f64";
-        let mut test = Command::new(std::env::current_exe().unwrap());
-        let output = test.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        println!("{text}");
-        assert!(output.status.success() && text.contains("1 passed"), "{errors}");
-        return;
-    }
     let (_, test) = cifar10::load(images).unwrap();
     let weights = weights::read(weights).unwrap();
     let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colours));
     let mut summary = String::from("| kernel |");
     let mut rows: Vec<Vec<(String, f64)>> = vec![];
     for (level, name) in levels() {
-        limit(level);
         let mut row = vec![];
         for pass in &passes {
-            let errors = pass.convolutions();
+            let (errors, others) = limited(level, || (pass.convolutions(), pass.other_kernels()));
             if rows.is_empty() {
                 println!("\n{}", pass.table(name, &errors));
             }
             for (i, kernel) in CONVOLUTION.iter().enumerate() {
                 row.push((format!("convolution, {kernel}"), errors.iter().map(|e| e[i]).fold(0.0, f64::max)));
             }
-            row.extend(pass.other_kernels());
+            row.extend(others);
         }
         rows.push(largest_of_each(row));
         let _ = write!(summary, " {name} |");

@@ -5,9 +5,6 @@
 //! that this CPU has. Everything between `run` and the vector operations must be `#[inline(always)]`:
 //! only code that ends up inside the entry points gets their instruction set.
 
-#[cfg(any(target_arch = "x86_64", test))]
-use std::sync::atomic::{AtomicU8, Ordering};
-
 /// Floats in a vector: one AVX-512 register, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
 
@@ -108,22 +105,22 @@ pub trait Op {
 }
 
 /// Instruction sets that kernels are compiled for, narrowest first.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(all(target_arch = "x86_64", test)), allow(dead_code))]
-#[repr(u8)]
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Level {
     Plain,
     Avx2,
     Avx512,
 }
 
-#[cfg(any(target_arch = "x86_64", test))]
-static LIMIT: AtomicU8 = AtomicU8::new(Level::Avx512 as u8);
-
-/// Forbids instruction sets above `level`, in the whole process.
 #[cfg(test)]
-pub fn limit(level: Level) {
-    LIMIT.store(level as u8, Ordering::Relaxed);
+thread_local! { static LIMIT: std::cell::Cell<Level> = const { std::cell::Cell::new(Level::Avx512) } }
+
+/// Does `work` in threads of its own that keep to instruction sets up to `level`.
+#[cfg(test)]
+pub fn limited<R: Send>(level: Level, work: impl FnOnce() -> R + Send) -> R {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(move |_| LIMIT.set(level));
+    threads.build().expect("two threads").install(work)
 }
 
 /// Runs the version of `op` for the widest vectors of this CPU.
@@ -140,12 +137,15 @@ pub fn run(op: impl Op) {
             // SAFETY: the caller has seen that the CPU has AVX2 and FMA.
             op.run(unsafe { x86::Avx2::new() })
         }
-        let limit = LIMIT.load(Ordering::Relaxed);
-        if limit >= Level::Avx512 as u8 && is_x86_feature_detected!("avx512f") {
+        #[cfg(test)]
+        let (avx2_allowed, avx512_allowed) = (LIMIT.get() >= Level::Avx2, LIMIT.get() >= Level::Avx512);
+        #[cfg(not(test))]
+        let (avx2_allowed, avx512_allowed) = (true, true);
+        if avx512_allowed && is_x86_feature_detected!("avx512f") {
             // SAFETY: just detected.
             return unsafe { avx512(op) };
         }
-        if limit >= Level::Avx2 as u8 && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if avx2_allowed && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: just detected.
             return unsafe { avx2(op) };
         }

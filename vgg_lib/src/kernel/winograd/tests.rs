@@ -1,12 +1,8 @@
 //! The fast kernels against plain f64, on odd shapes and on each instruction set.
 
 use super::{Epilogue, backward_data, backward_weight, forward};
-use crate::kernel::simd::{Level, limit};
+use crate::kernel::simd::{Level, limited};
 use crate::tensor::Nhwc;
-use std::sync::Mutex;
-
-/// The instruction set is one for the whole process: one test at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 struct Random(u64);
 
@@ -70,9 +66,7 @@ fn check(shape: Nhwc, out: usize, bias: bool, relu: bool, random: &mut Random) -
 
 #[test]
 fn matches_f64_on_odd_shapes() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     for level in [Level::Avx512, Level::Avx2, Level::Plain] {
-        limit(level);
         let mut random = Random(1);
         let mut worst = [0.0f64; 3];
         for round in 0..150 {
@@ -81,18 +75,16 @@ fn matches_f64_on_odd_shapes() {
             let shape = (1 + random.below(5), h, w, 1 + random.below(70));
             let out = 1 + random.below(70);
             let (bias, relu) = (random.below(2) == 0, random.below(2) == 0);
-            let e = check(shape, out, bias, relu, &mut random);
+            let e = limited(level, || check(shape, out, bias, relu, &mut random));
             assert!(e.iter().all(|&e| e < 2e-5), "{level:?} {shape:?} -> {out}: {e:?}");
             (0..3).for_each(|i| worst[i] = worst[i].max(e[i]));
         }
         println!("{level:?}: {worst:?}");
     }
-    limit(Level::Avx512);
 }
 
 #[test]
 fn matches_f64_on_the_network_s_shapes() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     for (n, c, out, h) in
         [(2, 64, 64, 32), (2, 64, 128, 16), (5, 128, 256, 8), (65, 96, 160, 4), (40, 256, 128, 2), (3, 512, 512, 4)]
     {
@@ -104,7 +96,6 @@ fn matches_f64_on_the_network_s_shapes() {
 
 #[test]
 fn same_bits_twice() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let mut random = Random(3);
     for (shape, out) in [((9, 32, 32, 64), 64), ((20, 8, 8, 128), 256), ((33, 4, 4, 256), 96), ((33, 2, 2, 256), 96)] {
         let (n, h, w, c) = shape;
