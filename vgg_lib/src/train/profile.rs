@@ -121,3 +121,34 @@ impl fmt::Display for Profile {
         write!(f, "{:<36}{:>25.2}{:>7.1}   {images:.0} images/s", "a step", self.total, 100.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Result;
+    use crate::nn::*;
+
+    #[test]
+    fn a_profile_adds_up_and_leaves_the_model_alone() -> Result<()> {
+        let mut model = Sequential::new((8, 8, 3), Seed(0));
+        for (name, layer) in [("conv", conv2d(8).relu()), ("norm", batch_norm()), ("pool", max_pool2d())] {
+            model.push(name, layer)?;
+        }
+        assert!(model.profile(4, 1).is_err(), "no classifier yet");
+        model.push("flatten", flatten())?;
+        model.push("predictions", linear(3))?;
+        let before = model.state_dict();
+        let profile = model.profile(4, 2)?;
+        assert_eq!(model.state_dict(), before);
+        assert!(model.profile(0, 1).is_err() && model.profile(1, 0).is_err());
+
+        let layers: f64 = profile.rows.iter().map(|row| row.forward + row.backward).sum();
+        approx::assert_relative_eq!(layers + profile.optimizer + profile.rest, profile.total, max_relative = 1e-9);
+        assert!(profile.rest >= 0.0 && profile.optimizer > 0.0);
+        for row in &profile.rows[..3] {
+            assert!(row.forward > 0.0 && row.backward > 0.0, "{row:?}");
+        }
+        let conv = 3 * 2 * 9 * 3 * 8 * 8 * 8 * 4; // three passes, a multiplication and an addition each
+        approx::assert_relative_eq!(profile.rows[0].gflop, f64::from(conv) / 1e9);
+        Ok(())
+    }
+}

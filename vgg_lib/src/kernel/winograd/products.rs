@@ -1,7 +1,8 @@
 //! The matrix products between the transforms: V · U, and Vᵀ · M for the gradient of the weights.
 //!
-//! A block of 8 rows × 2 vectors (AVX-512; 4 × 1 elsewhere) of the result stays in registers; each step adds
-//! the product of a column of numbers and a row of vectors. Both factors lie as the transforms wrote them.
+//! A block of the result stays in registers, with AVX-512 6 rows × 4 vectors (8 × 3 for the gradient, whose rows come
+//! in sixteens) of the 32 that there are; each step adds the product of a column of numbers and a row of vectors.
+//! Both factors lie as the transforms wrote them.
 
 use super::memory::{Panels, Tiles};
 use crate::kernel::simd::{LANES, Op, Simd};
@@ -21,7 +22,7 @@ pub(super) struct Multiply {
     pub(super) panels: Range<usize>,
 }
 
-/// Panels of V that are multiplied in one go: two panels of U with so many rows (32 KiB) stay in L1.
+/// Panels of V that are multiplied in one go: four panels of U with so many rows (32 KiB) stay in L1.
 pub(super) const DEPTH: usize = 128 / LANES;
 
 impl Op for Multiply {
@@ -100,7 +101,7 @@ pub(super) struct MultiplyTransposed {
     pub(super) rows: Range<usize>,
 }
 
-/// Tiles that are summed up in one go: their part of two panels of M and one of V stays in L1.
+/// Tiles that are summed up in one go: their part of three panels of M and one of V (32 KiB) stays in L1.
 pub(super) const BREADTH: usize = 128;
 
 impl Op for MultiplyTransposed {
