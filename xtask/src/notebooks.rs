@@ -26,10 +26,6 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
     fs::create_dir_all(out.join("plots"))?;
     let _lock = setup::lock(&out.join("lock"), "another `cargo xtask notebooks` runs here; waiting for it")?;
     let work = work_folder(source, &out.join("run"))?;
-    // Kept, so that vgg_lib is not compiled for every notebook; one for each checkout, as two kernels cannot share it.
-    // Not in target/, where cargo would take it for a part of the workspace.
-    let build = setup::cache()?.join(format!("build-{}", setup::short_hash(root().to_string_lossy().as_bytes())));
-    fs::create_dir_all(&build)?;
 
     sh.change_dir(&work);
     let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
@@ -44,7 +40,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
         if in_place {
             command = command.arg("--committed").arg(&committed);
         }
-        command = environment.isolated(command).env("EVCXR_TMPDIR", &build);
+        command = environment.isolated(command);
         if quick {
             command = command.env("VGG_QUICK", "1");
         }

@@ -20,6 +20,8 @@ const EVCXR: &str = "0.22.0";
 pub struct Environment {
     venv: PathBuf,
     jupyter: PathBuf,
+    /// Where kernels build; not in target/, where cargo would take it for a part of the workspace.
+    builds: PathBuf,
 }
 
 impl Environment {
@@ -47,6 +49,7 @@ impl Environment {
             .env("JUPYTER_RUNTIME_DIR", self.jupyter.join("runtime"))
             .env("IPYTHONDIR", self.jupyter.join("ipython"))
             .env("PYTHONUTF8", "1")
+            .env("VGG_KERNEL_BUILDS", &self.builds)
     }
 }
 
@@ -57,14 +60,16 @@ pub fn environment(sh: &Shell) -> Result<Environment> {
     let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
     let evcxr = evcxr(sh, &cache)?;
     let venv = venv(sh, &cache)?;
-    let environment = Environment { venv, jupyter: cache.join("jupyter") };
+    let builds = cache.join(format!("builds-{}", short_hash(crate::root().to_string_lossy().as_bytes())));
+    let environment = Environment { venv, jupyter: cache.join("jupyter"), builds };
     fs::create_dir_all(&environment.jupyter)?;
     register(sh, &evcxr, &environment)?;
     Ok(environment)
 }
 
-/// Registers the kernel in the Python environment, and with it the folder of Rust's shared standard library: cells find
-/// that by a path relative to where they were built, and are then moved, so it holds only by luck.
+/// Registers the kernel in the Python environment, so that start_kernel.py starts it: in a build folder that is kept, and
+/// with the folder of Rust's shared standard library: cells find that by a path relative to where they were built, and
+/// are then moved, so it holds only by luck.
 fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
     environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
@@ -76,9 +81,14 @@ fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     folders.extend(env::var_os(variable).iter().flat_map(env::split_paths).filter(|path| !path.as_os_str().is_empty()));
     let folders = env::join_paths(folders)?;
 
-    let file = environment.venv.join("share/jupyter/kernels/rust/kernel.json");
+    let folder = environment.venv.join("share/jupyter/kernels/rust");
+    let (file, start) = (folder.join("kernel.json"), folder.join("start_kernel.py"));
+    fs::write(&start, include_str!("../start_kernel.py"))?;
     let mut kernel: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
-    kernel["env"] = serde_json::json!({ variable: folders.to_string_lossy() });
+    let library_path = format!("{variable}={}", folders.to_string_lossy());
+    let argv = kernel["argv"].as_array_mut().context("evcxr's kernel.json has no argv")?;
+    let python = environment.python();
+    argv.splice(0..0, [&*python.to_string_lossy(), &*start.to_string_lossy(), &*library_path].map(Into::into));
     Ok(fs::write(&file, kernel.to_string())?)
 }
 

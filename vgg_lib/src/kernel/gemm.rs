@@ -1,4 +1,6 @@
-//! Matrix products on one thread, by the crate `gemm`.
+//! Matrix products by the crate `gemm-f32`, the part of `gemm` that is needed here.
+
+use gemm_common::Parallelism;
 
 /// A row-major or transposed view of a matrix: `rows` × `cols`.
 #[derive(Clone, Copy)]
@@ -27,25 +29,26 @@ impl<'a> Matrix<'a> {
 pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool, threads: bool) {
     assert_eq!(a.cols, b.rows);
     assert!(dst.len() >= a.rows * b.cols);
-    let parallelism = if threads { ::gemm::Parallelism::Rayon(0) } else { ::gemm::Parallelism::None };
+    let parallelism = if threads { Parallelism::Rayon(0) } else { Parallelism::None };
+    // It is fastest with a column-major result, so it is given dstᵀ = bᵀ·aᵀ.
     // SAFETY: the asserts here and in `Matrix::new` keep every access inside its slice.
     unsafe {
-        ::gemm::gemm(
-            a.rows,
+        gemm_f32::gemm::f32::get_gemm_fn()(
             b.cols,
+            a.rows,
             a.cols,
             dst.as_mut_ptr(),
-            1,
             b.cols as isize,
+            1,
             accumulate,
-            a.values.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
             b.values.as_ptr(),
-            b.col_stride as isize,
             b.row_stride as isize,
-            1.0f32,
-            1.0f32,
+            b.col_stride as isize,
+            a.values.as_ptr(),
+            a.row_stride as isize,
+            a.col_stride as isize,
+            1.0,
+            1.0,
             false,
             false,
             false,

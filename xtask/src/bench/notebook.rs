@@ -13,8 +13,7 @@ const NOTEBOOK: &str = "01_cifar10_vgg";
 /// Notebook 01's first code cell alone.
 const DEP: &str = "bench_dep";
 
-/// The first kernel finds nothing compiled, the second what the first has left in evcxr's cache. As in JupyterLab, each
-/// has a build folder of its own, so vgg_lib itself is compiled for both.
+/// The first kernel finds nothing compiled, the second what the first has left in its build folder, as in JupyterLab.
 pub fn run() -> Result<()> {
     ensure!(
         cfg!(target_os = "linux"),
@@ -27,11 +26,8 @@ pub fn run() -> Result<()> {
     let _lock = setup::lock(&out.join("lock"), "another `cargo xtask` runs notebooks here; waiting for it")?;
     let work = notebooks::work_folder(&root().join("notebooks"), &out.join("run"))?;
     write_first_cell(&work)?;
-    let cache = out.join("empty-cache");
-    if cache.exists() {
-        fs::remove_dir_all(&cache)?;
-    }
-    fs::create_dir_all(&cache)?;
+    let empty = tempfile::tempdir_in(setup::cache()?)?;
+    let (cache, builds) = (empty.path().join("cache"), empty.path().join("builds"));
 
     sh.change_dir(&work);
     let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
@@ -41,13 +37,13 @@ pub fn run() -> Result<()> {
         let [executed, html, times] = &files;
         let notebook = format!("{name}.ipynb");
         let command = cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html} --times {times}");
-        environment.isolated(command).env("XDG_CACHE_HOME", &cache).env("VGG_QUICK", "1").quiet().run()?;
+        let command = environment.isolated(command).env("XDG_CACHE_HOME", &cache).env("VGG_KERNEL_BUILDS", &builds);
+        command.env("VGG_QUICK", "1").quiet().run()?;
         let times: Vec<Value> = serde_json::from_slice(&fs::read(times)?)?;
         times.iter().map(|cell| cell["seconds"].as_f64().context("a cell has no time")).collect()
     };
     let cold = seconds(DEP)?[0];
     let cells = seconds(NOTEBOOK)?;
-    fs::remove_dir_all(&cache)?;
 
     println!();
     let list: Vec<String> = cells[1..].iter().map(|seconds| format!("{seconds:.1}")).collect();
