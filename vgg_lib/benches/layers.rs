@@ -97,7 +97,7 @@ fn conv_backward_weight(bencher: Bencher, conv: Conv) {
 fn max_pool_forward(bencher: Bencher, map: Conv) {
     let x = map.input();
     let (mut y, mut index) = (vec![0.0; x.len() / 4], vec![0; x.len() / 4]);
-    let run = || pool::max_forward(&x, map.shape(), &mut y, Some(&mut index));
+    let run = || pool::max_forward(&x, map.shape(), &mut y, &mut index);
     bencher.counter(ItemsCount::new(x.len())).bench_local(run);
 }
 
@@ -105,7 +105,7 @@ fn max_pool_forward(bencher: Bencher, map: Conv) {
 fn max_pool_backward(bencher: Bencher, map: Conv) {
     let x = map.input();
     let (mut dx, mut y, mut index) = (vec![0.0; x.len()], vec![0.0; x.len() / 4], vec![0; x.len() / 4]);
-    pool::max_forward(&x, map.shape(), &mut y, Some(&mut index));
+    pool::max_forward(&x, map.shape(), &mut y, &mut index);
     bencher.counter(ItemsCount::new(x.len())).bench_local(|| pool::max_backward(&y, map.shape(), &index, &mut dx));
 }
 

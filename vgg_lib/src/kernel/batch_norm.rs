@@ -56,7 +56,8 @@ pub fn affine(x: &[f32], scale: &[f32], shift: &[f32], dropout: Option<Dropout>,
     let (scale, shift) = (padded(scale), padded(shift));
     let size = rows_per_chunk(c) * c;
     y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(i, (y, x))| {
-        run(Affine { x, scale: &scale, shift: &shift, c, dropout, start: (i * size) as u32, y });
+        let chunk = Chunk { x, c, dropout, start: (i * size) as u32 };
+        run(Affine { chunk, scale: &scale, shift: &shift, y });
     });
 }
 
@@ -67,48 +68,56 @@ fn padded(values: &[f32]) -> Vec<f32> {
     padded
 }
 
-/// Calls `f(place in the row, place in the array, values)` for each vector of rows × c values. In one place, or the
-/// compiler would make `f` a function of its own, without the instruction set.
-#[inline(always)]
-fn for_vectors(len: usize, c: usize, mut f: impl FnMut(usize, usize, usize)) {
-    for row in (0..len).step_by(c) {
-        for k in (0..c).step_by(LANES) {
-            f(k, row + k, (c - k).min(LANES));
+/// Some rows of x, and the dropout behind them; `start` is their place in the whole.
+struct Chunk<'a> {
+    x: &'a [f32],
+    c: usize,
+    dropout: Option<Dropout>,
+    start: u32,
+}
+
+impl Chunk<'_> {
+    /// Calls `f(place in the row, place in the chunk, values)` for each vector. In one place, or the compiler would
+    /// make `f` a function of its own, without the instruction set.
+    #[inline(always)]
+    fn for_vectors(&self, mut f: impl FnMut(usize, usize, usize)) {
+        assert!(self.x.len().is_multiple_of(self.c));
+        for row in (0..self.x.len()).step_by(self.c) {
+            for k in (0..self.c).step_by(LANES) {
+                f(k, row + k, (self.c - k).min(LANES));
+            }
+        }
+    }
+
+    /// Dropout of the vector at place `i`, forward and backward.
+    #[inline(always)]
+    fn drop<S: Simd>(&self, s: S, i: usize, v: S::V) -> S::V {
+        match self.dropout {
+            Some(mask) => s.mul(v, mask.factors(s, self.start.wrapping_add(i as u32))),
+            None => v,
         }
     }
 }
 
-/// One chunk of [`affine`]; `start` is its place in the whole.
+/// One chunk of [`affine`].
 struct Affine<'a> {
-    x: &'a [f32],
+    chunk: Chunk<'a>,
     scale: &'a [f32],
     shift: &'a [f32],
-    c: usize,
-    dropout: Option<Dropout>,
-    start: u32,
     y: &'a mut [f32],
 }
 
 impl Op for Affine<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let y = self.y;
-        assert!(y.len() == self.x.len() && y.len().is_multiple_of(self.c) && self.shift.len() == self.scale.len());
+        let Affine { chunk, scale, shift, y } = self;
+        assert!(y.len() == chunk.x.len());
         // SAFETY: `for_vectors` stays inside x and y, and the constants are padded.
-        for_vectors(y.len(), self.c, |k, i, lanes| unsafe {
-            let (scale, shift) = (s.load(self.scale[k..].as_ptr()), s.load(self.shift[k..].as_ptr()));
-            let v = s.fma(s.load_lanes(self.x.as_ptr().add(i), lanes), scale, shift);
-            s.store_lanes(y.as_mut_ptr().add(i), drop(s, self.dropout, self.start, i, v), lanes);
+        chunk.for_vectors(|k, i, lanes| unsafe {
+            let (scale, shift) = (s.load(scale[k..].as_ptr()), s.load(shift[k..].as_ptr()));
+            let v = s.fma(s.load_lanes(chunk.x.as_ptr().add(i), lanes), scale, shift);
+            s.store_lanes(y.as_mut_ptr().add(i), chunk.drop(s, i, v), lanes);
         });
-    }
-}
-
-/// Dropout of the vector at place `i` of a chunk.
-#[inline(always)]
-fn drop<S: Simd>(s: S, dropout: Option<Dropout>, start: u32, i: usize, v: S::V) -> S::V {
-    match dropout {
-        Some(mask) => s.mul(v, mask.factors(s, start.wrapping_add(i as u32))),
-        None => v,
     }
 }
 
@@ -143,8 +152,8 @@ pub fn backward(
     let sums = sum_chunks(chunks, 2 * wide, |i, acc| {
         let part = i * size..((i + 1) * size).min(x.len());
         let (dot, sum) = acc.split_at_mut(wide);
-        let (dy, x) = (&dy_read[part.clone()], &x[part]);
-        run(BackwardSums { dy, x, mean: &padded_mean, c, dropout, start: (i * size) as u32, dot, sum });
+        let chunk = Chunk { x: &x[part.clone()], c, dropout, start: part.start as u32 };
+        run(BackwardSums { chunk, dy: &dy_read[part], mean: &padded_mean, dot, sum });
     });
     // dx = a·dy + b·x + d, with the channel's constants gathered
     let (mut a, mut b, mut d) = (vec![0.0; wide], vec![0.0; wide], vec![0.0; wide]);
@@ -161,7 +170,8 @@ pub fn backward(
     let mut partial = vec![0.0f32; chunks * wide];
     (dy.par_chunks_mut(size), x.par_chunks(size), partial.par_chunks_mut(wide)).into_par_iter().enumerate().for_each(
         |(i, (dy, x, sum))| {
-            run(Combine { dy, x, constants: [&a, &b, &d], c, dropout, start: (i * size) as u32, relu, sum });
+            let chunk = Chunk { x, c, dropout, start: (i * size) as u32 };
+            run(Combine { chunk, dy, constants: [&a, &b, &d], relu, sum });
         },
     );
     let dx = super::add_up(&partial, wide);
@@ -170,12 +180,9 @@ pub fn backward(
 
 /// dot += Σ dy·(x − μ), sum += Σ dy over one chunk.
 struct BackwardSums<'a> {
+    chunk: Chunk<'a>,
     dy: &'a [f32],
-    x: &'a [f32],
     mean: &'a [f32],
-    c: usize,
-    dropout: Option<Dropout>,
-    start: u32,
     dot: &'a mut [f32],
     sum: &'a mut [f32],
 }
@@ -183,12 +190,12 @@ struct BackwardSums<'a> {
 impl Op for BackwardSums<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (dot, sum) = (self.dot, self.sum);
-        assert!(self.dy.len() == self.x.len() && self.x.len().is_multiple_of(self.c));
+        let BackwardSums { chunk, dy, mean, dot, sum } = self;
+        assert!(dy.len() == chunk.x.len());
         // SAFETY: `for_vectors` stays inside x and dy; means and sums are padded.
-        for_vectors(self.x.len(), self.c, |k, i, lanes| unsafe {
-            let dy = drop(s, self.dropout, self.start, i, s.load_lanes(self.dy.as_ptr().add(i), lanes));
-            let x = s.sub(s.load_lanes(self.x.as_ptr().add(i), lanes), s.load(self.mean[k..].as_ptr()));
+        chunk.for_vectors(|k, i, lanes| unsafe {
+            let dy = chunk.drop(s, i, s.load_lanes(dy.as_ptr().add(i), lanes));
+            let x = s.sub(s.load_lanes(chunk.x.as_ptr().add(i), lanes), s.load(mean[k..].as_ptr()));
             let (dot, sum) = (dot[k..].as_mut_ptr(), sum[k..].as_mut_ptr());
             s.store(dot, s.fma(dy, x, s.load(dot)));
             s.store(sum, s.add(dy, s.load(sum)));
@@ -198,12 +205,9 @@ impl Op for BackwardSums<'_> {
 
 /// dy becomes a·dy + b·x + d over one chunk; sum += Σ of it.
 struct Combine<'a> {
+    chunk: Chunk<'a>,
     dy: &'a mut [f32],
-    x: &'a [f32],
     constants: [&'a [f32]; 3],
-    c: usize,
-    dropout: Option<Dropout>,
-    start: u32,
     relu: bool,
     sum: &'a mut [f32],
 }
@@ -211,16 +215,16 @@ struct Combine<'a> {
 impl Op for Combine<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (dy, sum, [a, b, d]) = (self.dy, self.sum, self.constants);
-        assert!(dy.len() == self.x.len() && dy.len().is_multiple_of(self.c));
+        let Combine { chunk, dy, constants: [a, b, d], relu, sum } = self;
+        assert!(dy.len() == chunk.x.len());
         // SAFETY: `for_vectors` stays inside x and dy; constants and sums are padded.
-        for_vectors(dy.len(), self.c, |k, i, lanes| unsafe {
+        chunk.for_vectors(|k, i, lanes| unsafe {
             let (a, b, d) = (s.load(a[k..].as_ptr()), s.load(b[k..].as_ptr()), s.load(d[k..].as_ptr()));
             let (dy, sum) = (dy.as_mut_ptr().add(i), sum[k..].as_mut_ptr());
-            let x = s.load_lanes(self.x.as_ptr().add(i), lanes);
-            let before = drop(s, self.dropout, self.start, i, s.load_lanes(dy, lanes));
+            let x = s.load_lanes(chunk.x.as_ptr().add(i), lanes);
+            let before = chunk.drop(s, i, s.load_lanes(dy, lanes));
             let dx = s.fma(a, before, s.fma(b, x, d));
-            let dx = if self.relu { s.positive(x, dx) } else { dx };
+            let dx = if relu { s.positive(x, dx) } else { dx };
             s.store_lanes(dy, dx, lanes);
             s.store(sum, s.add(dx, s.load(sum)));
         });

@@ -63,6 +63,12 @@ impl Memory {
     }
 
     /// As lines.
+    pub fn as_lines(&self) -> &[CacheLine] {
+        // SAFETY: all of it was written when it was made.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.lines) }
+    }
+
+    /// As lines.
     pub fn lines(&mut self) -> &mut [CacheLine] {
         // SAFETY: all of it was written when it was made.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.lines) }

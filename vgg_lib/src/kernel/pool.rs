@@ -9,25 +9,21 @@ pub fn pooled((n, h, w, c): Nhwc) -> Nhwc {
     (n, h / 2, w / 2, c)
 }
 
-/// y = the largest of each 2×2 window; `index`, if wanted, says which (0..4, row by row), the first of equals.
-pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: Option<&mut [u8]>) {
+/// y = the largest of each 2×2 window; `index` says which (0..4, row by row), the first of equals.
+pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: &mut [u8]) {
     let (_, h, w, c) = shape;
     let (_, ho, wo, _) = pooled(shape);
     if y.is_empty() {
         return;
     }
-    let rows = |row: usize| x[(row / ho * h + row % ho * 2) * w * c..][..2 * w * c].split_at(w * c);
-    let y = y.par_chunks_mut(wo * c).enumerate();
-    match index {
-        Some(index) => y.zip(index.par_chunks_mut(wo * c)).for_each(|((row, y), index)| {
-            max_row_with_index(rows(row), c, y, index);
-        }),
-        None => y.for_each(|(row, y)| max_row(rows(row), c, y)),
-    }
+    y.par_chunks_mut(wo * c).zip(index.par_chunks_mut(wo * c)).enumerate().for_each(|(row, (y, index))| {
+        let (top, bottom) = x[(row / ho * h + row % ho * 2) * w * c..][..2 * w * c].split_at(w * c);
+        max_row(top, bottom, c, y, index);
+    });
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
-fn max_row_with_index((top, bottom): (&[f32], &[f32]), c: usize, y: &mut [f32], index: &mut [u8]) {
+fn max_row(top: &[f32], bottom: &[f32], c: usize, y: &mut [f32], index: &mut [u8]) {
     let windows = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
     for (((top, bottom), y), index) in windows.zip(y.chunks_exact_mut(c)).zip(index.chunks_exact_mut(c)) {
         let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
@@ -40,17 +36,6 @@ fn max_row_with_index((top, bottom): (&[f32], &[f32]), c: usize, y: &mut [f32], 
             }
             y[k] = best;
             index[k] = which;
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
-fn max_row((top, bottom): (&[f32], &[f32]), c: usize, y: &mut [f32]) {
-    for ((top, bottom), y) in top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c)).zip(y.chunks_exact_mut(c)) {
-        let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
-        for k in 0..c {
-            let larger = |best: f32, v: f32| if v > best { v } else { best };
-            y[k] = larger(larger(larger(a[k], b[k]), d[k]), e[k]);
         }
     }
 }

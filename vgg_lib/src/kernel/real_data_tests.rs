@@ -10,8 +10,9 @@
 //! back through all layers.
 //!
 //! "y" of a convolution is with bias and ReLU, "y in use" with the batch norm and the pooling that inference does in
-//! the same pass. An error is the largest deviation divided by the largest value of the whole array. Of a convolution, which would take
-//! minutes in f64, some thousand values of each array are computed, drawn at random; of all else every value.
+//! the same pass. An error is the largest deviation divided by the largest value of the whole array. Of a convolution,
+//! which would take minutes in f64, some thousand values of each array are computed, drawn at random; of all else every
+//! value.
 
 mod reference;
 
@@ -167,7 +168,7 @@ impl Pass {
             let (_, h, w, c) = pool::pooled(shape);
             let mut y = vec![f32::NAN; n * h * w * c];
             let mut index = vec![0; y.len()];
-            pool::max_forward(&x, shape, &mut y, Some(&mut index));
+            pool::max_forward(&x, shape, &mut y, &mut index);
             pools.push((layers.len() - 1, index));
             (x, shape) = (y, pool::pooled(shape));
             at += 1;
@@ -265,7 +266,7 @@ impl Pass {
 
             let mut pooled = vec![f32::NAN; n * (h / 2) * (w / 2) * c];
             let mut index = vec![0; pooled.len()];
-            pool::max_forward(x, shape, &mut pooled, Some(&mut index));
+            pool::max_forward(x, shape, &mut pooled, &mut index);
             found("max pool: y", reference::max_pool(x, shape).error(&pooled));
             let mut dx = vec![f32::NAN; x.len()];
             pool::max_backward(&pooled, shape, &index, &mut dx);

@@ -53,7 +53,7 @@ mod tests;
 mod tiles;
 
 use super::Shared;
-use super::memory::Memory;
+use super::memory::{CacheLine, Memory};
 use super::simd::{LANES, run};
 use crate::tensor::Nhwc;
 use filters::{Filter, FilterIn, FilterOut};
@@ -66,85 +66,62 @@ use std::ops::Range;
 pub use tiles::Epilogue;
 use tiles::{Ending, Grid, TilesIn, TilesOut};
 
+/// Calls a function with the scheme for maps of h×w pixels.
+macro_rules! by_size {
+    (($h:expr, $w:expr), $function:ident($($argument:expr),*)) => {
+        if whole_map($h, $w) { $function::<Two>($($argument),*) } else { $function::<Four>($($argument),*) }
+    };
+}
+
+/// Whether maps of h×w pixels have the scheme of their own, [`Two`].
+fn whole_map(h: usize, w: usize) -> bool {
+    h <= 2 && w <= 2
+}
+
 /// y = what `epilogue` makes of conv(x, w). `x`: n×h×w×c, `weight`: 3×3×c×o, `y`: n×h×w×o, or half of h and w.
-pub fn forward(x: &[f32], shape: Nhwc, weight: &[f32], epilogue: Epilogue, y: &mut [f32]) {
-    let (n, h, w, c) = shape;
-    let out = weight.len() / (9 * c);
-    let filter = Filter { weight, from: c, to: out, turned: false };
-    if Filters::two(h, w) {
-        transform_and_convolve::<Two>(x, (n, h, w), filter, epilogue, y);
-    } else {
-        transform_and_convolve::<Four>(x, (n, h, w), filter, epilogue, y);
-    }
+pub fn forward(x: &[f32], (n, h, w, c): Nhwc, weight: &[f32], epilogue: Epilogue, y: &mut [f32]) {
+    let filter = Filter { weight, from: c, to: weight.len() / (9 * c), turned: false };
+    by_size!((h, w), transform_and_convolve(x, (n, h, w), filter, epilogue, y))
 }
 
 /// dx from dy: a convolution of dy with the filters turned by 180° and their channels exchanged.
 pub fn backward_data(dy: &[f32], (n, h, w, c): Nhwc, weight: &[f32], dx: &mut [f32]) {
-    let out = weight.len() / (9 * c);
-    let filter = Filter { weight, from: out, to: c, turned: true };
-    if Filters::two(h, w) {
-        transform_and_convolve::<Two>(dy, (n, h, w), filter, Epilogue::default(), dx);
-    } else {
-        transform_and_convolve::<Four>(dy, (n, h, w), filter, Epilogue::default(), dx);
-    }
+    let filter = Filter { weight, from: weight.len() / (9 * c), to: c, turned: true };
+    by_size!((h, w), transform_and_convolve(dy, (n, h, w), filter, Epilogue::default(), dx))
+}
+
+/// dw += Σ over positions of (what the position read)ᵀ · dy.
+pub fn backward_weight(x: &[f32], shape: Nhwc, dy: &[f32], dw: &mut [f32]) {
+    by_size!((shape.1, shape.2), correlate(x, shape, dy, dw))
 }
 
 /// Filters transformed once for many calls.
 pub struct Filters {
-    memory: Memory,
+    u: Memory,
     from: usize,
     to: usize,
-    two: bool,
+    whole_map: bool,
 }
 
 impl Filters {
     /// `weight`: 3×3×c×o, for maps of h×w pixels.
     pub fn new(weight: &[f32], c: usize, (h, w): (usize, usize)) -> Filters {
-        let (from, to, two) = (c, weight.len() / (9 * c), Filters::two(h, w));
-        let filter = Filter { weight, from, to, turned: false };
-        let points = Filters::points(two);
-        let mut memory = Memory::new(Panels::lines(points, from, to));
-        let u = Panels::new(memory.lines(), points, from, to);
-        if two {
-            transform_filter::<Two>(filter, u)
-        } else {
-            transform_filter::<Four>(filter, u)
-        }
-        Filters { memory, from, to, two }
-    }
-
-    /// Whether maps of h×w pixels have the scheme of their own.
-    fn two(h: usize, w: usize) -> bool {
-        h <= 2 && w <= 2
-    }
-
-    fn points(two: bool) -> usize {
-        if two { Two::POINTS * Two::POINTS } else { Four::POINTS * Four::POINTS }
+        let filter = Filter { weight, from: c, to: weight.len() / (9 * c), turned: false };
+        let lines = by_size!((h, w), filter_lines(filter.from, filter.to));
+        let mut u = Memory::new(lines);
+        by_size!((h, w), transform_filter(filter, u.lines()));
+        Filters { u, from: filter.from, to: filter.to, whole_map: whole_map(h, w) }
     }
 
     /// Whether they were made for such maps.
     pub fn fit(&self, h: usize, w: usize) -> bool {
-        self.two == Filters::two(h, w)
+        self.whole_map == whole_map(h, w)
     }
 
     /// As [`forward`], with these filters; they must [`fit`](Self::fit).
     pub fn forward(&self, x: &[f32], (n, h, w, c): Nhwc, epilogue: Epilogue, y: &mut [f32]) {
         assert!(c == self.from && self.fit(h, w));
-        let u = Panels::read(self.memory.floats(), Filters::points(self.two), self.from, self.to);
-        if self.two {
-            convolve::<Two>(x, (n, h, w), u, (self.from, self.to), epilogue, y);
-        } else {
-            convolve::<Four>(x, (n, h, w), u, (self.from, self.to), epilogue, y);
-        }
-    }
-}
-
-/// dw += Σ over positions of (what the position read)ᵀ · dy.
-pub fn backward_weight(x: &[f32], shape: Nhwc, dy: &[f32], dw: &mut [f32]) {
-    if Filters::two(shape.1, shape.2) {
-        correlate::<Two>(x, shape, dy, dw);
-    } else {
-        correlate::<Four>(x, shape, dy, dw);
+        by_size!((h, w), convolve(x, (n, h, w), self.u.as_lines(), (self.from, self.to), epilogue, y))
     }
 }
 
@@ -155,22 +132,26 @@ fn transform_and_convolve<A: Scheme>(
     epilogue: Epilogue,
     y: &mut [f32],
 ) {
-    let (points, from, to) = (A::POINTS * A::POINTS, filter.from, filter.to);
-    let mut memory = Buffer::new(Panels::lines(points, from, to));
-    let u = Panels::new(memory.lines(), points, from, to);
-    transform_filter::<A>(filter, u);
-    convolve::<A>(x, images, u, (from, to), epilogue, y);
+    let mut u = Buffer::new(filter_lines::<A>(filter.from, filter.to));
+    transform_filter::<A>(filter, u.lines());
+    convolve::<A>(x, images, u.lines(), (filter.from, filter.to), epilogue, y);
+}
+
+/// Lines of the transformed filters.
+fn filter_lines<A: Scheme>(from: usize, to: usize) -> usize {
+    Panels::lines(A::POINTS * A::POINTS, from, to)
 }
 
 fn convolve<A: Scheme>(
     x: &[f32],
     images: (usize, usize, usize),
-    u: Panels,
+    u: &[CacheLine],
     (c, out): (usize, usize),
     epilogue: Epilogue,
     y: &mut [f32],
 ) {
     let points = A::POINTS * A::POINTS;
+    let u = Panels::read(u, points, c, out);
     let grid = Grid::new::<A>(images);
     let (n, h, w) = images;
     let pixels = if epilogue.max_pool { n * (h / 2) * (w / 2) } else { n * h * w };
@@ -221,8 +202,9 @@ fn convolve<A: Scheme>(
     }
 }
 
-fn transform_filter<A: Scheme>(filter: Filter, u: Panels) {
+fn transform_filter<A: Scheme>(filter: Filter, u: &mut [CacheLine]) {
     assert!(filter.weight.len() >= 9 * filter.from * filter.to);
+    let u = Panels::new(u, A::POINTS * A::POINTS, filter.from, filter.to);
     let chunks = pieces(filter.from, 64);
     (0..u.panels * chunks.len()).into_par_iter().for_each(|task| {
         let (panel, rows) = (task / chunks.len(), chunks[task % chunks.len()].clone());

@@ -247,12 +247,10 @@ pub fn forward(
             },
             Op::MaxPool2d => {
                 let mut y = pool.take(size);
+                let mut index = pool.take(size.div_ceil(4));
+                pool::max_forward(&x, from, &mut y, &mut index.bytes_mut()[..size]);
                 if training {
-                    let mut index = pool.take(size.div_ceil(4));
-                    pool::max_forward(&x, from, &mut y, Some(&mut index.bytes_mut()[..size]));
                     steps.push((at, Step::MaxPool2d { shape: from, index }));
-                } else {
-                    pool::max_forward(&x, from, &mut y, None);
                 }
                 Arc::new(y)
             }

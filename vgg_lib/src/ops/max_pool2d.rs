@@ -20,7 +20,7 @@ pub fn max_pool2d<T: Tape<f32, Cpu>>(x: Images<T>) -> Result<Images<T>> {
     let x = contiguous(x)?;
     let size = n * (h / 2) * (w / 2) * c;
     let (mut y, mut index) = (vec![0.0; size], vec![0; size]);
-    pool::max_forward(values(&x), shape, &mut y, Some(&mut index));
+    pool::max_forward(values(&x), shape, &mut y, &mut index);
     let y = device().try_tensor_from_vec(y, pool::pooled(shape)).map_err(dfdx_error)?;
     let (x_ghost, y_ghost) = (x.ghost(), y.ghost());
     tape.add_backward_op(move |gradients| {

@@ -34,16 +34,15 @@ impl Panels {
     }
 
     pub(super) fn new(memory: &mut [CacheLine], points: usize, rows: usize, columns: usize) -> Panels {
-        assert!(memory.len() >= Panels::lines(points, rows, columns));
-        let point = Panels::point(rows, columns) * LANES;
-        Panels { base: memory.as_mut_ptr().cast(), panels: columns.div_ceil(LANES), rows, point }
+        let base = memory.as_mut_ptr().cast();
+        Panels { base, ..Panels::read(memory, points, rows, columns) }
     }
 
     /// For reading only.
-    pub(super) fn read(memory: &[f32], points: usize, rows: usize, columns: usize) -> Panels {
-        assert!(memory.len() >= Panels::lines(points, rows, columns) * LANES);
+    pub(super) fn read(memory: &[CacheLine], points: usize, rows: usize, columns: usize) -> Panels {
+        assert!(memory.len() >= Panels::lines(points, rows, columns));
         let point = Panels::point(rows, columns) * LANES;
-        Panels { base: memory.as_ptr().cast_mut(), panels: columns.div_ceil(LANES), rows, point }
+        Panels { base: memory.as_ptr().cast_mut().cast(), panels: columns.div_ceil(LANES), rows, point }
     }
 
     /// # Safety
