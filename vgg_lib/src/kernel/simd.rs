@@ -26,7 +26,8 @@ pub unsafe trait Simd: Copy {
     /// # Safety
     /// `LANES` floats can be written.
     unsafe fn store(self, to: *mut f32, v: Self::V);
-    /// A store past the caches, where there is one. `to` is aligned to a cache line.
+    /// A store past the caches, where there is one. `to` is aligned to a cache line. Before others read it there must
+    /// be a [`fence`](Self::fence).
     ///
     /// # Safety
     /// As [`store`](Self::store).
@@ -35,6 +36,9 @@ pub unsafe trait Simd: Copy {
         // SAFETY: the caller's promise.
         unsafe { self.store(to, v) }
     }
+    /// Ends a run of [`stream`](Self::stream): ordinary synchronisation does not order such stores.
+    #[inline(always)]
+    fn fence(self) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -257,6 +261,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32, v: __m512) {
             unsafe { _mm512_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        fn fence(self) {
+            unsafe { _mm_sfence() }
         }
         #[inline(always)]
         unsafe fn stream(self, to: *mut f32, v: __m512) {

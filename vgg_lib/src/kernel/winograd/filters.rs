@@ -65,6 +65,9 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
                 }
             }
         }
+        if past {
+            s.fence();
+        }
     }
 }
 
