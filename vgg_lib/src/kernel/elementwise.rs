@@ -1,4 +1,4 @@
-//! Loops over elements: ReLU, dropout, column sums.
+//! Loops over elements: ReLU, dropout, preprocessing, column sums.
 
 use super::simd::{LANES, Simd};
 use super::{CHUNK, rows_per_chunk, sum_chunks};
@@ -16,6 +16,18 @@ pub fn relu(x: &[f32], y: &mut [f32]) {
 pub fn relu_backward(dy: &mut [f32], y: &[f32]) {
     dy.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(dy, y)| {
         dy.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > 0.0 { *d } else { 0.0 });
+    });
+}
+
+/// For pixels of three channels: channel k of y is (x[from] − mean) / std, with (from, mean, std) of `channels[k]`.
+pub fn preprocess(x: &[f32], channels: [(usize, f32, f32); 3], y: &mut [f32]) {
+    const PIXELS: usize = 3 * CHUNK;
+    y.par_chunks_mut(PIXELS).zip(x.par_chunks(PIXELS)).for_each(|(y, x)| {
+        for (y, x) in y.chunks_exact_mut(3).zip(x.chunks_exact(3)) {
+            for (y, (from, mean, std)) in y.iter_mut().zip(channels) {
+                *y = (x[from] - mean) / std;
+            }
+        }
     });
 }
 

@@ -21,8 +21,13 @@ pub enum Mode {
     Inference,
     /// The same with every layer's output.
     Observed,
-    /// The seed of this step's dropout.
-    Training(u64),
+    /// A training step.
+    Training {
+        /// Of this step's dropout.
+        seed: u64,
+        /// Layers before this one learn nothing and pass no gradient on: they run as for inference.
+        first: usize,
+    },
 }
 
 /// What the backward pass of one layer needs.
@@ -50,6 +55,10 @@ pub enum Step {
         epsilon: f32,
         dropout: Option<Dropout>,
         frozen: bool,
+    },
+    Preprocess {
+        std: [f32; 3],
+        bgr: bool,
     },
     Relu {
         y: Arc<Buffer>,
@@ -149,21 +158,36 @@ pub fn forward(
     let mut shape = Shape::Map(shape.1, shape.2, shape.3);
     let mut steps = Vec::new();
     let mut watch = pool.stopwatch();
-    let training = matches!(mode, Mode::Training(_));
+    let asked = mode;
     let mut i = 0;
     while i < layers.len() {
         let (at, layer) = (i, &layers[i]);
+        let (mode, end) = match asked {
+            Mode::Training { first, .. } if i < first => (Mode::Inference, first),
+            _ => (asked, layers.len()),
+        };
+        let training = matches!(mode, Mode::Training { .. });
         let mut output = layer.output(shape)?;
         let from = nhwc(n, shape);
         let size = n * output.size();
         let learns = layer.learns();
         let mask = |layer: usize, p: f32| match mode {
-            Mode::Training(seed) if p > 0.0 => Some(Dropout::new(p, seed.wrapping_add((layer as u64) << 40))),
+            Mode::Training { seed, .. } if p > 0.0 => Some(Dropout::new(p, seed.wrapping_add((layer as u64) << 40))),
             _ => None,
         };
         let y = match layer.op {
+            Op::Preprocess { mean, std, bgr } => {
+                let mut y = pool.take(size);
+                let channel = |k: usize| if bgr { 2 - k } else { k };
+                let channels = [0, 1, 2].map(channel).map(|from| (from, mean[from], std[from]));
+                elementwise::preprocess(&x, channels, &mut y);
+                if training {
+                    steps.push((at, Step::Preprocess { std, bgr }));
+                }
+                Arc::new(y)
+            }
             Op::Conv2d { kernel: 3, relu, .. } if mode == Mode::Inference => {
-                let fused = Fused::new(relu, &layers[i + 1..]);
+                let fused = Fused::new(relu, &layers[i + 1..end]);
                 for layer in &layers[i + 1..][..fused.layers] {
                     output = layer.output(output)?;
                 }
@@ -361,6 +385,12 @@ pub fn backward(
                     add(gradients.get_or_alloc_mut(&bias)?, &sums.beta);
                     before_relu = relu.then_some(sums.dx);
                 }
+            }
+            Step::Preprocess { std, bgr } => {
+                let mut dx = pool.take(dy.len());
+                let channels = [0, 1, 2].map(|k| (if bgr { 2 - k } else { k }, 0.0, std[k]));
+                elementwise::preprocess(&dy, channels, &mut dx);
+                dy = dx;
             }
             Step::Relu { y } => elementwise::relu_backward(&mut dy, &y),
             Step::Dropout(dropout) => {

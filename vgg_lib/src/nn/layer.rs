@@ -12,6 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a layer computes. Convolutions have stride 1 and keep height and width.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
+    /// What ImageNet's networks do to pixels (0 to 255) before anything else: y = (x − mean) / std for each channel,
+    /// then RGB becomes BGR if so asked.
+    Preprocess {
+        /// For red, green and blue.
+        mean: [f32; 3],
+        /// For red, green and blue.
+        std: [f32; 3],
+        /// Whether the output's channels are blue, green, red.
+        bgr: bool,
+    },
     /// k×k convolution with bias; kernel (k, k, in, filters).
     Conv2d {
         /// Output channels.
@@ -92,6 +102,7 @@ impl Op {
     /// The name that the summary shows.
     pub fn type_name(&self) -> &'static str {
         match self {
+            Op::Preprocess { .. } => "Preprocess",
             Op::Conv2d { .. } => "Conv2D",
             Op::Relu => "ReLU",
             Op::BatchNorm { .. } => "BatchNorm",
@@ -118,10 +129,13 @@ impl Op {
             }
             (Op::GlobalAvgPool, Shape::Map(_, _, c)) => Ok(Shape::Flat(c)),
             (Op::Flatten, shape) => Ok(Shape::Flat(shape.size())),
-            (Op::Linear { units, .. }, Shape::Flat(_)) => Ok(Shape::Flat(units)),
+            // A map of one pixel is a vector.
+            (Op::Linear { units, .. }, Shape::Flat(_) | Shape::Map(1, 1, _)) => Ok(Shape::Flat(units)),
             (Op::Linear { .. }, Shape::Map(..)) => {
                 refuse(&format!("needs a vector but gets {input}; put flatten() or global_avg_pool() before it"))
             }
+            (Op::Preprocess { .. }, Shape::Map(_, _, 3)) => Ok(input),
+            (Op::Preprocess { .. }, _) => refuse(&format!("needs red, green and blue but gets {input}; put it first")),
             (Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool, Shape::Flat(_)) => {
                 refuse(&format!("needs a height and a width but gets {input}; put it before flatten()"))
             }
@@ -159,6 +173,9 @@ impl Op {
             }
             Op::BatchNorm { momentum, epsilon } if !(0.0..=1.0).contains(&momentum) || epsilon <= 0.0 => {
                 format!("batch norm needs a momentum from 0 to 1 and an epsilon above 0, not {momentum} and {epsilon}")
+            }
+            Op::Preprocess { std, .. } if std.iter().any(|s| *s <= 0.0) => {
+                format!("a standard deviation must be above 0, not as in {std:?}")
             }
             _ => return Ok(()),
         };
@@ -220,6 +237,22 @@ impl LayerSpec {
     pub fn epsilon(mut self, value: f32) -> LayerSpec {
         if let Op::BatchNorm { epsilon, .. } = &mut self.op {
             *epsilon = value;
+        }
+        self
+    }
+
+    /// A preprocessing layer's division, for red, green and blue; 1 unless told.
+    pub fn std(mut self, value: [f32; 3]) -> LayerSpec {
+        if let Op::Preprocess { std, .. } = &mut self.op {
+            *std = value;
+        }
+        self
+    }
+
+    /// Lets a preprocessing layer turn RGB into BGR.
+    pub fn bgr(mut self) -> LayerSpec {
+        if let Op::Preprocess { bgr, .. } = &mut self.op {
+            *bgr = true;
         }
         self
     }
@@ -359,6 +392,12 @@ impl Layer {
         }
         Ok(output)
     }
+}
+
+/// Subtracts the mean of red, green and blue from pixels of 0 to 255: `preprocess([123.68, 116.779, 103.939]).bgr()`
+/// is what the first VGG, and Keras' today, expects.
+pub fn preprocess(mean: [f32; 3]) -> LayerSpec {
+    LayerSpec::new(Op::Preprocess { mean, std: [1.0; 3], bgr: false })
 }
 
 /// 3×3 convolution, stride 1, "same" padding, with bias.

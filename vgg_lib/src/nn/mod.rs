@@ -4,19 +4,23 @@
 mod buffer;
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
+mod explain;
 mod init;
 mod layer;
+mod memory;
 pub(crate) mod portable;
 mod sequential;
 mod summary;
 #[cfg(all(test, not(feature = "cuda")))]
 mod tests;
 
+pub use explain::Heatmap;
 pub use init::{Init, Seed};
 pub use layer::{
     Layer, LayerSpec, Op, Param, Shape, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
-    relu, softmax,
+    preprocess, relu, softmax,
 };
+pub use memory::{MemoryEstimate, MemoryRow, peak_memory, reset_peak_memory};
 pub use sequential::Sequential;
 pub(crate) use summary::thousands;
 pub use summary::{Summary, SummaryRow};

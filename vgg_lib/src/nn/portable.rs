@@ -28,6 +28,18 @@ pub fn forward<T: Tape<f32, Device>>(
     for (i, layer) in layers.iter().enumerate() {
         let output = layer.output(shape)?;
         x = match layer.op {
+            Op::Preprocess { mean, std, bgr } => {
+                // A 3×3 matrix, which can also exchange channels.
+                let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
+                for channel in 0..3 {
+                    let to = if bgr { 2 - channel } else { channel };
+                    weight[channel * 3 + to] = 1.0 / std[channel];
+                    bias[to] = -mean[channel] / std[channel];
+                }
+                let (weight, bias) = (device().tensor_from_vec(weight, (9,)), device().tensor_from_vec(bias, (3,)));
+                let shape = *x.shape();
+                affine(x, shape, &weight, &bias, (3, 3))
+            }
             Op::Conv2d { kernel, relu, .. } => {
                 rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims), relu)
             }

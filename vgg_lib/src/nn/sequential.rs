@@ -110,6 +110,38 @@ impl Sequential {
         self.keep_if_it_fits(|model| model.layers[index] = old)
     }
 
+    /// The layers up to the one of this name, itself included, and those behind it, as models of their own: the
+    /// convolutions and the head, say. Weights are shared until one of the three changes them.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if there is no such layer.
+    pub fn split_after(&self, name: &str) -> Result<(Sequential, Sequential)> {
+        let (mut first, mut rest) = (self.clone(), self.clone());
+        rest.layers = first.layers.split_off(self.position(name)? + 1);
+        rest.input = first.output_shape(self.input)?;
+        #[cfg(not(feature = "cuda"))]
+        {
+            rest.pool = Arc::default();
+            first.pool = Arc::default();
+        }
+        Ok((first, rest))
+    }
+
+    /// The layers of this model, then those of `tail`: undoes [`split_after`](Self::split_after).
+    ///
+    /// # Errors
+    /// If both have a layer of one name, or the tail cannot take what this model gives.
+    pub fn join(&self, tail: &Sequential) -> Result<Sequential> {
+        let mut whole = self.clone();
+        if let Some(twice) = tail.layers.iter().find(|layer| whole.position(&layer.name).is_ok()) {
+            return Err(Error::Name(format!("both models have a layer '{}'", twice.name)));
+        }
+        whole.layers.extend(tail.layers.iter().cloned());
+        whole.built += tail.built;
+        whole.output_shape(whole.input)?;
+        Ok(whole)
+    }
+
     fn build(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<Layer> {
         let input = self.layers[..index].iter().try_fold(self.input, |shape, layer| layer.output(shape))?;
         let built = layer.build(name, input, &mut layer_rng(self.seed, self.built))?;
@@ -128,6 +160,20 @@ impl Sequential {
     /// What the model gives for an input of this shape.
     pub(crate) fn output_shape(&self, input: Shape) -> Result<Shape> {
         self.layers.iter().try_fold(input, |shape, layer| layer.output(shape))
+    }
+
+    /// How many images to run at a time where no gradient is needed: as many as keep each layer's output within
+    /// 256 MB, and 128 at the most.
+    pub(crate) fn inference_batch(&self, input: Shape) -> usize {
+        const FLOATS: usize = 64 << 20;
+        let mut shape = input;
+        let mut largest = input.size();
+        for layer in &self.layers {
+            let Ok(output) = layer.output(shape) else { break };
+            shape = output;
+            largest = largest.max(output.size());
+        }
+        (FLOATS / largest.max(1)).clamp(1, 128)
     }
 
     /// The layer of this name.
@@ -262,6 +308,11 @@ impl Sequential {
         self.training_pass(x, false, self.logit_layers())
     }
 
+    /// The same with the input's gradient.
+    pub(crate) fn forward_to_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
+        self.training_pass(x, true, self.logit_layers())
+    }
+
     /// The model's output before a final softmax.
     pub(crate) fn logits(&self, x: Images) -> Result<Images> {
         self.run(&self.layers[..self.logit_layers()], x)
@@ -283,7 +334,10 @@ impl Sequential {
         let seed = self.step_seed();
         let (x, mut tape) = x.split_tape();
         let input = cpu::buffer(&self.pool, &x);
-        let pass = cpu::forward(&self.layers[..count], input, *x.shape(), Mode::Training(seed), |_, _, _| ())?;
+        let layers = &self.layers[..count];
+        let trained = |l: &Layer| l.learns() || matches!(l.op, Op::Dropout { p } if p > 0.0);
+        let first = if need_dx { 0 } else { layers.iter().position(trained).unwrap_or(count) };
+        let pass = cpu::forward(layers, input, *x.shape(), Mode::Training { seed, first }, |_, _, _| ())?;
         for (layer, step) in &pass.steps {
             if let cpu::Step::BatchNorm { mean, variance, frozen: false, .. } = step {
                 self.move_statistics(*layer, mean, variance);

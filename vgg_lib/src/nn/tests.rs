@@ -125,6 +125,120 @@ fn layers_done_as_one_give_what_they_give_one_by_one() -> Result<()> {
 }
 
 #[test]
+fn preprocessing_is_kerass_and_torchs() -> Result<()> {
+    let mut model = Sequential::new((1, 2, 3), Seed(0));
+    model.push("preprocess", preprocess([123.68, 116.779, 103.939]).bgr())?;
+    let x = images(vec![200.0, 100.0, 50.0, 0.0, 255.0, 128.0], (1, 1, 2, 3))?;
+    // keras.applications.vgg16.preprocess_input, by hand.
+    let want = [50.0 - 103.939, 100.0 - 116.779, 200.0 - 123.68, 128.0 - 103.939, 255.0 - 116.779, -123.68];
+    assert_eq!(model.forward(x.clone())?.as_vec(), want);
+    model.replace("preprocess", preprocess([123.675, 116.28, 103.53]).std([58.395, 57.12, 57.375]))?;
+    let found = model.forward(x)?.as_vec();
+    // torchvision's Normalize on x / 255.
+    for (i, (mean, std)) in [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)].into_iter().enumerate() {
+        let want = ([200.0, 100.0, 50.0][i] / 255.0 - mean) / std;
+        assert!((found[i] - want).abs() < 1e-5, "{} and {want}", found[i]);
+    }
+    for layer in [preprocess([1.0, 2.0, 3.0]).bgr(), preprocess([0.5; 3]).std([2.0, 0.3, 4.0])] {
+        let mut model = Sequential::new((4, 5, 3), Seed(0));
+        model.push("preprocess", layer)?;
+        model.push("conv", conv2d(6))?;
+        let x = batch((2, 4, 5, 3), 1);
+        let (fast, slow) = (training_pass(&model, &x, false), training_pass(&model, &x, true));
+        fast.0.iter().zip(&slow.0).for_each(|(fast, slow)| assert_close(fast, slow, "preprocess"));
+    }
+    let error = model.replace("preprocess", preprocess([0.0; 3]).std([1.0, 0.0, 1.0])).unwrap_err().to_string();
+    assert!(error.contains("must be above 0"), "{error}");
+    let mut grey = Sequential::new((4, 4, 1), Seed(0));
+    assert!(
+        grey.push("preprocess", preprocess([0.0; 3])).unwrap_err().to_string().contains("needs red, green and blue")
+    );
+    Ok(())
+}
+
+/// Layers that learn nothing run as for inference, which must change no gradient and no statistic.
+#[test]
+fn a_frozen_beginning_gives_the_same_gradients() -> Result<()> {
+    let mut model = Sequential::new((8, 8, 3), Seed(3));
+    for (name, layer) in [
+        ("conv1", conv2d(6).relu()),
+        ("norm1", batch_norm()),
+        ("pool1", max_pool2d()),
+        ("conv2", conv2d(5)),
+        ("relu2", relu()),
+        ("conv3", conv2d(4).relu()),
+        ("norm3", batch_norm()),
+        ("dropout", dropout(0.4)),
+        ("flatten", flatten()),
+        ("fc1", linear(7).relu()),
+        ("predictions", linear(3)),
+    ] {
+        model.push(name, layer)?;
+    }
+    let mut state = model.state_dict();
+    for name in ["norm1.running_mean", "norm3.running_mean"] {
+        state.get_mut(name).unwrap().iter_mut().for_each(|v| *v = 0.3);
+    }
+    model.load_state_dict(&state)?;
+    let x = batch((4, 8, 8, 3), 9);
+    // All frozen but the head; all but a convolution in the middle, whose bias the frozen part's last ReLU follows.
+    for learning in ["predictions", "fc1", "conv3", "norm3"] {
+        model.freeze("")?;
+        model.unfreeze(learning)?;
+        let mut found = vec![];
+        for portable in [false, true] {
+            let mut model = model.clone();
+            let count = model.layers.len();
+            let traced = x.leaky_trace();
+            let y =
+                if portable { model.portable_training_pass(traced, count)? } else { model.training_logits(traced)? };
+            let weights = images(noise(12, 3), *y.shape())?;
+            let mut results = vec![y.as_vec()];
+            let gradients = (y * weights).sum().backward();
+            let layer = model.layer(learning)?;
+            results.extend(layer.params().iter().filter(|p| p.learned).map(|p| gradients.get(&p.tensor).as_vec()));
+            results.extend(model.state_dict().into_values().map(|v| v.into_raw_vec_and_offset().0));
+            found.push(results);
+        }
+        for (fast, slow) in found[0].iter().zip(&found[1]) {
+            assert_close(fast, slow, learning);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_split_model_joins_again() -> Result<()> {
+    let model = small()?;
+    let (features, head) = model.split_after("block1_pool")?;
+    assert_eq!((names(&features).len(), names(&head)), (4, vec!["flatten", "fc1", "predictions"]));
+    assert_eq!(head.input_shape(), (4, 4, 4));
+    let x = batch((2, 8, 8, 3), 1);
+    let whole = model.forward(x.clone())?.as_vec();
+    assert_eq!(head.forward(features.forward(x.clone())?)?.as_vec(), whole);
+    assert_eq!(features.join(&head)?.forward(x.clone())?.as_vec(), whole);
+    // A vector as input of a dense layer, as features of a dense layer are.
+    let (features, head) = model.split_after("fc1")?;
+    assert_eq!(head.forward(features.forward(x)?)?.as_vec(), whole);
+    assert!(features.join(&features).err().unwrap().to_string().contains("both models have a layer 'block1_conv1'"));
+    assert!(features.join(&small()?.split_after("fc1")?.1)?.output_shape(Shape::Map(8, 8, 3)).is_ok());
+    let (_, wrong) = small()?.split_after("block1_pool")?;
+    assert!(features.join(&wrong).is_err());
+    assert!(model.split_after("fc9").is_err());
+    Ok(())
+}
+
+#[test]
+fn large_images_are_evaluated_a_few_at_a_time() -> Result<()> {
+    assert_eq!(vgg::cifar_vgg16(Seed(0)).inference_batch(Shape::Map(32, 32, 3)), 128);
+    let mut model = Sequential::new((224, 224, 3), Seed(0));
+    model.push("conv", conv2d(64))?;
+    assert_eq!(model.inference_batch(Shape::Map(224, 224, 3)), 20);
+    assert_eq!(model.inference_batch(Shape::Map(9000, 9000, 3)), 1);
+    Ok(())
+}
+
+#[test]
 fn heads_can_be_swapped() -> Result<()> {
     let mut model = small()?;
     assert_eq!(model.pop().unwrap().name(), "predictions");

@@ -67,9 +67,6 @@ pub struct Evaluation {
     pub accuracy: f32,
 }
 
-/// Images at a time where no gradient is needed.
-const EVALUATION_BATCH: usize = 128;
-
 impl Sequential {
     /// Trains on `train`, and validates on `validation` after each epoch.
     ///
@@ -145,7 +142,7 @@ impl Sequential {
         self.check_fit(data)?;
         let (h, w, c) = data.image_shape();
         let mut sums = Sums::default();
-        for batch in Loader::in_order(data, EVALUATION_BATCH) {
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
             let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
             let correct = count_correct(&logits.as_vec(), &batch.labels);
             let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
@@ -162,7 +159,7 @@ impl Sequential {
     pub fn predict(&self, data: &Dataset) -> Result<Vec<Vec<f32>>> {
         let (h, w, c) = data.image_shape();
         let mut rows = vec![];
-        for batch in Loader::in_order(data, EVALUATION_BATCH) {
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
             let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
             let classes = logits.shape().3;
             let probabilities = logits.softmax::<Axis<3>>().as_vec();
