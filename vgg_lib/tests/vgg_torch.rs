@@ -2,6 +2,7 @@
 //! output on the way (fixtures/vgg_torch.py, which says how weights and images are made).
 #![cfg(not(feature = "cuda"))]
 
+mod common;
 #[path = "common/formula.rs"]
 mod formula;
 
@@ -13,7 +14,7 @@ use std::fs::File;
 use vgg_lib::nn::{Op, Seed, Sequential, batch_norm, conv2d, flatten, linear, max_pool2d, relu};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg::{self, Depth};
-use vgg_lib::weights::StateDict;
+use vgg_lib::weights::{Pixels, StateDict};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 const IMAGES: u32 = 1006;
@@ -173,4 +174,42 @@ fn files_written_by_python_give_its_logits() {
         let want: Vec<f32> = want.into_iter().collect();
         close(file, &model.forward(x.clone()).unwrap().as_vec(), &want, 1e-5);
     }
+}
+
+/// The original weights, where somebody put them; who has `cargo xtask data vgg16` only has others.
+#[test]
+fn vgg16_with_its_imagenet_features_is_torchvisions() {
+    let Some(models) = common::real_data("models") else { return };
+    let file = models.join("vgg16_imagenet_features.safetensors");
+    if models.join("vgg16.tv_in1k.safetensors").exists() && !file.exists() {
+        return println!("skipped: the models are timm's only");
+    }
+    let Some(file) = common::real_data("models/vgg16_imagenet_features.safetensors") else { return };
+    let folder = tempfile::tempdir().unwrap(); // where no other weights are found first
+    std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    let weights = vgg::pretrained(folder.path()).unwrap().unwrap();
+    assert_eq!((weights.pixels, weights.has_head), (Pixels::Caffe, false));
+
+    let mut model = vgg::vgg16((224, 224, 3), 1000, Seed(0)).unwrap();
+    let mut npz = NpzReader::new(File::open(format!("{FOLDER}/vgg16_imagenet.npz")).unwrap()).unwrap();
+    let byte = |i: usize| (hash(((i / 672 / 8 * 28 + i / 3 % 224 / 8) * 3 + i % 3) as u32) & 255) as u8;
+    let image: Vec<u8> = (0..224 * 224 * 3).map(byte).collect();
+    let mut maps = vec![];
+    for (pixels, name) in [(Pixels::Caffe, "caffe"), (Pixels::Torch, "torch")] {
+        let report = weights.load_into(&mut model, pixels).unwrap();
+        assert_eq!(report.kept, ["fc1", "fc2", "predictions"]);
+        assert_eq!((report.loaded, report.unused.len()), (26, 0));
+        let x = image.as_chunks().0.iter().flat_map(|&rgb| pixels.values(rgb)).collect();
+        let x = images(x, (1, 224, 224, 3)).unwrap();
+        let y = model.activations(x, &["block5_pool"]).unwrap()[0].as_vec();
+        let norm = y.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32;
+        let want: Array1<f32> = npz.by_name(&format!("{name}.norm")).unwrap();
+        close(&format!("{name}.norm"), &[norm], want.as_slice().unwrap(), 1e-4);
+        let at = |j| hash(j) as usize % (512 * 49);
+        let samples: Vec<f32> = (0..64).map(|j| y[at(j) % 49 * 512 + at(j) / 49]).collect();
+        let want: Array1<f32> = npz.by_name(&format!("{name}.samples")).unwrap();
+        close(&format!("{name}.samples"), &samples, want.as_slice().unwrap(), 1e-4);
+        maps.push(y);
+    }
+    close("torch's pixels against the original ones, border and all", &maps[1], &maps[0], 1e-3);
 }

@@ -131,6 +131,9 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
 fn map(path: &Path) -> Result<Mmap> {
     format(path)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
+    if file.metadata().is_ok_and(|data| data.is_dir()) {
+        return Err(Error::file(path, "is a folder; give a .npz or .safetensors file"));
+    }
     // SAFETY: the bytes are only read, by code that takes any bytes. Files are replaced by a rename here
     // (`crate::files`); a program that cut this one short meanwhile would end the process, as with any mapped file.
     unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))

@@ -128,13 +128,12 @@ impl<'a> Matching<'a> {
         let layers = self.layers();
         let (our_convolutions, our_norms): (Vec<_>, Vec<_>) =
             trunk.into_iter().partition(|&i| matches!(layers[i].op(), Op::Conv2d { .. }));
-        let counts = |convolutions: usize, norms: usize| format!("{convolutions} convolutions and {norms} batch norms");
-        if (convolutions.len(), norms.len()) != (our_convolutions.len(), our_norms.len()) {
-            return Err(format!(
-                "has {} before its dense layers, but the model {}; {OTHER_NETWORK}",
-                counts(convolutions.len(), norms.len()),
-                counts(our_convolutions.len(), our_norms.len())
-            ));
+        let found = (convolutions.len(), norms.len());
+        let ours = (our_convolutions.len(), our_norms.len());
+        if found != ours {
+            let file = format!("has {} convolution and {} batch norm layers", found.0, found.1);
+            let model = format!("the model {} and {}", ours.0, ours.1);
+            return Err(format!("{file} before its dense layers, but {model}; {OTHER_NETWORK}"));
         }
         let (convolutions, norms) = (our_convolutions.into_iter().zip(convolutions), our_norms.into_iter().zip(norms));
         for (layer, module) in convolutions.chain(norms) {
