@@ -1,9 +1,11 @@
 //! The VGG networks (Simonyan & Zisserman 2014, arXiv:1409.1556) as tables.
 
-use crate::Result;
 use crate::nn::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
 };
+use crate::weights::{Pixels, Pretrained};
+use crate::{Error, Result};
+use std::path::Path;
 
 /// Which VGG: the number of layers with weights, as the paper's columns A, B, D and E.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ impl Depth {
 /// leaves after five poolings (7×7×512 at 224×224).
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if the image is too small to be halved five times.
+/// [`Error::Shape`] if the image is too small to be halved five times.
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -137,6 +139,35 @@ fn cifar_layers() -> Vec<(String, LayerSpec)> {
     layers.push(("predictions".into(), linear(10)));
     layers.push(("softmax".into(), softmax()));
     layers
+}
+
+/// The VGG16 weights for ImageNet in `folder`, such as `../data/models`: timm's `vgg16.tv_in1k.safetensors` (what
+/// `cargo xtask data vgg16` downloads) or else `vgg16_imagenet_features.safetensors`, the original weights without
+/// dense layers. `None` if neither is there.
+///
+/// # Errors
+/// If the system does not let the folder be looked into.
+///
+/// ```
+/// use vgg_lib::prelude::*;
+/// let mut model = vgg::vgg16((32, 32, 3), 10, Seed(0))?;
+/// if let Some(weights) = vgg::pretrained("../no such folder")? {
+///     println!("{}", weights.load_into(&mut model, Pixels::Torch)?);
+/// }
+/// # Ok::<(), vgg_lib::Error>(())
+/// ```
+pub fn pretrained(folder: impl AsRef<Path>) -> Result<Option<Pretrained>> {
+    let known = [
+        ("vgg16.tv_in1k.safetensors", Pixels::Torch, true),
+        ("vgg16_imagenet_features.safetensors", Pixels::Caffe, false),
+    ];
+    for (name, pixels, has_head) in known {
+        let path = folder.as_ref().join(name);
+        if path.try_exists().map_err(Error::io("read", &path))? {
+            return Ok(Some(Pretrained { path, pixels, has_head }));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 //! (fixtures/training.py and optimizer.py, which say how weights and images are made).
 #![cfg(not(feature = "cuda"))]
 
+#[path = "common/formula.rs"]
+mod formula;
+
 use dfdx::prelude::*;
+use formula::{close, values};
 use ndarray::ArrayD;
 use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
@@ -19,19 +23,6 @@ fn open(name: &str) -> NpzReader<File> {
 fn get<T: ReadableElement>(npz: &mut NpzReader<File>, name: &str) -> Vec<T> {
     let array: ArrayD<T> = npz.by_name(name).unwrap_or_else(|e| panic!("{name}: {e}"));
     array.into_iter().collect()
-}
-
-fn hash(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
-}
-
-fn values(tensor: u32, len: usize, start: f32, scale: f32) -> Vec<f32> {
-    let value = |i: u32| (hash(i.wrapping_add(tensor.wrapping_mul(0x9e37_79b9))) >> 8) as f32 / 16_777_216.0 - 0.5;
-    (0..len as u32).map(|i| start + value(i) * 2.0 * scale).collect()
 }
 
 /// Document 000's network without dropout, its weights by the formula.
@@ -62,15 +53,6 @@ fn network() -> Sequential {
     assert_eq!(tensor, 86);
     model.load_state_dict(&state).unwrap();
     model
-}
-
-/// Every value within `tolerance` of the largest.
-fn close(what: &str, ours: &[f32], keras: &[f32], tolerance: f32) {
-    assert_eq!(ours.len(), keras.len(), "{what}");
-    let largest = keras.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    for (i, (a, b)) in ours.iter().zip(keras).enumerate() {
-        assert!((a - b).abs() <= tolerance * largest, "{what}[{i}]: {a}, Keras has {b}");
-    }
 }
 
 #[test]

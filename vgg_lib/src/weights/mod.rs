@@ -1,17 +1,30 @@
 //! Weights in and out: every format goes through a [`StateDict`].
 //!
-//! Names are `layer.parameter`, such as `block1_conv1.weight`; kernels are (k, k, in, out) and (in, out).
+//! Names are `layer.parameter`, such as `block1_conv1.weight`; kernels are (k, k, in, out) and (in, out). Files of
+//! torchvision and timm have other names and layouts; [`load_weights`](Sequential::load_weights) knows them.
 
+mod names;
 mod npz;
+mod pixels;
+mod pretrained;
+mod report;
 mod safetensors;
+mod tensors;
+
+pub use pixels::Pixels;
+pub use pretrained::Pretrained;
+pub use report::LoadReport;
 
 use crate::nn::Sequential;
 use crate::tensor::device;
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use memmap2::Mmap;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
+use tensors::{Tensor, Tensors};
 
 /// Named tensors, in the order of their names.
 pub type StateDict = BTreeMap<String, ArrayD<f32>>;
@@ -28,42 +41,50 @@ impl Sequential {
             .collect()
     }
 
-    /// Takes over all tensors of `state`; on error the model keeps its own.
+    /// Takes over the tensors of `state`, named as [`load_weights`](Self::load_weights) says; on error the model
+    /// keeps its own.
     ///
     /// # Errors
     /// [`Error::Name`] lists every tensor that is missing, unknown to the model or of another shape.
-    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        let mut faults = vec![];
-        let mut known = 0;
-        for layer in &self.layers {
-            for param in layer.params() {
-                let name = format!("{}.{}", layer.name, param.name);
-                match state.get(&name) {
-                    None => faults.push(format!("{name} is missing")),
-                    Some(values) if values.shape() != param.dims => {
-                        faults.push(format!("{name} has shape {:?}, not {:?}", values.shape(), param.dims));
-                    }
-                    Some(_) => known += 1,
-                }
-            }
+    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<LoadReport> {
+        let tensors = state.iter().map(|(name, values)| (name.clone(), Tensor::of_array(values)));
+        self.load(&tensors.collect()).map_err(Error::Name)
+    }
+
+    /// Reads weights from a `.npz` or `.safetensors` file of f32, f16 or bf16 numbers; on error the model keeps its
+    /// own. The names may be
+    ///
+    /// - those of this library, the model's layers,
+    /// - torchvision's (`features.0.weight`, `classifier.6.bias`) or
+    /// - timm's (`features.0.weight`, `pre_logits.fc1.weight`, `head.fc.bias`),
+    ///
+    /// the last two matched in order with the model's convolutions, batch norms and dense layers.
+    ///
+    /// A file without any dense layer ("no top") leaves the model's own as they are, and dense layers that follow
+    /// torchvision's or timm's three keep their weights too: the report names them. The file is mapped, not read
+    /// whole: loading takes no more memory than the model.
+    ///
+    /// # Errors
+    /// If the file is missing, damaged or of another ending, or its tensors do not fit the model; the sentence says
+    /// which and what to do.
+    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<LoadReport> {
+        let path = path.as_ref();
+        let file = map(path)?;
+        self.load(&open(path, &file)?).map_err(|message| Error::file(path, message))
+    }
+
+    fn load(&mut self, tensors: &Tensors) -> std::result::Result<LoadReport, String> {
+        let (steps, report) = names::plan(self, tensors)?;
+        for step in steps {
+            let param = &mut self.layers[step.layer].params_mut()[step.param];
+            // The old values go first: two of VGG's first dense layer would be 800 MB.
+            param.tensor = device().tensor_from_vec(vec![0.0], (1,));
+            let tensor = &tensors[&step.name];
+            let values = step.oihw.map_or_else(|| tensor.to_vec(), |shape| tensor.to_hwio(shape));
+            let len = values.len();
+            param.tensor = device().tensor_from_vec(values, (len,));
         }
-        if known < state.len() {
-            let names: Vec<_> = self.state_dict().into_keys().collect();
-            let extra = state.keys().filter(|name| names.binary_search(name).is_err());
-            faults.extend(extra.map(|name| format!("the model has no {name}")));
-        }
-        if !faults.is_empty() {
-            return Err(Error::Name(format!("these weights do not fit the model: {}", faults.join("; "))));
-        }
-        for layer in &mut self.layers {
-            let name = layer.name.clone();
-            for param in layer.params_mut() {
-                let values: Vec<f32> = state[&format!("{name}.{}", param.name)].iter().copied().collect();
-                let len = values.len();
-                param.tensor = device().tensor_from_vec(values, (len,));
-            }
-        }
-        Ok(())
+        Ok(report)
     }
 
     /// Writes all weights to a `.npz` (NumPy) or `.safetensors` file, as its name ends. An older file is
@@ -80,28 +101,49 @@ impl Sequential {
         };
         crate::files::write(path, &bytes)
     }
-
-    /// Reads all weights from a `.npz` or `.safetensors` file; on error the model keeps its own.
-    ///
-    /// # Errors
-    /// If the file is missing, damaged or of another ending, or holds other tensors than the model.
-    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        self.load_state_dict(&read(path)?).map_err(|error| Error::file(path, error.to_string()))
-    }
 }
 
-/// The tensors of a `.npz` or `.safetensors` file.
+/// The tensors of a `.npz` or `.safetensors` file as they are, under the file's names and in its layout.
 ///
 /// # Errors
-/// If the file is missing, damaged or of another ending, or holds numbers that are not f32.
+/// If the file is missing, damaged or of another ending, or holds numbers that are not f32, f16 or bf16.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
-    let from_bytes = match format(path)? {
-        Format::Npz => npz::from_bytes,
-        Format::Safetensors => safetensors::from_bytes,
-    };
-    from_bytes(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+    let file = map(path)?;
+    let tensors = open(path, &file)?;
+    let array = |tensor: &Tensor| ArrayD::from_shape_vec(tensor.shape.clone(), tensor.to_vec());
+    Ok(tensors.iter().map(|(name, tensor)| (name.clone(), array(tensor).expect("checked when opened"))).collect())
+}
+
+/// The number of classes that a weight file's last layer tells apart, be it named by this library, torchvision or
+/// timm; `None` if the file has no such layer. Reads no values.
+///
+/// # Errors
+/// As [`read`].
+pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
+    let path = path.as_ref();
+    let file = map(path)?;
+    let tensors = open(path, &file)?;
+    let biases = ["predictions.bias", "classifier.6.bias", "head.fc.bias"];
+    Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    format(path)?;
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    if file.metadata().is_ok_and(|data| data.is_dir()) {
+        return Err(Error::file(path, "is a folder; give a .npz or .safetensors file"));
+    }
+    // SAFETY: the bytes are only read, by code that takes any bytes. Files are replaced by a rename here
+    // (`crate::files`); a program that cut this one short meanwhile would end the process, as with any mapped file.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
+}
+
+fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
+    match format(path)? {
+        Format::Npz => npz::open(path, file),
+        Format::Safetensors => safetensors::open(path, file),
+    }
 }
 
 enum Format {

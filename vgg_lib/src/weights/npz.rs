@@ -1,11 +1,13 @@
 //! NumPy's `.npz`: a zip of one `.npy` file a tensor.
 
 use super::StateDict;
+use super::names::is_counter;
+use super::tensors::{Number, Tensor, Tensors};
 use crate::{Error, Result};
-use ndarray::ArrayD;
-use ndarray_npy::{NpzReader, NpzWriter};
+use ndarray_npy::NpzWriter;
 use std::io::Cursor;
 use std::path::Path;
+use zip::{CompressionMethod, ZipArchive};
 
 pub(super) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
     let fault = |error: String| Error::file(path, format!("cannot be written: {error}"));
@@ -18,14 +20,66 @@ pub(super) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<StateDict> {
-    let fault = |error: String| Error::file(path, format!("is not a whole .npz file of f32 tensors ({error})"));
-    let mut npz = NpzReader::new(Cursor::new(bytes)).map_err(|e| fault(e.to_string()))?;
-    let names = npz.names().map_err(|e| fault(e.to_string()))?;
-    let mut state = StateDict::new();
-    for name in names {
-        let values: ArrayD<f32> = npz.by_name(&name).map_err(|e| fault(format!("{name}: {e}")))?;
-        state.insert(name.trim_end_matches(".npy").to_string(), values);
+// ndarray-npy would copy each array, and allocate whatever an array's header claims.
+pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
+    let damaged =
+        |why: String| Error::file(path, format!("is not a whole .npz file ({why}); download or save it again"));
+    let mut zip = ZipArchive::new(Cursor::new(file)).map_err(|e| damaged(e.to_string()))?;
+    let mut tensors = Tensors::new();
+    for index in 0..zip.len() {
+        let entry = zip.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
+        let name = entry.name().trim_end_matches(".npy").to_string();
+        if is_counter(&name) {
+            continue;
+        }
+        if entry.compression() != CompressionMethod::Stored {
+            let message = format!("{name} is compressed; save with numpy.savez, not numpy.savez_compressed");
+            return Err(Error::file(path, message));
+        }
+        let start = usize::try_from(entry.data_start()).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(entry.size()).ok().and_then(|size| file.get(start..start.checked_add(size)?));
+        let bytes = bytes.ok_or_else(|| damaged(format!("{name} is cut off")))?;
+        if crc32fast::hash(bytes) != entry.crc32() {
+            return Err(damaged(format!("the bytes of {name} are not those that were written")));
+        }
+        let tensor = npy(bytes).map_err(|why| Error::file(path, format!("{name} {why}")))?;
+        tensors.insert(name, tensor);
     }
-    Ok(state)
+    Ok(tensors)
+}
+
+/// The tensor of a `.npy` file: `\x93NUMPY`, two bytes of version, the header's length (2 bytes, from version 2 on 4),
+/// the header as the text of a Python dict, the values.
+fn npy(bytes: &[u8]) -> std::result::Result<Tensor<'_>, &'static str> {
+    let parts = || {
+        let after_magic = bytes.strip_prefix(b"\x93NUMPY")?;
+        let (len, rest) = match after_magic.split_at_checked(2)? {
+            ([1, _], rest) => {
+                let (len, rest) = rest.split_first_chunk::<2>()?;
+                (usize::from(u16::from_le_bytes(*len)), rest)
+            }
+            (_, rest) => {
+                let (len, rest) = rest.split_first_chunk::<4>()?;
+                (u32::from_le_bytes(*len) as usize, rest)
+            }
+        };
+        let (header, values) = rest.split_at_checked(len)?;
+        Some((std::str::from_utf8(header).ok()?, values))
+    };
+    let (header, values) = parts().ok_or("is no .npy array; save the file again")?;
+    let field = |key: &str| Some(header.split_once(key)?.1.trim_start());
+    let number = match field("'descr':").and_then(|text| text.get(..5)) {
+        Some("'<f4'") => Number::F32,
+        Some("'<f2'") => Number::F16,
+        _ => return Err("holds other numbers than little-endian f32 or f16; save it as numpy.float32"),
+    };
+    if !field("'fortran_order':").is_some_and(|text| text.starts_with("False")) {
+        return Err("is in Fortran order; save numpy.ascontiguousarray of it");
+    }
+    let shape = field("'shape':").and_then(|text| text.strip_prefix('(')?.split_once(')'));
+    let shape: Option<Vec<usize>> = shape.and_then(|(list, _)| {
+        list.split(',').map(str::trim).filter(|len| !len.is_empty()).map(|len| len.parse().ok()).collect()
+    });
+    let tensor = shape.and_then(|shape| Tensor::of_bytes(shape, number, values));
+    tensor.ok_or("has another size than its header says; save the file again")
 }

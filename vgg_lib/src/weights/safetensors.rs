@@ -1,6 +1,8 @@
 //! `.safetensors`: a JSON header, then the tensors' bytes, little-endian.
 
 use super::StateDict;
+use super::names::is_counter;
+use super::tensors::{Number, Tensor, Tensors};
 use crate::{Error, Result};
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use ndarray::ArrayD;
@@ -20,18 +22,22 @@ pub(super) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
     ::safetensors::serialize(views, None).map_err(fault)
 }
 
-pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<StateDict> {
-    let fault = |error: String| Error::file(path, format!("is not a whole .safetensors file of f32 tensors ({error})"));
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| fault(e.to_string()))?;
-    let mut state = StateDict::new();
-    for (name, view) in tensors.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(fault(format!("{name} holds {:?}", view.dtype())));
-        }
-        let (floats, _) = view.data().as_chunks::<4>();
-        let values = floats.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let values = ArrayD::from_shape_vec(view.shape().to_vec(), values).map_err(|e| fault(e.to_string()))?;
-        state.insert(name.to_string(), values);
-    }
-    Ok(state)
+pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
+    let damaged =
+        |why: String| Error::file(path, format!("is not a whole .safetensors file ({why}); download or save it again"));
+    let views = SafeTensors::deserialize(file).map_err(|e| damaged(e.to_string()))?.tensors();
+    let tensor = |(name, view): (String, TensorView<'a>)| {
+        let number = match view.dtype() {
+            Dtype::F32 => Number::F32,
+            Dtype::F16 => Number::F16,
+            Dtype::BF16 => Number::Bf16,
+            other => {
+                let message = format!("{name} holds {other:?} numbers; save the weights as F32, F16 or BF16");
+                return Err(Error::file(path, message));
+            }
+        };
+        let tensor = Tensor::of_bytes(view.shape().to_vec(), number, view.data());
+        tensor.map(|tensor| (name, tensor)).ok_or_else(|| damaged("a tensor's size is not that of its shape".into()))
+    };
+    views.into_iter().filter(|(name, _)| !is_counter(name)).map(tensor).collect()
 }
