@@ -4,10 +4,14 @@
 
 use std::{fs, path::Path};
 
+use dfdx::prelude::ReshapeTo;
 use image::{Rgb, RgbImage};
 use vgg_lib::{
-    plot::{self, Figure},
+    nn::{Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
+    plot::{self, ChannelOrder, Figure},
+    tensor::{Images, images},
     train::history::{EpochRecord, History},
+    vgg,
 };
 
 fn history(epochs: usize, record: impl Fn(usize) -> EpochRecord) -> History {
@@ -270,4 +274,285 @@ fn a_figure_that_cannot_be_saved_says_why() {
     assert!(message.contains("file"), "{message}");
     assert!(figure().save("").is_err());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+fn tensor(shape: (usize, usize, usize, usize), value: impl Fn(usize, usize, usize) -> f32) -> Images {
+    let (n, h, w, c) = shape;
+    let values = (0..n * h * w * c).map(|i| value(i / c / w % h, i / c % w, i % c)).collect();
+    images(values, shape).unwrap()
+}
+
+#[test]
+fn a_confusion_matrix_counts_truths_in_rows_and_predictions_in_columns() {
+    let truth = [0, 0, 0, 1, 1, 2];
+    let predicted = [0, 0, 1, 1, 1, 0];
+    let figure = plot::confusion_matrix(&truth, &predicted, &strings(&["cat", "dog", "ship", "frog"]));
+    let said = texts(&figure);
+    let place = said.iter().position(|t| t == "truth").unwrap();
+    let counts: Vec<_> = said[place + 1..place + 17].iter().map(String::as_str).collect();
+    assert_eq!(counts, ["2", "1", "0", "0", "0", "2", "0", "0", "1", "0", "0", "0", "0", "0", "0", "0"], "{said:?}");
+    assert_eq!(said[1], "4 of 6 right: 66.7 %");
+    let recalls: Vec<_> = said[place + 17..].chunks(3).map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    assert_eq!(recalls, [("cat", "66.7 %"), ("dog", "100 %"), ("ship", "0 %"), ("frog", "–")]);
+    check("confusion_4", figure);
+}
+
+#[test]
+fn any_confusion_matrix_can_be_drawn() {
+    let noisy = |n: usize, each: usize| -> (Vec<usize>, Vec<usize>) {
+        (0..n * each).map(|i| (i % n, if i * 7919 % 10 < 8 { i % n } else { (i * i + i / n) % n })).unzip()
+    };
+    let names = |n: usize| (0..n).map(|i| format!("{} {i}", ["cat", "container ship"][i % 2])).collect::<Vec<_>>();
+    let (truth, predicted) = ([vec![0; 200], vec![1; 200]].concat(), [vec![0; 197], vec![1; 203]].concat());
+    check("confusion_2", plot::confusion_matrix(&truth, &predicted, &strings(&["cats", "dogs"])));
+    let (truth, predicted) = noisy(10, 1000);
+    let cifar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    check("confusion_10", plot::confusion_matrix(&truth, &predicted, &strings(&cifar)));
+    for n in [1, 25, 40, 120, 1000] {
+        let (truth, predicted) = noisy(n, 20);
+        check(&format!("confusion_{n}"), plot::confusion_matrix(&truth, &predicted, &names(n)));
+    }
+    let long = strings(&[&"Old English sheepdog, bobtail ".repeat(9), "<&>\u{0}", ""]);
+    check("confusion_long", plot::confusion_matrix(&[0, 1, 2], &[0, 1, 5], &long));
+    let none = plot::confusion_matrix(&[], &[], &long);
+    assert_eq!(texts(&none), ["no predictions yet"]);
+    check("confusion_none", none);
+    assert_eq!(texts(&plot::confusion_matrix(&[0], &[], &long)), ["1 truths but 0 predictions"]);
+    let absurd = plot::confusion_matrix(&[0], &[usize::MAX], &long);
+    assert!(texts(&absurd)[0].contains("too many"), "{:?}", texts(&absurd));
+}
+
+#[test]
+fn bars_say_name_and_value_and_are_as_long_as_the_value() {
+    let figure = plot::bars("parameters", "count", &[("fc1", 4_000_000.0), ("fc2", 1_000_000.0)]);
+    assert_eq!(texts(&figure), ["parameters", "fc1", "4,000,000", "fc2", "1,000,000", "count"]);
+    let bitmap = check("bars_two", figure);
+    let blue = |y: u32| (0..bitmap.width()).filter(|&x| bitmap.get_pixel(x, y).0 == [0, 114, 178]).count() as f64;
+    let (first, second) = (blue(2 * (48 + 11)), blue(2 * (48 + 22 + 11)));
+    assert!(first > 500.0 && (first / second - 4.0).abs() < 0.02, "{first} and {second}");
+}
+
+#[test]
+fn any_bars_can_be_drawn() {
+    let vgg16 = vgg::vgg16((32, 32, 3), 10, Seed(0)).unwrap().summary((32, 32, 3));
+    let rows: Vec<_> = vgg16.rows.iter().map(|row| (row.name.as_str(), row.params as f64)).collect();
+    check("bars_vgg16", plot::bars("parameters of VGG16 for 32×32 images", "parameters", &rows));
+    let wild = [
+        ("NaN", f64::NAN),
+        ("infinite", f64::INFINITY),
+        ("minus", -3.5),
+        ("tiny", 3e-12),
+        ("a name that goes on for a good deal longer than the name of a layer should", 12.0),
+        ("", 0.0),
+    ];
+    check("bars_wild", plot::bars(&"long title ".repeat(20), "", &wild));
+    check("bars_huge", plot::bars("", &"label ".repeat(60), &[("most", f64::MAX), ("least", f64::MIN)]));
+    check("bars_zero", plot::bars("nothing but zeros", "zeros", &[("a", 0.0)]));
+    check("bars_none", plot::bars("none", "count", &[]));
+    let many: Vec<_> = (0..1000).map(|i| ("class", f64::from(i))).collect();
+    let many = plot::bars("many", "count", &many);
+    assert_eq!(texts(&many).last().unwrap(), "count (and 800 more)");
+    check("bars_many", many);
+}
+
+#[test]
+fn feature_maps_are_scaled_one_by_one_and_dead_ones_marked() {
+    let maps = tensor((2, 12, 12, 5), |y, x, channel| match channel {
+        0 => (y + x) as f32,
+        1 => 1e-6 * x as f32,
+        2 => 0.0,
+        3 => 7.0,
+        _ => {
+            if y == 3 {
+                f32::NAN
+            } else {
+                x as f32
+            }
+        }
+    });
+    let figure = plot::feature_maps(&maps, 99);
+    assert_eq!(texts(&figure), ["0", "1", "2 dead", "3 constant", "4 not finite"]);
+    let bitmap = check("maps_odd", figure);
+    let pixels = |colour: [u8; 3]| bitmap.pixels().filter(|p| p.0 == colour).count();
+    // The highest place of map 0 is one pixel, of map 1 a column, of map 4 a column but for its NaN.
+    let yellow = pixels([253, 231, 37]);
+    assert!(yellow > 0 && yellow.is_multiple_of(1 + 12 + 11), "{yellow}");
+    assert_eq!(pixels([214, 39, 160]), 12 * yellow / 24);
+}
+
+#[test]
+fn any_feature_maps_can_be_drawn() {
+    let wave = |y: usize, x: usize, c: usize| ((x * (c + 1)) as f32 / 30.0).sin() * ((y * (c % 7)) as f32 / 40.0).cos();
+    let figure = plot::feature_maps(&tensor((1, 224, 224, 64), wave), 30);
+    assert!(figure.png().unwrap().len() < 700_000, "{} bytes", figure.png().unwrap().len());
+    check("maps_30", figure);
+    check("maps_14", plot::feature_maps(&tensor((1, 14, 14, 512), wave), 512));
+    check("maps_one", plot::feature_maps(&tensor((1, 56, 40, 3), wave), 1));
+    check("maps_thin", plot::feature_maps(&tensor((1, 1, 300, 3), wave), 3));
+    check("maps_zero", plot::feature_maps(&tensor((1, 5, 5, 3), wave), 0));
+    check("maps_huge", plot::feature_maps(&tensor((1, 4, 4, 2), |_, x, _| if x > 1 { f32::MAX } else { f32::MIN }), 2));
+    let vector = plot::feature_maps(&tensor((1, 1, 1, 10), wave), 3);
+    assert_eq!(texts(&vector), ["no maps to draw in a batch of 1×1×1×10"]);
+}
+
+/// A kernel (k, k, in, out) with these weights.
+fn kernel(dims: [usize; 4], weight: impl Fn([usize; 4]) -> f32) -> Param {
+    let [_, k, input, output] = dims;
+    let at = |i: usize| [i / output / input / k, i / output / input % k, i / output % input, i % output];
+    let values: Vec<f32> = (0..dims.iter().product()).map(|i| weight(at(i))).collect();
+    let mut model = Sequential::new((8, 8, input), Seed(0));
+    model.push("conv", conv2d(output).kernel(k)).unwrap();
+    let mut param = model.layer("conv").unwrap().params()[0].clone();
+    param.tensor = images(values, (1, 1, 1, dims.iter().product())).unwrap().reshape_like(&(dims.iter().product(),));
+    param
+}
+
+#[test]
+fn filters_show_the_colours_that_they_look_for() {
+    // Filter 0 looks for channel 0, filter 1 for channel 2 in the upper left corner only.
+    let weight = kernel([3, 3, 3, 2], |[y, x, input, output]| match output {
+        0 => [0.25, 0.0, 0.0][input],
+        _ => {
+            if (y, x, input) == (0, 0, 2) {
+                -3.0
+            } else {
+                0.0
+            }
+        }
+    });
+    let rgb = check("filters_rgb", plot::filters(&weight, 30, ChannelOrder::Rgb));
+    let bgr = check("filters_bgr", plot::filters(&weight, 30, ChannelOrder::Bgr));
+    let count = |bitmap: &RgbImage, colour: [u8; 3]| bitmap.pixels().filter(|p| p.0 == colour).count();
+    let (red, blue) = ([255, 128, 128], [128, 128, 255]);
+    let (cyan, yellow) = ([0, 128, 128], [128, 128, 0]);
+    assert!(count(&rgb, red) > 0 && count(&rgb, red) == 9 * count(&rgb, yellow) && count(&rgb, blue) == 0);
+    assert!(count(&bgr, blue) > 0 && count(&bgr, blue) == 9 * count(&bgr, cyan) && count(&bgr, red) == 0);
+}
+
+#[test]
+fn any_filters_can_be_drawn() {
+    let model = vgg::cifar_vgg16(Seed(0));
+    let weight = |name: &str| model.layer(name).unwrap().params()[0].clone();
+    check("filters_first", plot::filters(&weight("block1_conv1"), 30, ChannelOrder::Rgb));
+    check("filters_deep", plot::filters(&weight("block1_conv2"), 64, ChannelOrder::Rgb));
+    check("filters_none", plot::filters(&weight("block1_conv2"), 0, ChannelOrder::Rgb));
+    let dense = plot::filters(&weight("fc1"), 30, ChannelOrder::Rgb);
+    assert_eq!(texts(&dense), ["[512, 512] is no kernel of a convolution"]);
+    let odd = kernel([5, 5, 3, 3], |[y, _, _, output]| match output {
+        0 => 0.0,
+        1 => {
+            if y == 2 {
+                f32::NAN
+            } else {
+                1.0
+            }
+        }
+        _ => {
+            if y == 2 {
+                f32::INFINITY
+            } else {
+                f32::MAX
+            }
+        }
+    });
+    check("filters_odd", plot::filters(&odd, 3, ChannelOrder::Bgr));
+    let pointwise = kernel([1, 1, 2, 40], |[_, _, input, output]| (output as f32 - 20.0) * input as f32);
+    check("filters_1x1", plot::filters(&pointwise, 40, ChannelOrder::Rgb));
+}
+
+#[test]
+fn a_heatmap_lies_where_its_values_are() {
+    let photo = RgbImage::from_pixel(200, 100, Rgb([90, 90, 90]));
+    let mut map = vec![0.0; 8];
+    map[3] = 5.0; // the upper right of 2 × 4
+    let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map, (2, 4), "corner"));
+    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (38 + y)).0;
+    let mixed = |colour: [f64; 3]| colour.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
+    assert_eq!(at(358, 2), mixed([253.0, 231.0, 37.0]));
+    assert_eq!(at(2, 2), mixed([68.0, 1.0, 84.0]));
+    assert_eq!(at(358, 178), mixed([68.0, 1.0, 84.0]));
+    map[0] = -5.0;
+    let figure = plot::heatmap(&photo, &map, (2, 4), "");
+    assert_eq!(texts(&figure), ["5.00", "−5.00", "0"]);
+    let bitmap = check("heatmap_signed", figure);
+    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (16 + y)).0;
+    assert_eq!((at(2, 2), at(358, 2)), (mixed([0.0, 114.0, 178.0]), mixed([213.0, 94.0, 0.0])));
+}
+
+#[test]
+fn any_heatmap_can_be_drawn() {
+    let bump = |rows: usize, columns: usize| -> Vec<f32> {
+        let far = |i: usize| ((i / columns) as f32 - 2.0).powi(2) + ((i % columns) as f32 - 4.0).powi(2);
+        (0..rows * columns).map(|i| (-far(i) / 4.0).exp() - 0.1 * (i % 2) as f32).collect()
+    };
+    let positive: Vec<f32> = bump(7, 7).iter().map(|v| 0.03 * v.max(0.0)).collect();
+    check("heatmap_7", plot::heatmap(&picture(300, 224, 5), &positive, (7, 7), "Grad-CAM: tabby, tabby cat 93 %"));
+    check("heatmap_30", plot::heatmap(&picture(224, 300, 5), &bump(20, 30), (20, 30), "occlusion"));
+    check("heatmap_long", plot::heatmap(&picture(32, 32, 1), &[1.0], (1, 1), &"title ".repeat(60)));
+    check("heatmap_zero", plot::heatmap(&picture(3000, 3, 1), &[0.0; 4], (2, 2), "a\u{0}b"));
+    check("heatmap_thin", plot::heatmap(&picture(3, 3000, 1), &[1e-30, 1e30], (2, 1), "thin"));
+    check("heatmap_wild", plot::heatmap(&picture(64, 64, 1), &[f32::NAN, f32::INFINITY, 1.0, -2.0], (2, 2), "wild"));
+    for (map, size) in [(vec![], (0, 0)), (vec![1.0; 3], (2, 2)), (vec![1.0; 4], (usize::MAX, 2))] {
+        let said = texts(&plot::heatmap(&picture(9, 9, 1), &map, size, ""));
+        assert!(said[0].contains("do not fill"), "{said:?}");
+    }
+    assert_eq!(texts(&plot::heatmap(&RgbImage::new(0, 0), &[1.0], (1, 1), "")), ["no photo"]);
+}
+
+#[test]
+fn a_network_is_drawn_with_its_shapes() {
+    let model = vgg::cifar_vgg16(Seed(0));
+    let figure = plot::network(&model, (32, 32, 3));
+    let expected = [
+        ("32×32×3", "input"),
+        ("32×32×64", "2 conv"),
+        ("16×16×128", "pool + 2 conv"),
+        ("8×8×256", "pool + 3 conv"),
+        ("4×4×512", "pool + 3 conv"),
+        ("2×2×512", "pool + 3 conv"),
+        ("1×1×512", "pool"),
+        ("512", "dense"),
+        ("10", "dense + softmax"),
+    ];
+    let said = texts(&figure);
+    let labels: Vec<_> = said[..18].chunks(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
+    assert_eq!(labels, expected);
+    assert_eq!(said[18..], ["input", "convolution", "pooling", "dense", "softmax"]);
+    check("network_cifar", figure);
+}
+
+#[test]
+fn any_network_can_be_drawn() {
+    let large = vgg::vgg16((224, 224, 3), 1000, Seed(0)).unwrap();
+    check("network_vgg16", plot::network(&large, (224, 224, 3)));
+    let mut gap = Sequential::new((227, 227, 3), Seed(0));
+    for (block, (filters, convolutions)) in [(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)].into_iter().enumerate() {
+        for i in 0..convolutions {
+            gap.push(&format!("{block}_{i}"), conv2d(filters)).unwrap();
+        }
+        gap.push(&format!("pool{block}"), max_pool2d()).unwrap();
+    }
+    gap.push("gap", global_avg_pool()).unwrap();
+    gap.push("fc1", linear(4096)).unwrap();
+    gap.push("fc2", linear(4096)).unwrap();
+    gap.push("predictions", linear(1000)).unwrap();
+    gap.push("softmax", softmax()).unwrap();
+    check("network_vgg19", plot::network(&gap, (227, 227, 3)));
+    check("network_panorama", plot::network(&gap, (64, 1024, 3)));
+    check("network_tower", plot::network(&gap, (1024, 64, 3)));
+    let small = plot::network(&gap, (16, 16, 3));
+    assert!(texts(&small).last().unwrap().contains("cannot halve"), "{:?}", texts(&small));
+    check("network_too_small", small);
+    check("network_empty", plot::network(&Sequential::new((0, 0, 0), Seed(0)), (0, 0, 0)));
+    let mut deep = Sequential::new((8, 8, 3), Seed(0));
+    for i in 0..150 {
+        deep.push(&format!("conv{i}"), conv2d(8)).unwrap();
+    }
+    check("network_deep", plot::network(&deep, (8, 8, 3)));
+    let mut dense = Sequential::new((1, 1, 30), Seed(0));
+    dense.push("flatten", flatten()).unwrap();
+    for i in 0..30 {
+        dense.push(&format!("fc{i}"), linear(10 + i)).unwrap();
+    }
+    check("network_dense", plot::network(&dense, (1, 1, 30)));
 }

@@ -1,6 +1,6 @@
 //! A figure is a list of shapes in logical pixels, written as PNG at twice that resolution or as SVG.
 //!
-//! plotters draws lines, boxes and dots. Text and pictures are put on top by us: plotters drops the left bearing of
+//! plotters draws lines, boxes, polygons and dots. Text and pictures are put on top by us: plotters drops the left bearing of
 //! each glyph, so that letters stand unevenly, and its SVG has no pictures. The font is DejaVu Sans from a crate, so
 //! that text looks the same on every machine.
 
@@ -17,7 +17,7 @@ use plotters::{
     backend::{BitMapBackend, DrawingBackend, SVGBackend},
     coord::Shift,
     drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
-    element::{Circle, PathElement, Rectangle},
+    element::{Circle, PathElement, Polygon, Rectangle},
     style::{Color, RGBColor},
 };
 
@@ -45,6 +45,7 @@ enum Shape {
     Line { points: Vec<(f64, f64)>, width: f64, colour: Colour },
     Box { at: (f64, f64), size: (f64, f64), colour: Colour },
     Dot { centre: (f64, f64), radius: f64, colour: Colour },
+    Polygon { corners: Vec<(f64, f64)>, colour: Colour },
     Text(Text),
     Picture { at: (f64, f64), size: (f64, f64), image: RgbImage, pixelated: bool },
 }
@@ -156,6 +157,11 @@ impl Figure {
         self.shapes.push(Shape::Dot { centre, radius, colour });
     }
 
+    /// A filled polygon.
+    pub(super) fn polygon(&mut self, corners: Vec<(f64, f64)>, colour: Colour) {
+        self.shapes.push(Shape::Polygon { corners, colour });
+    }
+
     pub(super) fn text(&mut self, text: &str, at: (f64, f64), align: Align, style: Style, colour: Colour) {
         self.push_text(Text { text: text.to_string(), at, align, style, colour, upwards: false });
     }
@@ -244,7 +250,7 @@ impl Figure {
         Ok(svg + "</g>\n</svg>\n")
     }
 
-    /// Lets plotters draw lines, boxes and dots. `piecewise`: the bitmap backend distorts thick lines with sharp
+    /// Lets plotters draw lines, boxes, polygons and dots. `piecewise`: the bitmap backend distorts thick lines with sharp
     /// corners, so they are drawn side by side with a dot at each corner.
     fn paint<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, piecewise: bool) -> Result<()> {
         let failed = |e: DrawingAreaErrorKind<DB::ErrorType>| {
@@ -276,6 +282,10 @@ impl Figure {
                 }
                 Shape::Dot { centre, radius, colour } => {
                     area.draw(&Circle::new(corner(*centre), fine(*radius), rgb(*colour).filled()))
+                }
+                Shape::Polygon { corners, colour } => {
+                    let corners: Vec<_> = corners.iter().copied().map(corner).collect();
+                    area.draw(&Polygon::new(corners, rgb(*colour).filled()))
                 }
                 Shape::Text(_) | Shape::Picture { .. } => Ok(()),
             }

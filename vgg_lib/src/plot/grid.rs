@@ -23,8 +23,7 @@ pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Fig
         return Figure::message("no images");
     }
     let columns = columns.clamp(1, images.len());
-    let gap = if columns > 16 { 4.0 } else { 12.0 };
-    let cell = ((WIDTH - 2.0 * MARGIN + gap) / columns as f64 - gap).clamp(8.0, LARGEST);
+    let (cell, gap) = cell(columns);
     let style = Style::plain((cell / 5.0).clamp(7.0, 12.0));
     let line_height = (style.size * 1.3).ceil();
 
@@ -83,6 +82,12 @@ pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Fig
         figure.text(&text, (width / 2.0, y + 14.0), Align::Centre, style, FAINT_TEXT);
     }
     figure
+}
+
+/// The side of a cell and the gap to the next, in logical pixels, in a grid of so many columns.
+pub(super) fn cell(columns: usize) -> (f64, f64) {
+    let gap = if columns > 16 { 4.0 } else { 12.0 };
+    (((WIDTH - 2.0 * MARGIN + gap) / columns as f64 - gap).clamp(8.0, LARGEST), gap)
 }
 
 /// The size at which an image fits into a square of `side` logical pixels, and whether its pixels are enlarged to

@@ -11,14 +11,25 @@
 //! # }
 //! ```
 
+mod bars;
+mod colour_map;
+mod confusion;
 mod curves;
 mod figure;
 mod grid;
+mod heatmap;
+mod maps;
+mod network;
 mod predictions;
 
+pub use bars::bars;
+pub use confusion::confusion_matrix;
 pub use curves::{accuracy, lines, loss, paired_lines};
 pub use figure::Figure;
 pub use grid::image_grid;
+pub use heatmap::heatmap;
+pub use maps::{ChannelOrder, feature_maps, filters};
+pub use network::network;
 pub use predictions::predictions;
 
 /// Colours that stay apart for colour-blind readers (Okabe and Ito's).

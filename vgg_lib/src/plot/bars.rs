@@ -1,0 +1,107 @@
+//! Horizontal bars with their values beside them: parameters a layer, seconds a step.
+
+use super::{
+    Figure,
+    colours::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
+    figure::{Align, Style},
+};
+use crate::nn::thousands;
+
+const WIDTH: f64 = 720.0;
+const MARGIN: f64 = 20.0;
+const ROW: f64 = 22.0;
+const BAR: f64 = 14.0;
+const LABEL: Style = Style { size: 12.0, bold: false };
+/// Names are cut here.
+const LONGEST_NAME: f64 = 260.0;
+const MOST: usize = 200;
+
+/// A bar for each name, from the top down, its value beside it: whole numbers as `138,357,544`, others with three
+/// digits. Negative values go to the left. What is not finite has no bar.
+///
+/// ```
+/// let layers = [("fc1", 102_764_544.0), ("fc2", 16_781_312.0), ("predictions", 4_097_000.0)];
+/// let figure = vgg_lib::plot::bars("where the parameters are", "parameters", &layers);
+/// ```
+pub fn bars(title: &str, x_label: &str, bars: &[(&str, f64)]) -> Figure {
+    let shown = &bars[..bars.len().min(MOST)];
+    let title_style = Style::bold(16.0);
+    let top = 48.0;
+    let bottom = top + ROW * shown.len().max(2) as f64;
+    let mut figure = Figure::new(WIDTH, bottom + if x_label.is_empty() { 16.0 } else { 34.0 });
+    figure.text(&title_style.shorten(title, WIDTH - 2.0 * MARGIN), (MARGIN, 28.0), Align::Left, title_style, TEXT);
+    if shown.is_empty() {
+        figure.text("nothing to plot yet", (WIDTH / 2.0, top + 20.0), Align::Centre, LABEL, FAINT_TEXT);
+    }
+
+    let widest = |widths: &mut dyn Iterator<Item = f64>| widths.fold(0.0, f64::max);
+    let names: Vec<String> = shown.iter().map(|(name, _)| LABEL.shorten(name, LONGEST_NAME)).collect();
+    let values: Vec<String> = shown.iter().map(|(_, value)| number(*value)).collect();
+    let left = MARGIN + widest(&mut names.iter().map(|name| LABEL.width(name))) + 10.0;
+    let right = WIDTH - MARGIN - widest(&mut values.iter().map(|value| LABEL.width(value))) - 8.0;
+    let finite = || shown.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+    let (lowest, highest) = finite().fold((0.0, 0.0), |(low, high), v| (f64::min(low, v), f64::max(high, v)));
+    // Halves: the difference of the two ends may be more than the largest number.
+    let range = highest / 2.0 - lowest / 2.0;
+    let place =
+        |value: f64| left + (right - left) * if range > 0.0 { (value / 2.0 - lowest / 2.0) / range } else { 0.0 };
+
+    for (i, ((_, value), (name, text))) in shown.iter().zip(names.iter().zip(&values)).enumerate() {
+        let y = top + ROW * i as f64;
+        figure.text(name, (left - 10.0, y + 15.5), Align::Right, LABEL, TEXT);
+        figure.filled_box((left, y + 4.0), (right - left, BAR), GRID);
+        let (end, zero) = (place(*value), place(0.0));
+        if value.is_finite() && (end - zero).abs() >= 0.25 {
+            figure.filled_box((zero.min(end), y + 4.0), ((end - zero).abs(), BAR), BLUE);
+        }
+        figure.text(text, (right + 8.0, y + 15.5), Align::Left, LABEL, FAINT_TEXT);
+    }
+    if lowest < 0.0 {
+        figure.line(vec![(place(0.0), top), (place(0.0), bottom)], 1.0, AXIS);
+    }
+    let left_out = bars.len() - shown.len();
+    let note = if left_out > 0 { format!("{x_label} (and {} more)", thousands(left_out)) } else { x_label.to_string() };
+    let note = LABEL.shorten(&note, right - left);
+    figure.text(&note, ((left + right) / 2.0, bottom + 20.0), Align::Centre, LABEL, TEXT);
+    figure
+}
+
+fn number(value: f64) -> String {
+    let sign = if value < 0.0 { "−" } else { "" };
+    let size = value.abs();
+    match size {
+        _ if value.is_nan() => "NaN".to_string(),
+        _ if value.is_infinite() => format!("{sign}∞"),
+        _ if size.fract() == 0.0 && size < 1e15 => format!("{sign}{}", thousands(size as usize)),
+        _ if (1e3..1e15).contains(&size) => format!("{sign}{}", thousands(size.round() as usize)),
+        _ if (1e-3..1e3).contains(&size) => {
+            let decimals = (2.0 - size.log10().floor()).max(0.0) as usize;
+            format!("{sign}{size:.decimals$}")
+        }
+        _ => format!("{sign}{size:.2e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_grouped() {
+        let cases = [
+            (138_357_544.0, "138,357,544"),
+            (0.0, "0"),
+            (-1234.0, "−1,234"),
+            (1234.56, "1,235"),
+            (0.9375, "0.938"),
+            (12.345, "12.3"),
+            (3.2e-9, "3.20e-9"),
+            (1e300, "1.00e300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "−∞"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Colours for numbers: one scale for amounts, one for values on both sides of zero, and mixing.
+
+use super::colours::{BLUE, Colour, WHITE, WRONG};
+
+/// matplotlib's viridis (van der Walt & Smith 2015, CC0) at 17 places; in between, the mix of the two next to it is
+/// within 6 of 255 of the original. Equal steps look equal, also in grey and to colour-blind readers.
+const VIRIDIS: [Colour; 17] = [
+    (68, 1, 84),
+    (72, 24, 106),
+    (71, 45, 123),
+    (66, 64, 134),
+    (59, 82, 139),
+    (51, 99, 141),
+    (44, 114, 142),
+    (38, 130, 142),
+    (33, 145, 140),
+    (31, 159, 136),
+    (39, 173, 129),
+    (61, 188, 116),
+    (92, 200, 99),
+    (129, 211, 77),
+    (170, 220, 50),
+    (213, 226, 26),
+    (253, 231, 37),
+];
+
+/// From dark blue at 0 to yellow at 1. NaN is 0.
+pub(super) fn viridis(share: f64) -> Colour {
+    let place = share.max(0.0).min(1.0) * (VIRIDIS.len() - 1) as f64;
+    let below = (place as usize).min(VIRIDIS.len() - 2);
+    mix(VIRIDIS[below], VIRIDIS[below + 1], place - below as f64)
+}
+
+/// From blue at −1 over white at 0 to orange-red at 1. NaN is −1.
+pub(super) fn diverging(value: f64) -> Colour {
+    mix(WHITE, if value >= 0.0 { WRONG } else { BLUE }, value.abs().min(1.0))
+}
+
+/// `share` 0 gives the first colour, 1 the second.
+pub(super) fn mix(from: Colour, to: Colour, share: f64) -> Colour {
+    let one = |from: u8, to: u8| (f64::from(from) + (f64::from(to) - f64::from(from)) * share).round() as u8;
+    (one(from.0, to.0), one(from.1, to.1), one(from.2, to.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn viridis_is_matplotlibs() {
+        // matplotlib.colormaps['viridis'](t, bytes=True)
+        let theirs = [
+            (0.0, (68, 1, 84)),
+            (0.1, (72, 37, 118)),
+            (0.33, (48, 104, 142)),
+            (0.77, (109, 205, 89)),
+            (1.0, (253, 231, 37)),
+        ];
+        for (share, theirs) in theirs {
+            let ours = viridis(share);
+            for (a, b) in [(ours.0, theirs.0), (ours.1, theirs.1), (ours.2, theirs.2)] {
+                assert!(a.abs_diff(b) <= 6, "{share}: {ours:?}, not {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_takes_the_end() {
+        assert_eq!([f64::NAN, -3.0, f64::NEG_INFINITY].map(viridis), [viridis(0.0); 3]);
+        assert_eq!([f64::INFINITY, 7.0].map(viridis), [viridis(1.0); 2]);
+        assert_eq!((diverging(-9.0), diverging(0.0), diverging(9.0)), (BLUE, WHITE, WRONG));
+    }
+}
