@@ -49,10 +49,10 @@ fn take_split_and_subset_keep_images_and_labels_together() {
     assert_eq!(picked.labels(), [1, 0, 1]);
     assert_eq!([read(&picked, 0)[0], read(&picked, 1)[0], read(&picked, 2)[0]], [18.0, 0.0, 18.0]);
     let again = picked.subset(&[1]);
-    assert_eq!((again.labels(), read(&again, 0)[0]), (&[0u8][..], 0.0));
+    assert_eq!((again.labels(), read(&again, 0)[0]), (&[0usize][..], 0.0));
 
     let (first, rest) = d.split(1);
-    assert_eq!((first.labels(), rest.labels()), (&[0u8][..], &[1u8, 2, 1][..]));
+    assert_eq!((first.labels(), rest.labels()), (&[0usize][..], &[1usize, 2, 1][..]));
     assert_eq!((read(&first, 0)[0], read(&rest, 2)[0]), (0.0, 18.0));
     assert_eq!((d.take(2).len(), d.take(9).len(), d.take(0).len(), d.split(9).1.len()), (2, 4, 0, 0));
 }

@@ -43,7 +43,7 @@ pub struct Dataset {
     /// Which of those images belong to this set, in order.
     places: Arc<Vec<usize>>,
     /// One for each of `places`.
-    labels: Arc<Vec<u8>>,
+    labels: Arc<Vec<usize>>,
     classes: Arc<Vec<String>>,
     image_shape: (usize, usize, usize),
     /// For each channel the float that each byte is read as.
@@ -61,7 +61,7 @@ impl Dataset {
     pub fn new(
         pixels: Vec<u8>,
         image_shape: (usize, usize, usize),
-        labels: Vec<u8>,
+        labels: Vec<usize>,
         classes: Vec<String>,
     ) -> Result<Dataset> {
         let (h, w, c) = image_shape;
@@ -78,7 +78,7 @@ impl Dataset {
                 pixels.len()
             )));
         }
-        if let Some(i) = labels.iter().position(|&label| usize::from(label) >= classes.len()) {
+        if let Some(i) = labels.iter().position(|&label| label >= classes.len()) {
             return Err(Error::Shape(format!(
                 "image {i} has label {}, but there are only {} classes, counted from 0",
                 labels[i],
@@ -117,7 +117,7 @@ impl Dataset {
     }
 
     /// The class number of each image.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[usize] {
         &self.labels
     }
 
@@ -168,7 +168,7 @@ impl Dataset {
     /// # Panics
     /// Like a slice, if there are fewer images.
     pub fn titles(&self, range: Range<usize>) -> Vec<String> {
-        self.labels[range].iter().map(|&label| self.classes[usize::from(label)].clone()).collect()
+        self.labels[range].iter().map(|&label| self.classes[label].clone()).collect()
     }
 
     /// Image number `index` in its original colours after one draw from `augment`, for plots; each `version` is
