@@ -43,7 +43,7 @@ fn check((train, test): (Dataset, Dataset)) {
     assert_eq!((train.classes()[0].as_str(), train.classes()[9].as_str()), ("airplane", "truck"));
     assert_eq!(test.classes(), train.classes());
     for i in [0, 1, 9_999, 10_000, 49_999] {
-        assert_eq!(usize::from(train.labels()[i]), (i % 10_000 + i / 10_000) % 10, "image {i}");
+        assert_eq!(train.labels()[i], (i % 10_000 + i / 10_000) % 10, "image {i}");
     }
     assert_eq!(test.labels()[..2], [5, 6]);
     for dataset in [&train, &test] {

@@ -49,10 +49,10 @@ fn take_split_and_subset_keep_images_and_labels_together() {
     assert_eq!(picked.labels(), [1, 0, 1]);
     assert_eq!([read(&picked, 0)[0], read(&picked, 1)[0], read(&picked, 2)[0]], [18.0, 0.0, 18.0]);
     let again = picked.subset(&[1]);
-    assert_eq!((again.labels(), read(&again, 0)[0]), (&[0u8][..], 0.0));
+    assert_eq!((again.labels(), read(&again, 0)[0]), (&[0usize][..], 0.0));
 
     let (first, rest) = d.split(1);
-    assert_eq!((first.labels(), rest.labels()), (&[0u8][..], &[1u8, 2, 1][..]));
+    assert_eq!((first.labels(), rest.labels()), (&[0usize][..], &[1usize, 2, 1][..]));
     assert_eq!((read(&first, 0)[0], read(&rest, 2)[0]), (0.0, 18.0));
     assert_eq!((d.take(2).len(), d.take(9).len(), d.take(0).len(), d.split(9).1.len()), (2, 4, 0, 0));
 }
@@ -107,4 +107,40 @@ fn statistics_of_a_subset_and_of_nothing() {
     let d = four();
     assert_eq!(Normalization::fit(&d.take(1)).mean, [2.5; 3]);
     assert_eq!(Normalization::fit(&d.take(0)), Normalization { mean: vec![0.0; 3], std: vec![1.0; 3] });
+}
+
+/// Three features of 1×2 positions and four channels: feature i has the values i + k / 10.
+fn features() -> Dataset {
+    let values = (0..3).flat_map(|i| (0..8).map(move |k| i as f32 + k as f32 / 10.0)).collect();
+    Dataset::from_floats(values, (1, 2, 4), vec![1, 0, 1], names(2)).unwrap()
+}
+
+#[test]
+fn floats_are_read_as_they_are() {
+    let d = features();
+    assert_eq!((d.shape(), d.labels()), ((3, 1, 2, 4), &[1, 0, 1][..]));
+    assert_eq!(read(&d, 2), [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7]);
+    assert_eq!(read(&d.subset(&[1]), 0), read(&d, 1));
+    assert_eq!(format!("{d:?}"), "Dataset (3, 1, 2, 4) of 2 classes");
+    let nothing = Normalization { mean: vec![0.0; 4], std: vec![1.0; 4] };
+    assert_eq!((Normalization::fit(&d), Normalization::fit_per_channel(&d)), (nothing.clone(), nothing));
+    let other = Normalization { mean: vec![5.0; 3], std: vec![2.0; 3] };
+    assert_eq!(read(&other.apply(&d), 1), read(&d, 1));
+}
+
+#[test]
+fn floats_are_shown_as_the_mean_over_channels_in_their_own_range() {
+    // Means 0, 1, -1 and 0.
+    let values = vec![-4.0, 4.0, 0.0, 2.0, -1.0, -1.0, 0.0, 0.0];
+    let d = Dataset::from_floats(values, (2, 2, 2), vec![0], names(1)).unwrap();
+    assert_eq!(d.image(0).into_raw(), [[128; 3], [255; 3], [0; 3], [128; 3]].concat());
+    let one = Dataset::from_floats(vec![7.0, f32::NAN], (1, 2, 1), vec![0], names(1)).unwrap();
+    assert_eq!(one.image(0).into_raw(), [0; 6], "no range, and NaN");
+}
+
+#[test]
+fn bad_floats_are_refused_in_one_sentence() {
+    let message = |shape| Dataset::from_floats(vec![0.0; 4], shape, vec![0, 0], names(1)).unwrap_err().to_string();
+    assert_eq!(message((1, 1, 3)), "2 labels of 1×1×3 images need 6 values, but there are 4");
+    assert!(message((1, 1, 0)).contains("each size must be at least 1"));
 }

@@ -33,7 +33,7 @@ fn in_order_gives_every_image_unchanged() {
         assert_eq!((batch.images.len(), batch.labels.len()), (batch.n * SIZE, batch.n));
         for i in 0..batch.n {
             assert_eq!(batch.images[i * SIZE..][..SIZE], read(&d, seen));
-            assert_eq!(batch.labels[i], usize::from(d.labels()[seen]));
+            assert_eq!(batch.labels[i], d.labels()[seen]);
             seen += 1;
         }
     }
@@ -50,7 +50,7 @@ fn the_order_is_followed() {
     let labels: Vec<usize> = batches.iter().flat_map(|b| b.labels.clone()).collect();
     for (i, &index) in order.iter().enumerate() {
         assert_eq!(images[i * SIZE..][..SIZE], read(&d, index));
-        assert_eq!(labels[i], usize::from(d.labels()[index]));
+        assert_eq!(labels[i], d.labels()[index]);
     }
 }
 

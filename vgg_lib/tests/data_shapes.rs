@@ -28,7 +28,7 @@ fn classes_are_balanced_and_mixed() {
     for class in 0..10 {
         assert_eq!(d.labels().iter().filter(|&&label| label == class).count(), 100);
     }
-    let first_ten: Vec<&[u8]> = d.labels().chunks(10).collect();
+    let first_ten: Vec<&[usize]> = d.labels().chunks(10).collect();
     assert!(first_ten.windows(2).any(|pair| pair[0] != pair[1]), "the classes come in a fixed order");
 }
 
@@ -74,7 +74,7 @@ fn a_linear_model_does_poorly() {
             gradient.iter_mut().for_each(|s| *s = (*s - largest).exp());
             let sum: f32 = gradient.iter().sum();
             gradient.iter_mut().for_each(|p| *p /= sum);
-            gradient[usize::from(train.labels()[i])] -= 1.0;
+            gradient[train.labels()[i]] -= 1.0;
             for (row, x) in weights.iter_mut().zip(&image) {
                 row.iter_mut().zip(gradient).for_each(|(w, g)| *w -= 3e-4 * x * g);
             }
@@ -85,7 +85,7 @@ fn a_linear_model_does_poorly() {
             dataset.read(i, &mut image);
             let scores = scores(&weights, &image);
             let best = (0..10).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
-            best == usize::from(dataset.labels()[i])
+            best == dataset.labels()[i]
         });
         correct.count() as f64 / dataset.len() as f64
     };

@@ -56,7 +56,7 @@ fn training_learns_and_reports_what_it_reached() {
     let predicted = model.predict(&test).unwrap();
     let right = predicted.iter().zip(test.labels()).filter(|(p, l)| {
         assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
-        (0..10).all(|k| p[k] <= p[usize::from(**l)])
+        (0..10).all(|k| p[k] <= p[**l])
     });
     assert_eq!(right.count() as f32 / test.len() as f32, reached.accuracy);
 }

@@ -161,7 +161,7 @@ impl Source {
         for name in names {
             let (path, bytes) = self.take(name)?;
             check(path, &bytes)?;
-            labels.extend(bytes.iter().step_by(RECORD));
+            labels.extend(bytes.iter().step_by(RECORD).map(|&label| usize::from(label)));
             let start = pixels.len();
             pixels.resize(start + RECORDS * 3 * PLANE, 0);
             pixels[start..].par_chunks_exact_mut(3 * PLANE).zip(bytes.par_chunks_exact(RECORD)).for_each(

@@ -93,7 +93,7 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
             augment.sample(h, w, &mut stream(seed, start + i)).apply(&original, (h, w, c), out);
         }
     }
-    let labels = indices.iter().map(|&index| usize::from(dataset.labels()[index])).collect();
+    let labels = indices.iter().map(|&index| dataset.labels()[index]).collect();
     Batch { images, labels, n: indices.len() }
 }
 

@@ -2,7 +2,8 @@
 //! training step.
 //!
 //! Images lie in memory as bytes, height × width × channel (NHWC), and become normalized floats when they
-//! are read: 50,000 CIFAR-10 images take 154 MB, not 614.
+//! are read: 50,000 CIFAR-10 images take 154 MB, not 614. Many photos lie in a file that is mapped into memory
+//! instead, and so do features that a model has computed, which are floats.
 //!
 //! ```
 //! use vgg_lib::data::{Normalization, shapes};
@@ -20,6 +21,7 @@ pub mod cifar10;
 pub mod loader;
 pub mod normalize;
 pub mod shapes;
+mod storage;
 
 pub use augment::{Augment, Transform};
 pub use loader::{Batch, Loader, shuffled};
@@ -32,21 +34,22 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{Error, Result};
+use storage::{Storage, Values};
 
-/// Labelled images of one size, in memory.
+/// Labelled images of one size, or features that a model has computed from them.
 ///
 /// `clone`, `take`, `subset` and `split` share the pixels, so they are cheap.
 #[derive(Clone)]
 pub struct Dataset {
-    /// Every image of the original set, NHWC.
-    pixels: Arc<Vec<u8>>,
+    /// Every image of the original set.
+    storage: Arc<Storage>,
     /// Which of those images belong to this set, in order.
     places: Arc<Vec<usize>>,
     /// One for each of `places`.
-    labels: Arc<Vec<u8>>,
+    labels: Arc<Vec<usize>>,
     classes: Arc<Vec<String>>,
     image_shape: (usize, usize, usize),
-    /// For each channel the float that each byte is read as.
+    /// For each channel the float that each byte is read as; floats have none.
     values: Arc<Vec<[f32; 256]>>,
 }
 
@@ -61,7 +64,7 @@ impl Dataset {
     pub fn new(
         pixels: Vec<u8>,
         image_shape: (usize, usize, usize),
-        labels: Vec<u8>,
+        labels: Vec<usize>,
         classes: Vec<String>,
     ) -> Result<Dataset> {
         let (h, w, c) = image_shape;
@@ -70,28 +73,66 @@ impl Dataset {
                 "images of {h}×{w}×{c} cannot be used: height and width must be at least 1 and channels 1 or 3"
             )));
         }
+        Dataset::with_storage(Storage::Bytes(pixels), image_shape, labels, classes)
+    }
+
+    /// The same for values that are used as they are, of any number of channels: features that a model has
+    /// computed, N×H×W×C in `values`. A vector has `image_shape` (1, 1, values).
+    ///
+    /// ```
+    /// use vgg_lib::data::Dataset;
+    /// let classes = vec!["cat".to_string(), "dog".to_string()];
+    /// let features = Dataset::from_floats(vec![0.5, -1.0, 2.0, 0.1], (1, 1, 2), vec![0, 1], classes)?;
+    /// assert_eq!(features.shape(), (2, 1, 1, 2));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a size is 0, the number of values does not fit the number of labels, or a label has no
+    /// class.
+    pub fn from_floats(
+        values: Vec<f32>,
+        image_shape: (usize, usize, usize),
+        labels: Vec<usize>,
+        classes: Vec<String>,
+    ) -> Result<Dataset> {
+        Dataset::with_storage(Storage::Floats(values), image_shape, labels, classes)
+    }
+
+    fn with_storage(
+        storage: Storage,
+        image_shape: (usize, usize, usize),
+        labels: Vec<usize>,
+        classes: Vec<String>,
+    ) -> Result<Dataset> {
+        let (h, w, c) = image_shape;
+        if h == 0 || w == 0 || c == 0 {
+            return Err(Error::Shape(format!("images of {h}×{w}×{c} cannot be used: each size must be at least 1")));
+        }
         let expected = labels.len() * h * w * c;
-        if pixels.len() != expected {
+        if storage.len() != expected {
+            let what = if storage.is_bytes() { "bytes of pixels" } else { "values" };
             return Err(Error::Shape(format!(
-                "{} labels of {h}×{w}×{c} images need {expected} bytes of pixels, but there are {}",
+                "{} labels of {h}×{w}×{c} images need {expected} {what}, but there are {}",
                 labels.len(),
-                pixels.len()
+                storage.len()
             )));
         }
-        if let Some(i) = labels.iter().position(|&label| usize::from(label) >= classes.len()) {
+        if let Some(i) = labels.iter().position(|&label| label >= classes.len()) {
             return Err(Error::Shape(format!(
                 "image {i} has label {}, but there are only {} classes, counted from 0",
                 labels[i],
                 classes.len()
             )));
         }
+        let tables = if storage.is_bytes() { c } else { 0 };
         Ok(Dataset {
-            pixels: Arc::new(pixels),
+            storage: Arc::new(storage),
             places: Arc::new((0..labels.len()).collect()),
             labels: Arc::new(labels),
             classes: Arc::new(classes),
             image_shape,
-            values: Arc::new(vec![std::array::from_fn(|byte| byte as f32); c]),
+            values: Arc::new(vec![std::array::from_fn(|byte| byte as f32); tables]),
         })
     }
 
@@ -117,7 +158,7 @@ impl Dataset {
     }
 
     /// The class number of each image.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[usize] {
         &self.labels
     }
 
@@ -126,33 +167,55 @@ impl Dataset {
         &self.classes
     }
 
-    /// Writes the normalized image number `index` to `out`: height × width × channels floats.
+    /// Writes the normalized image number `index` to `out`: height × width × channels floats. Floats are copied as
+    /// they are.
     ///
     /// # Panics
     /// Like a slice, if there is no image `index` or `out` has another length.
     pub fn read(&self, index: usize, out: &mut [f32]) {
-        let image = self.bytes(index);
-        assert_eq!(image.len(), out.len(), "an image has {} values, but `out` has {}", image.len(), out.len());
-        let channels = self.values.len();
-        for (pixel, out) in image.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
-            for ((byte, out), values) in pixel.iter().zip(out).zip(self.values.iter()) {
-                *out = values[usize::from(*byte)];
+        let (h, w, c) = self.image_shape;
+        assert_eq!(h * w * c, out.len(), "an image has {} values, but `out` has {}", h * w * c, out.len());
+        match self.image_values(index) {
+            Values::Bytes(bytes) => {
+                for (pixel, out) in bytes.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
+                    for ((byte, out), values) in pixel.iter().zip(out).zip(self.values.iter()) {
+                        *out = values[usize::from(*byte)];
+                    }
+                }
+            }
+            Values::Floats(floats) => out.copy_from_slice(floats),
+            Values::RawFloats(bytes) => {
+                let (floats, _) = bytes.as_chunks();
+                out.iter_mut().zip(floats).for_each(|(out, float)| *out = f32::from_ne_bytes(*float));
             }
         }
     }
 
-    /// Image number `index` in its original colours, for plots.
+    /// Image number `index` in its original colours, for plots. Of floats it is a grey picture of the mean over the
+    /// channels, from black at the least of these means to white at the greatest.
     ///
     /// # Panics
     /// Like a slice, if there is no image `index`.
     pub fn image(&self, index: usize) -> RgbImage {
         let (h, w, c) = self.image_shape;
-        let bytes = self.bytes(index);
+        let Values::Bytes(bytes) = self.image_values(index) else { return self.grey_picture(index) };
         RgbImage::from_fn(w as u32, h as u32, |x, y| {
             let at = (y as usize * w + x as usize) * c;
             // One channel is grey: `at + c - 1` is then `at`.
             Rgb([bytes[at], bytes[at + c / 2], bytes[at + c - 1]])
         })
+    }
+
+    fn grey_picture(&self, index: usize) -> RgbImage {
+        let (h, w, c) = self.image_shape;
+        let mut values = vec![0.0; h * w * c];
+        self.read(index, &mut values);
+        let means: Vec<f32> = values.chunks_exact(c).map(|pixel| pixel.iter().sum::<f32>() / c as f32).collect();
+        let low = means.iter().copied().fold(f32::INFINITY, f32::min);
+        let high = means.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // One value for all is black: 0 / 0 is NaN, which becomes 0.
+        let grey = |mean: f32| ((mean - low) / (high - low) * 255.0).round() as u8;
+        RgbImage::from_fn(w as u32, h as u32, |x, y| Rgb([grey(means[y as usize * w + x as usize]); 3]))
     }
 
     /// Several images in their original colours, for plots.
@@ -168,7 +231,7 @@ impl Dataset {
     /// # Panics
     /// Like a slice, if there are fewer images.
     pub fn titles(&self, range: Range<usize>) -> Vec<String> {
-        self.labels[range].iter().map(|&label| self.classes[usize::from(label)].clone()).collect()
+        self.labels[range].iter().map(|&label| self.classes[label].clone()).collect()
     }
 
     /// Image number `index` in its original colours after one draw from `augment`, for plots; each `version` is
@@ -211,10 +274,9 @@ impl Dataset {
         }
     }
 
-    /// The bytes of image number `index`.
-    fn bytes(&self, index: usize) -> &[u8] {
+    fn image_values(&self, index: usize) -> Values<'_> {
         let (h, w, c) = self.image_shape;
-        &self.pixels[self.places[index] * h * w * c..][..h * w * c]
+        self.storage.image(self.places[index], h * w * c)
     }
 }
 

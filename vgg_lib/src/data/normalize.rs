@@ -1,10 +1,13 @@
 //! Normalization: `(x - mean) / (std + 1e-7)`, with x from 0 to 255, as in document 000.
+//!
+//! It is for images. Floats ([`Dataset::from_floats`], precomputed features) are used as they are: their statistics
+//! count as 0 and 1, and to apply a normalization changes nothing.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::Dataset;
+use super::{Dataset, storage::Values};
 
 /// The mean and standard deviation of each channel, in units of 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +20,7 @@ pub struct Normalization {
 
 impl Normalization {
     /// One mean and one standard deviation over all images, pixels and channels, repeated for each channel.
-    /// An empty dataset gives 0 and 1.
+    /// An empty dataset and floats give 0 and 1.
     pub fn fit(dataset: &Dataset) -> Self {
         let mut all = Sums::default();
         for channel in sums(dataset) {
@@ -26,17 +29,20 @@ impl Normalization {
         Self::from_sums(&vec![all; dataset.image_shape().2])
     }
 
-    /// A mean and a standard deviation of each channel. An empty dataset gives 0 and 1.
+    /// A mean and a standard deviation of each channel. An empty dataset and floats give 0 and 1.
     pub fn fit_per_channel(dataset: &Dataset) -> Self {
         Self::from_sums(&sums(dataset))
     }
 
     /// The same images, from now on read as `(x - mean) / (std + 1e-7)`. It replaces an earlier
-    /// normalization; the test set is normalized with the statistics of the training set.
+    /// normalization; the test set is normalized with the statistics of the training set. Floats stay as they are.
     ///
     /// # Panics
     /// If `dataset` has another number of channels than `mean` and `std`.
     pub fn apply(&self, dataset: &Dataset) -> Dataset {
+        if !dataset.storage.is_bytes() {
+            return dataset.clone();
+        }
         let channels = dataset.image_shape().2;
         assert!(
             self.mean.len() == channels && self.std.len() == channels,
@@ -88,7 +94,8 @@ fn sums(dataset: &Dataset) -> Vec<Sums> {
     let channels = dataset.image_shape().2;
     let zero = || vec![Sums::default(); channels];
     let add_image = |mut total: Vec<Sums>, index| {
-        for pixel in dataset.bytes(index).chunks_exact(channels) {
+        let Values::Bytes(bytes) = dataset.image_values(index) else { return total };
+        for pixel in bytes.chunks_exact(channels) {
             for (total, &byte) in total.iter_mut().zip(pixel) {
                 let byte = u64::from(byte);
                 total.add(Sums { count: 1, sum: byte, squares: byte * byte });

@@ -38,11 +38,11 @@ pub fn load() -> (Dataset, Dataset) {
 /// as 1.
 pub fn generate(n: usize, size: (usize, usize), seed: u64) -> Dataset {
     let (h, w) = (size.0.max(1), size.1.max(1));
-    let labels: Vec<u8> = (0..n.div_ceil(10)).flat_map(|ten| ten_labels(seed, ten)).take(n).collect();
+    let labels: Vec<usize> = (0..n.div_ceil(10)).flat_map(|ten| ten_labels(seed, ten)).take(n).collect();
     let mut pixels = vec![0; n * h * w * 3];
     pixels.par_chunks_exact_mut(h * w * 3).zip(&labels).enumerate().for_each(|(i, (image, &label))| {
         let mut rng = stream(seed, i as u64);
-        Scene::sample(SHAPES[usize::from(label)].1, &mut rng).draw((h, w), &mut rng, image);
+        Scene::sample(SHAPES[label].1, &mut rng).draw((h, w), &mut rng, image);
     });
     let classes = SHAPES.iter().map(|(name, _)| name.to_string()).collect();
     Dataset::new(pixels, (h, w, 3), labels, classes).expect("the lengths are those made above")
@@ -56,8 +56,8 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 }
 
 /// The labels of ten images in a row: each class once.
-fn ten_labels(seed: u64, ten: usize) -> [u8; 10] {
-    let mut labels = std::array::from_fn(|label| label as u8);
+fn ten_labels(seed: u64, ten: usize) -> [usize; 10] {
+    let mut labels = std::array::from_fn(|label| label);
     // Streams from the far end, which no image has.
     labels.shuffle(&mut stream(seed, u64::MAX - ten as u64));
     labels

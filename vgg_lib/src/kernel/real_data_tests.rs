@@ -186,7 +186,7 @@ impl Pass {
         let [weight2, bias2] = dense(512, 10);
         let mut logits = vec![f32::NAN; n * 10];
         linear::forward(&hidden, n, &weight2, &bias2, false, &mut logits);
-        let labels: Vec<usize> = data.labels()[..n].iter().map(|&label| usize::from(label)).collect();
+        let labels: Vec<usize> = data.labels()[..n].to_vec();
 
         let mut dlogits = vec![f32::NAN; logits.len()];
         softmax::cross_entropy(&logits, &labels, 0.0, &mut dlogits);
