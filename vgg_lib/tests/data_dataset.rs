@@ -1,6 +1,7 @@
 //! `Dataset` and `Normalization`, on small sets computed by hand.
 
 use approx::assert_relative_eq;
+use dfdx::prelude::HasShape;
 use vgg_lib::{
     Error,
     data::{Dataset, Normalization},
@@ -20,6 +21,10 @@ fn read(dataset: &Dataset, index: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; h * w * c];
     dataset.read(index, &mut out);
     out
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
 }
 
 #[test]
@@ -73,6 +78,33 @@ fn bad_parts_are_refused_in_one_sentence() {
     );
     assert!(message(Dataset::new(vec![], (0, 2, 3), vec![], names(3))).contains("0×2×3"));
     assert!(message(Dataset::new(vec![0; 2], (1, 1, 2), vec![0], names(1))).contains("channels 1 or 3"));
+}
+
+#[test]
+fn shuffled_keeps_every_image_with_its_label() {
+    let d = vgg_lib::data::shapes::generate(40, (4, 4), 0);
+    let shuffled = d.shuffled(1);
+    assert_ne!(shuffled.labels(), d.labels());
+    assert_eq!(shuffled.labels(), d.shuffled(1).labels());
+    let mut pairs: Vec<_> = (0..40).map(|i| (bits(&read(&d, i)), d.labels()[i])).collect();
+    let mut found: Vec<_> = (0..40).map(|i| (bits(&read(&shuffled, i)), shuffled.labels()[i])).collect();
+    pairs.sort();
+    found.sort();
+    assert_eq!(pairs, found);
+}
+
+#[test]
+fn imagenets_normalization_is_torchvisions() {
+    let photo = image::RgbImage::from_raw(2, 1, vec![255, 0, 128, 10, 20, 30]).unwrap();
+    let x = Normalization::imagenet().image(&photo).unwrap();
+    assert_eq!(*x.shape(), (1, 1, 2, 3));
+    let want = [(255.0, 0.485, 0.229), (0.0, 0.456, 0.224), (128.0, 0.406, 0.225), (10.0, 0.485, 0.229)];
+    for (found, (pixel, mean, std)) in x.as_vec().into_iter().zip(want) {
+        let want = (pixel / 255.0 - mean) / std;
+        assert!((found - want).abs() < 1e-5, "{found} and {want}");
+    }
+    let one = Normalization { mean: vec![0.0], std: vec![1.0] };
+    assert!(one.image(&photo).err().unwrap().to_string().contains("1 means do not fit"));
 }
 
 #[test]

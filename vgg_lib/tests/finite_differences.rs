@@ -22,6 +22,14 @@ fn forward(model: &Sequential, params: &[Vec<Vec<f64>>], x: &[f64], shape: Nhwc)
     for (layer, params) in model.layers().iter().zip(params) {
         let rectify = |v: f64, relu: bool| if relu { v.max(0.0) } else { v };
         match layer.op() {
+            Op::Preprocess { mean, std, bgr } => {
+                for pixel in x.chunks_mut(3) {
+                    (0..3).for_each(|k| pixel[k] = (pixel[k] - f64::from(mean[k])) / f64::from(std[k]));
+                    if bgr {
+                        pixel.swap(0, 2);
+                    }
+                }
+            }
             Op::Conv2d { filters, kernel, relu } => {
                 let mut y = vec![0.0; n * h * w * filters];
                 for (at, y) in y.iter_mut().enumerate() {
@@ -154,7 +162,11 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
 #[test]
 fn gradients_are_those_of_finite_differences() {
     use nn::*;
-    let networks: [(Nhwc, Vec<LayerSpec>); 7] = [
+    let networks: [(Nhwc, Vec<LayerSpec>); 8] = [
+        (
+            (1, 3, 4, 3),
+            vec![preprocess([0.1, 0.2, -0.3]).std([0.5, 2.0, 1.5]).bgr(), conv2d(4).relu(), flatten(), linear(3)],
+        ),
         ((1, 5, 7, 3), vec![conv2d(4).relu(), batch_norm(), conv2d(5), relu(), max_pool2d(), flatten(), linear(3)]),
         ((2, 5, 7, 4), vec![conv2d(3), batch_norm(), relu(), max_pool2d(), conv2d(5).kernel(1), global_avg_pool()]),
         ((3, 4, 4, 5), vec![max_pool2d(), conv2d(4).relu(), max_pool2d(), flatten(), linear(6).relu(), linear(2)]),

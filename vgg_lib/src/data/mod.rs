@@ -262,6 +262,11 @@ impl Dataset {
         (self.subset(first), self.subset(rest))
     }
 
+    /// The same images in an order that depends on `seed`: a folder's come one class after the other.
+    pub fn shuffled(&self, seed: u64) -> Dataset {
+        self.subset(&shuffled(self.len(), seed, 0))
+    }
+
     /// The images with these numbers, in this order.
     ///
     /// # Panics

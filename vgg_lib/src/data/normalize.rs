@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{Dataset, storage::Values};
+use crate::tensor::{Images, images};
+use crate::{Error, Result};
 
 /// The mean and standard deviation of each channel, in units of 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +35,28 @@ impl Normalization {
     /// A mean and a standard deviation of each channel. An empty dataset and floats give 0 and 1.
     pub fn fit_per_channel(dataset: &Dataset) -> Self {
         Self::from_sums(&sums(dataset))
+    }
+
+    /// ImageNet's: what torchvision's and timm's weights were trained with, `Normalize([0.485, 0.456, 0.406],
+    /// [0.229, 0.224, 0.225])` on values of 0 to 1.
+    pub fn imagenet() -> Self {
+        let of_255 = |values: [f32; 3]| values.map(|v| 255.0 * v).to_vec();
+        Normalization { mean: of_255([0.485, 0.456, 0.406]), std: of_255([0.229, 0.224, 0.225]) }
+    }
+
+    /// One image as a batch, (1, height, width, 3).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the statistics are not those of three channels or the image is empty.
+    pub fn image(&self, image: &RgbImage) -> Result<Images> {
+        if self.mean.len() != 3 || self.std.len() != 3 {
+            return Err(Error::Shape(format!("{} means do not fit an image of 3 channels", self.mean.len())));
+        }
+        let (w, h) = (image.width() as usize, image.height() as usize);
+        let dataset = Dataset::new(image.as_raw().clone(), (h, w, 3), vec![0], vec![String::new()])?;
+        let mut values = vec![0.0; 3 * h * w];
+        self.apply(&dataset).read(0, &mut values);
+        images(values, (1, h, w, 3))
     }
 
     /// The same images, from now on read as `(x - mean) / (std + 1e-7)`. It replaces an earlier

@@ -228,7 +228,7 @@ mod tests {
         }
         model.load_state_dict(&state)?;
         let mut values = vec![0.0; 64];
-        [54, 55, 62, 63].map(|at| values[at] = 1.0);
+        [54, 55, 62, 63].into_iter().for_each(|at| values[at] = 1.0);
         let image = images(values, (1, 8, 8, 1))?;
         let map = model.occlusion(image.clone(), 1, 2, 2)?;
         let largest = map.values.iter().copied().fold(0.0, f32::max);
