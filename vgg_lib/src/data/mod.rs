@@ -18,14 +18,17 @@
 
 pub mod augment;
 pub mod cifar10;
+pub mod image_folder;
 pub mod loader;
 pub mod normalize;
+mod picture;
 pub mod shapes;
 mod storage;
 
 pub use augment::{Augment, Transform};
 pub use loader::{Batch, Loader, shuffled};
 pub use normalize::Normalization;
+pub use picture::{Resize, read_image, resize};
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -51,6 +54,7 @@ pub struct Dataset {
     image_shape: (usize, usize, usize),
     /// For each channel the float that each byte is read as; floats have none.
     values: Arc<Vec<[f32; 256]>>,
+    skipped: Arc<Vec<String>>,
 }
 
 impl Dataset {
@@ -133,6 +137,7 @@ impl Dataset {
             classes: Arc::new(classes),
             image_shape,
             values: Arc::new(vec![std::array::from_fn(|byte| byte as f32); tables]),
+            skipped: Arc::default(),
         })
     }
 
@@ -165,6 +170,11 @@ impl Dataset {
     /// The name of each class.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// The files that [`image_folder::load`] left out of the set that this one was made of, each as "path: reason".
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
     }
 
     /// Writes the normalized image number `index` to `out`: height × width × channels floats. Floats are copied as
