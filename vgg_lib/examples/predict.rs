@@ -1,15 +1,20 @@
 //! Runs a trained model on images, or on a NumPy array of images that are already preprocessed.
 //!
 //!     cargo run -p vgg_lib --example predict -- --arch cifar_vgg16 --weights target/cifar10/cifar10vgg.safetensors --image cat.png
+//!     cargo run -p vgg_lib --example predict -- --arch vgg16 --weights data/models/vgg16.tv_in1k.safetensors \
+//!         --classes data/imagenet_class_index.json --image cat.jpg
 //!     cargo run -p vgg_lib --example predict -- --arch vgg16_bn --weights w.npz --npy in.npy --out logits.npy
 //!
 //! `--image` prints the five most likely classes of each image. `--npy` takes N×H×W×3 f32 and writes N×C
-//! logits. The number of classes is that of the weights' last layer.
+//! logits. Weights are files of this library, torchvision or timm; the number of classes is that of their last layer.
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 use dfdx::prelude::HasShape;
 use image::imageops::FilterType;
 use ndarray::{Array2, Array4};
+use std::array::from_fn;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vgg_lib::Result;
 use vgg_lib::prelude::*;
@@ -30,12 +35,15 @@ enum Arch {
     Vgg19Bn,
 }
 
+/// The input values of a pixel.
+type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
+
 #[derive(Parser)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["image", "npy"])))]
 struct Options {
     #[arg(long)]
     arch: Arch,
-    /// A .npz or .safetensors file.
+    /// A .npz or .safetensors file with the names of this library, torchvision or timm.
     #[arg(long)]
     weights: PathBuf,
     /// PNG or JPEG files; resized to the model's input.
@@ -50,13 +58,17 @@ struct Options {
     /// Height and width of the model's input; 32 for cifar_vgg16, else 224.
     #[arg(long)]
     size: Option<usize>,
-    /// Mean of the pixels (0 to 255) in training: one value, or one a channel.
-    #[arg(long, num_args = 1..=3, value_delimiter = ',')]
+    /// What the weights expect: caffe for Keras' of ImageNet, torch (the default) for torchvision's and timm's.
+    /// cifar_vgg16 has a mean and a std instead.
+    #[arg(long, conflicts_with_all = ["mean", "std"], value_parser = PossibleValuesParser::new(["caffe", "torch"]))]
+    pixels: Option<String>,
+    /// Mean of the pixels (0 to 255) in training: one value, or one a channel; with --std.
+    #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "std")]
     mean: Option<Vec<f32>>,
     /// Their standard deviation.
-    #[arg(long, num_args = 1..=3, value_delimiter = ',')]
+    #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "mean")]
     std: Option<Vec<f32>>,
-    /// A text file with the name of a class on each line.
+    /// The names of the classes: a text file with one on each line, or ImageNet's imagenet_class_index.json.
     #[arg(long)]
     classes: Option<PathBuf>,
 }
@@ -69,10 +81,11 @@ fn main() {
 }
 
 fn run(options: Options) -> Result<()> {
-    let state = weights::read(&options.weights)?;
-    let classes = state.get("predictions.bias").map(|bias| bias.len()).ok_or_else(|| {
+    let classes = weights::classes(&options.weights)?.ok_or_else(|| {
         let path = options.weights.display();
-        Error::Name(format!("{path} has no predictions.bias, so it holds no model of this library with its last layer"))
+        Error::Name(format!(
+            "{path} has no last layer (predictions, classifier.6 or head.fc), so nothing to predict with"
+        ))
     })?;
     let batch = match &options.npy {
         Some(path) => Some(read_npy(path)?),
@@ -82,23 +95,25 @@ fn run(options: Options) -> Result<()> {
     let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
     let (h, w) = batch.as_ref().map_or((size, size), |batch| (batch.shape()[1], batch.shape()[2]));
     let mut model = build(options.arch, (h, w, 3), classes)?;
-    model.load_state_dict(&state)?;
+    model.load_weights(&options.weights)?;
     if let (Some(batch), Some(out)) = (batch, &options.out) {
         return write_logits(&model, &batch, out);
     }
 
-    // What the original notebook's normalization gives on CIFAR-10, or torchvision's ImageNet constants.
-    let (mean, std) =
-        if cifar { (vec![120.707], vec![64.15]) } else { (vec![123.675, 116.28, 103.53], vec![58.395, 57.12, 57.375]) };
-    let (mean, std) = (options.mean.unwrap_or(mean), options.std.unwrap_or(std));
+    let scaled = |mean: Vec<f32>, std: Vec<f32>| -> Preprocess {
+        Box::new(move |rgb| from_fn(|c| (f32::from(rgb[c]) - mean[c % mean.len()]) / std[c % std.len()]))
+    };
+    let preprocess = match (options.mean, options.std, options.pixels.as_deref()) {
+        (Some(mean), Some(std), _) => scaled(mean, std),
+        (_, _, None) if cifar => scaled(vec![120.707], vec![64.15]), // what the original notebook gets on CIFAR-10
+        (_, _, Some("caffe")) => Box::new(|rgb| Pixels::Caffe.values(rgb)),
+        _ => Box::new(|rgb| Pixels::Torch.values(rgb)),
+    };
     let names = class_names(options.classes.as_deref(), cifar, classes)?;
     for path in &options.image {
         let picture = image::open(path).map_err(|e| Error::Config(format!("cannot read {}: {e}", path.display())))?;
         let picture = picture.resize_exact(w as u32, h as u32, FilterType::Triangle).to_rgb8();
-        let values = picture.as_raw().iter().enumerate().map(|(i, &byte)| {
-            let channel = |values: &[f32]| values[i % 3 % values.len()];
-            (f32::from(byte) - channel(&mean)) / channel(&std)
-        });
+        let values = picture.pixels().flat_map(|pixel| preprocess(pixel.0));
         let logits = logits(&model, values.collect(), 1)?;
         println!("{}", path.display());
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -173,10 +188,17 @@ fn class_names(path: Option<&Path>, cifar: bool, classes: usize) -> Result<Vec<S
     };
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::Config(format!("cannot read {}: {e}; check the path", path.display())))?;
-    let names: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect();
+    let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "json") {
+        // {"0": ["n01440764", "tench"], …}
+        let index: BTreeMap<usize, (String, String)> = serde_json::from_str(&text)
+            .map_err(|e| Error::Config(format!("{} is no class index like ImageNet's: {e}", path.display())))?;
+        index.into_values().map(|(_, name)| name.replace('_', " ")).collect()
+    } else {
+        text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect()
+    };
     if names.len() != classes {
-        let (path, lines) = (path.display(), names.len());
-        return Err(Error::Config(format!("{path} names {lines} classes, but the weights have {classes}")));
+        let (path, named) = (path.display(), names.len());
+        return Err(Error::Config(format!("{path} names {named} classes, but the weights have {classes}")));
     }
     Ok(names)
 }

@@ -2,6 +2,7 @@
 #![cfg(not(feature = "cuda"))]
 
 use ndarray::{Array2, Array4};
+use ndarray_npy::NpzWriter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use vgg_lib::prelude::*;
@@ -54,6 +55,56 @@ fn predict_prints_the_five_most_likely_classes() {
     assert_eq!((lines.len(), lines[0]), (6, text(&photo)), "{printed}");
     let percent: Vec<f32> = lines[1..].iter().map(|l| l.split('%').next().unwrap().trim().parse().unwrap()).collect();
     assert!(percent.is_sorted_by(|a, b| a >= b) && percent[0] >= 10.0, "{printed}");
+}
+
+#[test]
+fn predict_takes_torchvisions_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = vgg::vgg11((32, 32, 3), 4, Seed(3)).unwrap();
+    let state = model.state_dict();
+    let convolutions = [(0, "block1_conv1"), (3, "block2_conv1"), (6, "block3_conv1"), (8, "block3_conv2")];
+    let deeper = [(11, "block4_conv1"), (13, "block4_conv2"), (16, "block5_conv1"), (18, "block5_conv2")];
+    let features = convolutions.into_iter().chain(deeper).map(|(n, name)| (format!("features.{n}"), name));
+    let dense = [(0, "fc1"), (3, "fc2"), (6, "predictions")];
+    let dense = dense.into_iter().map(|(n, name)| (format!("classifier.{n}"), name));
+    let [whole, no_top] = ["vgg11.npz", "features.npz"].map(|name| folder.path().join(name));
+    for (path, modules) in [(&no_top, features.clone().collect::<Vec<_>>()), (&whole, features.chain(dense).collect())]
+    {
+        let mut npz = NpzWriter::new(std::fs::File::create(path).unwrap());
+        for (module, ours) in modules {
+            let weight = &state[&format!("{ours}.weight")];
+            // A dense layer's kernel too: at 32×32 the map before it is one pixel.
+            let axes = if weight.ndim() == 4 { vec![3, 2, 0, 1] } else { vec![1, 0] };
+            let weight = weight.view().permuted_axes(axes).as_standard_layout().into_owned();
+            npz.add_array(format!("{module}.weight"), &weight).unwrap();
+            npz.add_array(format!("{module}.bias"), &state[&format!("{ours}.bias")]).unwrap();
+        }
+        npz.finish().unwrap();
+    }
+
+    let [photo, classes] = ["photo.png", "classes.json"].map(|name| folder.path().join(name));
+    let color = [200, 30, 90];
+    image::RgbImage::from_pixel(32, 32, image::Rgb(color)).save(&photo).unwrap();
+    let index = r#"{"0": ["a", "a_tench"], "2": ["c", "a ray"], "1": ["b", "a shark"], "3": ["d", "a_hen"]}"#;
+    std::fs::write(&classes, index).unwrap();
+    let names = ["a tench", "a shark", "a ray", "a hen"];
+    let arguments = ["--arch", "vgg11", "--size", "32", "--image", text(&photo), "--classes", text(&classes)];
+    for (pixels, extra) in
+        [(Pixels::Torch, &[][..]), (Pixels::Torch, &["--pixels", "torch"]), (Pixels::Caffe, &["--pixels", "caffe"])]
+    {
+        let output = run("predict", &[&arguments[..], &["--weights", text(&whole)], extra].concat());
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let x = images(pixels.values(color).repeat(32 * 32), (1, 32, 32, 3)).unwrap();
+        let logits = model.forward(x).unwrap().as_vec();
+        let sum: f32 = logits.iter().map(|v| v.exp()).sum();
+        for (name, logit) in names.iter().zip(&logits) {
+            let line = format!("{:5.1} %  {name}", 100.0 * logit.exp() / sum);
+            assert!(printed.contains(&line), "{line} in {printed}{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let output = run("predict", &[&arguments[..], &["--weights", text(&no_top)]].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("features.npz has no last layer"), "{error}");
 }
 
 #[test]
