@@ -2,10 +2,20 @@
 
 use std::{fs, io::Write, path::Path};
 
+use tempfile::NamedTempFile;
+
 use crate::{Error, Result};
 
 /// Writes `bytes` to a temporary file in the folder of `path`, then renames it. Makes the folder if needed.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = temporary(path)?;
+    file.write_all(bytes).map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    Ok(())
+}
+
+/// A temporary file in the folder of `path`, which is made if needed. Unless it is persisted there, it goes away.
+pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -18,8 +28,5 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(folder).map_err(Error::io("write", path))?;
-    file.write_all(bytes).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-    Ok(())
+    builder.tempfile_in(folder).map_err(Error::io("write", path))
 }

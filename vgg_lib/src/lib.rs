@@ -25,7 +25,9 @@ pub use error::{Error, Result};
 /// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means std's.
 pub mod prelude {
     pub use crate::Error;
-    pub use crate::data::{Augment, Dataset, Normalization, cifar10, shapes};
+    pub use crate::data::{
+        Augment, Dataset, Normalization, Resize, cifar10, class_index, image_folder, read_image, resize, shapes,
+    };
     pub use crate::nn::*;
     pub use crate::plot;
     pub use crate::tensor::{Images, images};

@@ -1,10 +1,12 @@
 //! `Dataset` and `Normalization`, on small sets computed by hand.
 
+mod common;
+
 use approx::assert_relative_eq;
 use dfdx::prelude::HasShape;
 use vgg_lib::{
     Error,
-    data::{Dataset, Normalization},
+    data::{Dataset, Normalization, class_index},
 };
 
 fn names(n: usize) -> Vec<String> {
@@ -175,4 +177,49 @@ fn bad_floats_are_refused_in_one_sentence() {
     let message = |shape| Dataset::from_floats(vec![0.0; 4], shape, vec![0, 0], names(1)).unwrap_err().to_string();
     assert_eq!(message((1, 1, 3)), "2 labels of 1×1×3 images need 6 values, but there are 4");
     assert!(message((1, 1, 0)).contains("each size must be at least 1"));
+}
+
+#[test]
+fn only_some_classes_in_another_order() {
+    let d = four();
+    let two = d.only(&["class 2", "class 1"]).unwrap();
+    assert_eq!((two.labels(), two.classes()), (&[1, 0, 1][..], &["class 2".to_string(), "class 1".to_string()][..]));
+    assert_eq!([read(&two, 0)[0], read(&two, 1)[0], read(&two, 2)[0]], [6.0, 12.0, 18.0]);
+    assert_eq!(two.only(&["class 1"]).unwrap().labels(), [0, 0]);
+    assert!(d.only(&[]).unwrap().is_empty());
+    let message = |classes: &[&str]| match d.only(classes).unwrap_err() {
+        Error::Name(message) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(message(&["class 0", "dog"]), "there is no class 'dog'; the classes are class 0, class 1, class 2");
+    assert!(message(&["class 0", "class 0"]).contains("'class 0' is named twice"));
+}
+
+#[test]
+fn a_class_index_gives_the_names_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.json");
+    // As text, "10" comes before "2".
+    let entries: Vec<String> = (0..12).rev().map(|i| format!(r#""{i}": ["n{i:08}", "name_{i}"]"#)).collect();
+    std::fs::write(&path, format!("{{{}}}", entries.join(", "))).unwrap();
+    let want: Vec<String> = (0..12).map(|i| format!("name_{i}")).collect();
+    assert_eq!(class_index(&path).unwrap(), want);
+
+    let message = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        class_index(&path).unwrap_err().to_string()
+    };
+    assert!(message(r#"{"0": ["n0", "a"], "2": ["n2", "c"]}"#).contains("index.json: has no class 1, though others; "));
+    assert!(message(r#"{"0": ["n0", "a"], "#).contains("index.json: is no class index"));
+    assert!(message(r#"["tench"]"#).contains("download it again"));
+    let lost = class_index(dir.path().join("lost.json")).unwrap_err().to_string();
+    assert!(lost.starts_with("cannot read") && lost.contains("lost.json"), "{lost}");
+}
+
+#[test]
+fn the_thousand_names_of_imagenet() {
+    let Some(path) = common::real_data("imagenet_class_index.json") else { return };
+    let names = class_index(path).unwrap();
+    assert_eq!((names.len(), names[0].as_str(), names[281].as_str()), (1000, "tench", "tabby"));
+    assert_eq!(names[999], "toilet_tissue");
 }

@@ -276,15 +276,22 @@ fn wrong_safetensors_headers_give_a_sentence() {
 
 /// A zip of one uncompressed file, as numpy.savez writes it.
 fn npz(file: &[u8], claimed_size: u32, method: u16) -> Vec<u8> {
-    let name = b"conv1.bias.npy";
+    zip(file, &["conv1.bias.npy"], claimed_size, method)
+}
+
+/// A zip that has one file under several names, all as long as the first.
+fn zip(file: &[u8], names: &[&str], claimed_size: u32, method: u16) -> Vec<u8> {
+    let name = names[0].as_bytes();
     let u16s = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let sizes = [u32s(&[crc32fast::hash(file), claimed_size, claimed_size]), u16s(&[name.len() as u16, 0])].concat();
     let common = [u16s(&[20, 0, method, 0, 33]), sizes].concat();
     let local = [b"PK\x03\x04".to_vec(), common.clone(), name.to_vec(), file.to_vec()].concat();
-    let central = [b"PK\x01\x02\x14\x00".to_vec(), common, vec![0; 14], name.to_vec()].concat();
+    let central = |name: &&str| [&b"PK\x01\x02\x14\x00"[..], &common, &[0; 14], name.as_bytes()].concat();
+    let central = names.iter().map(central).collect::<Vec<_>>().concat();
     let place = u32s(&[central.len() as u32, local.len() as u32]);
-    let end = [b"PK\x05\x06".to_vec(), u16s(&[0, 0, 1, 1]), place, vec![0; 2]].concat();
+    let count = names.len() as u16;
+    let end = [b"PK\x05\x06".to_vec(), u16s(&[0, 0, count, count]), place, vec![0; 2]].concat();
     [local, central, end].concat()
 }
 
@@ -299,6 +306,7 @@ fn wrong_npz_headers_give_a_sentence() {
         format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}")
     };
     let good = npy(&header("<f4", "False", "(4,)"), 16);
+    let long = npy(&header("<f4", "False", "(400,)"), 1600);
     let whole = |file: &[u8]| npz(file, file.len() as u32, 0);
     let other = "conv1.bias has another size than its header says";
     let no_array = "conv1.bias is no .npy array";
@@ -321,6 +329,7 @@ fn wrong_npz_headers_give_a_sentence() {
         (whole(&[b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), vec![0; 16]].concat()), no_array),
         (whole(b"text"), no_array),
         (whole(b""), no_array),
+        (zip(&long, &["a.bias.npy", "b.bias.npy", "c.bias.npy"], long.len() as u32, 0), "lie over one another"),
         (npz(&good, u32::MAX - 1, 0), "is not a whole .npz file"),
         (npz(&good, good.len() as u32, 8), "conv1.bias is compressed; save with numpy.savez"),
         (b"PK\x05\x06".iter().copied().chain([0xff; 18]).collect(), "is not a whole .npz file"),

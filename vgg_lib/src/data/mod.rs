@@ -18,6 +18,7 @@
 
 pub mod augment;
 pub mod cifar10;
+mod class_index;
 pub mod image_folder;
 pub mod loader;
 pub mod normalize;
@@ -26,15 +27,19 @@ pub mod shapes;
 mod storage;
 
 pub use augment::{Augment, Transform};
+pub use class_index::class_index;
 pub use loader::{Batch, Loader, shuffled};
 pub use normalize::Normalization;
 pub use picture::{Resize, read_image, resize};
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, fs::File, ops::Range, path::Path, sync::Arc};
 
 use image::{Rgb, RgbImage};
+use ndarray::ArrayView4;
+use ndarray_npy::ViewNpyExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 use storage::{Storage, Values};
@@ -286,6 +291,69 @@ impl Dataset {
             places: Arc::new(indices.iter().map(|&i| self.places[i]).collect()),
             labels: Arc::new(indices.iter().map(|&i| self.labels[i]).collect()),
             ..self.clone()
+        }
+    }
+
+    /// Only the images of these classes, which are numbered anew in this order.
+    ///
+    /// ```
+    /// use vgg_lib::data::shapes;
+    /// let two = shapes::generate(100, (32, 32), 0).only(&["star", "circle"])?;
+    /// assert_eq!((two.len(), two.classes()[0].as_str()), (20, "star"));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Name`] if there is no such class, or one is named twice.
+    pub fn only(&self, classes: &[&str]) -> Result<Dataset> {
+        let mut numbers = vec![None; self.classes.len()];
+        for (new, name) in classes.iter().enumerate() {
+            let Some(old) = self.classes.iter().position(|class| class == name) else {
+                let names = self.classes.join(", ");
+                return Err(Error::Name(format!("there is no class '{name}'; the classes are {names}")));
+            };
+            if numbers[old].replace(new).is_some() {
+                return Err(Error::Name(format!("the class '{name}' is named twice; name each class once")));
+            }
+        }
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| numbers[self.labels[i]].is_some()).collect();
+        Ok(Dataset {
+            labels: Arc::new(kept.iter().filter_map(|&i| numbers[self.labels[i]]).collect()),
+            classes: Arc::new(classes.iter().map(|name| name.to_string()).collect()),
+            ..self.subset(&kept)
+        })
+    }
+
+    /// A data set with the same labels and classes, but with the floats of this `.npy` file, which is mapped into
+    /// memory: N×H×W×C f32 for `image_shape` = (H, W, C).
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds anything else.
+    pub(crate) fn features(&self, path: &Path, image_shape: (usize, usize, usize)) -> Result<Dataset> {
+        let (h, w, c) = image_shape;
+        let io = |e| Error::io("read", path)(e);
+        let file = storage::map(&File::open(path).map_err(io)?).map_err(io)?;
+        let array = ArrayView4::<f32>::view_npy(&file).map_err(|e| Error::file(path, e.to_string()))?;
+        if array.dim() != (self.len(), h, w, c) || !array.is_standard_layout() {
+            return Err(Error::file(path, format!("holds an array of {:?}", array.dim())));
+        }
+        let start = file.len() - array.len() * size_of::<f32>();
+        let storage = Storage::MappedFloats { file, start };
+        let features = Dataset::with_storage(storage, image_shape, self.labels.to_vec(), self.classes.to_vec())?;
+        Ok(Dataset { skipped: self.skipped.clone(), ..features })
+    }
+
+    /// Adds everything that a model or its training can see of the data.
+    pub(crate) fn hash(&self, hash: &mut Sha256) {
+        hash.update(format!("{:?} {:?} {:?}\n", self.shape(), self.classes, self.labels));
+        for value in self.values.iter().flatten() {
+            hash.update(value.to_le_bytes());
+        }
+        for index in 0..self.len() {
+            match self.image_values(index) {
+                Values::Bytes(bytes) | Values::RawFloats(bytes) => hash.update(bytes),
+                Values::Floats(floats) => floats.iter().for_each(|value| hash.update(value.to_ne_bytes())),
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Training: [`Sequential::fit`](crate::nn::Sequential::fit) and what it is made of.
 
+mod features;
 mod fit;
 pub mod history;
 #[cfg(not(feature = "cuda"))]

@@ -233,7 +233,7 @@ impl TermLike for Lines {
 }
 
 /// "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "–".to_string();
     }

@@ -26,9 +26,10 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
         |why: String| Error::file(path, format!("is not a whole .npz file ({why}); download or save it again"));
     let mut zip = ZipArchive::new(Cursor::new(file)).map_err(|e| damaged(e.to_string()))?;
     let mut tensors = Tensors::new();
+    let mut total = 0;
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
-        let name = entry.name().trim_end_matches(".npy").to_string();
+        let name = entry.name().strip_suffix(".npy").unwrap_or(entry.name()).to_string();
         if is_counter(&name) {
             continue;
         }
@@ -39,6 +40,10 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
         let start = usize::try_from(entry.data_start()).unwrap_or(usize::MAX);
         let bytes = usize::try_from(entry.size()).ok().and_then(|size| file.get(start..start.checked_add(size)?));
         let bytes = bytes.ok_or_else(|| damaged(format!("{name} is cut off")))?;
+        total += bytes.len();
+        if total > file.len() {
+            return Err(damaged("its arrays lie over one another".into()));
+        }
         if crc32fast::hash(bytes) != entry.crc32() {
             return Err(damaged(format!("the bytes of {name} are not those that were written")));
         }

@@ -1,0 +1,25 @@
+//! The names of ImageNet's classes, from the file that Keras downloads for its `decode_predictions`.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use crate::{Error, Result};
+
+/// The names in `imagenet_class_index.json`, `{"0": ["n01440764", "tench"], …}`, in the order of the classes.
+/// `cargo xtask data vgg16` downloads it.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::File`] if it holds something else or a class is missing.
+pub fn class_index(path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let again = "download it again with `cargo xtask data vgg16`";
+    let mut index: BTreeMap<String, (String, String)> = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::file(path, format!("is no class index as {{\"0\": [\"n01440764\", \"tench\"], …}} ({e}); {again}"))
+    })?;
+    (0..index.len())
+        .map(|class| match index.remove(&class.to_string()) {
+            Some((_, name)) => Ok(name),
+            None => Err(Error::file(path, format!("has no class {class}, though others; {again}"))),
+        })
+        .collect()
+}
