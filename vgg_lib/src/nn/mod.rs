@@ -7,6 +7,7 @@ pub(crate) mod cpu;
 mod init;
 mod layer;
 pub(crate) mod portable;
+mod receptive_field;
 mod sequential;
 mod summary;
 #[cfg(all(test, not(feature = "cuda")))]
@@ -17,6 +18,7 @@ pub use layer::{
     Layer, LayerSpec, Op, Param, Shape, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
     relu, softmax,
 };
+pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};
 pub use sequential::Sequential;
 pub(crate) use summary::thousands;
 pub use summary::{Summary, SummaryRow};
