@@ -9,6 +9,7 @@ mod init;
 mod layer;
 mod memory;
 pub(crate) mod portable;
+mod receptive_field;
 mod sequential;
 mod summary;
 #[cfg(all(test, not(feature = "cuda")))]
@@ -21,6 +22,7 @@ pub use layer::{
     preprocess, relu, softmax,
 };
 pub use memory::{MemoryEstimate, MemoryRow, peak_memory, reset_peak_memory};
+pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};
 pub use sequential::Sequential;
 pub(crate) use summary::thousands;
 pub use summary::{Summary, SummaryRow};

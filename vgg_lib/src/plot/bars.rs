@@ -66,7 +66,8 @@ pub fn bars(title: &str, x_label: &str, bars: &[(&str, f64)]) -> Figure {
     figure
 }
 
-fn number(value: f64) -> String {
+/// Whole numbers in groups of three digits, others with three digits.
+pub(super) fn number(value: f64) -> String {
     let sign = if value < 0.0 { "−" } else { "" };
     let size = value.abs();
     match size {

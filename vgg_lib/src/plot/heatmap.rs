@@ -7,6 +7,7 @@ use image::{
 
 use super::{
     Figure,
+    bars::number,
     colour_map::{diverging, mix, viridis},
     colours::{Colour, FAINT_TEXT, TEXT},
     figure::{Align, Style},
@@ -59,7 +60,9 @@ pub fn heatmap(photo: &RgbImage, map: &[f32], (rows, columns): (usize, usize), t
     let bar_height = height.clamp(60.0, 160.0);
     let bar_left = MARGIN + width + 14.0;
     let bar_top = top + (height.max(bar_height) - bar_height) / 2.0;
-    let labels = [(1.0, number(highest)), if signed { (-1.0, number(-highest)) } else { (0.0, "0".to_string()) }];
+    let top_label = if highest > 0.0 { number(f64::from(highest)) } else { String::new() };
+    let bottom = if signed { (-1.0, number(-f64::from(highest))) } else { (0.0, "0".to_string()) };
+    let labels = [(1.0, top_label), bottom];
     let labels_width = labels.iter().map(|(_, text)| LABEL.width(text)).fold(0.0, f64::max);
     let full = bar_left + 14.0 + 6.0 + labels_width + MARGIN;
     let mut figure = Figure::new(full.max(240.0), top + height.max(bar_height) + MARGIN);
@@ -84,18 +87,4 @@ pub fn heatmap(photo: &RgbImage, map: &[f32], (rows, columns): (usize, usize), t
         figure.text("0", (bar_left + 20.0, bar_top + bar_height / 2.0 + 4.0), Align::Left, LABEL, FAINT_TEXT);
     }
     figure
-}
-
-/// Three digits.
-fn number(value: f32) -> String {
-    let sign = if value < 0.0 { "−" } else { "" };
-    let size = value.abs();
-    match size {
-        0.0 => "0".to_string(),
-        _ if (1e-3..1e4).contains(&size) => {
-            let decimals = (2.0 - size.log10().floor()).max(0.0) as usize;
-            format!("{sign}{size:.decimals$}")
-        }
-        _ => format!("{sign}{size:.1e}"),
-    }
 }

@@ -18,8 +18,9 @@ const NOT_FINITE: Colour = (214, 39, 160);
 
 /// The first `count` channels of the first image of a batch (n, h, w, c), each a picture under its number.
 ///
-/// Colours are those of viridis, from dark blue (the map's lowest value) to yellow (its highest): every map has its
-/// own scale, because what it answers to is the question, not how loudly. A map with one value everywhere is grey
+/// Colours are those of viridis, from dark blue (the map's lowest value) to yellow (its highest, or where it
+/// has more than 200 values the one that half a per cent exceed: a few sparks would leave the rest in the dark). Every
+/// map has its own scale, because what it answers to is the question, not how loudly. A map with one value everywhere is grey
 /// with a cross: "dead" if that is 0, as after a ReLU that never fires. NaN and infinity are pink.
 pub fn feature_maps(activation: &Images, count: usize) -> Figure {
     let (n, h, w, channels) = *activation.shape();
@@ -107,10 +108,10 @@ pub fn filters(weight: &Param, count: usize, order: ChannelOrder) -> Figure {
     grid(pictures, &titles)
 }
 
-/// As many columns as make the whole a little wider than high.
+/// About twice as many columns as rows: the picture fits a screen, and its file a notebook.
 fn grid(pictures: Vec<RgbImage>, titles: &[String]) -> Figure {
-    let columns = ((1.3 * pictures.len() as f64).sqrt().round() as usize).clamp(1, 16);
-    // Not finer than a logical pixel: 30 maps of 224×224 at full resolution are a megabyte of noise.
+    let columns = ((2.0 * pictures.len() as f64).sqrt().round() as usize).clamp(1, 16);
+    // Not finer than a logical pixel: 30 maps of 224×224 at full resolution are megabytes of noise.
     let side = cell(columns).0 as u32;
     let pictures: Vec<_> = pictures.into_iter().map(|picture| shrink(picture, side)).collect();
     image_grid(&pictures, titles, columns)
@@ -125,10 +126,13 @@ fn shrink(picture: RgbImage, side: u32) -> RgbImage {
     imageops::resize(&picture, scaled(picture.width()), scaled(picture.height()), FilterType::Triangle)
 }
 
-/// The lowest and the highest finite value; both NaN if there is none.
+/// The lowest finite value and the highest but for the half per cent above it; both NaN if there is none.
 fn range(values: &[f32]) -> (f32, f32) {
-    let finite = values.iter().filter(|v| v.is_finite());
-    finite.fold((f32::NAN, f32::NAN), |(low, high), v| (low.min(*v), high.max(*v)))
+    let mut finite: Vec<f32> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    finite.sort_by(f32::total_cmp);
+    let (Some(&low), Some(&highest)) = (finite.first(), finite.last()) else { return (f32::NAN, f32::NAN) };
+    let high = finite[finite.len() - 1 - finite.len() / 200];
+    (low, if high > low { high } else { highest })
 }
 
 /// The largest finite value without its sign, 1 if all are 0.

@@ -19,6 +19,8 @@ const DEPTH: (f64, f64) = (0.36, 0.26);
 const SMALLEST_MAP: f64 = 5.0;
 /// Between the boxes of a group, and between groups.
 const GAPS: (f64, f64) = (2.5, 16.0);
+/// Boxes that are drawn; of a deeper network the rest is counted.
+const MOST: usize = 200;
 const SHAPE: Style = Style { size: 10.5, bold: true };
 const LAYERS: Style = Style { size: 10.0, bold: false };
 const EDGE: Colour = (70, 70, 70);
@@ -82,24 +84,25 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
     let summary = model.summary(image);
     let mut boxes = vec![(Kind::Input, Shape::Map(image.0, image.1, image.2))];
     boxes.extend(summary.rows.iter().filter_map(|row| Kind::of(row.kind).map(|kind| (kind, row.output))));
+    let left_out = boxes.len().saturating_sub(MOST);
+    boxes.truncate(MOST);
     let groups = group(&boxes);
 
-    let largest = boxes.iter().map(|(_, shape)| size(*shape)).fold(1.0, |m: f64, (h, w)| m.max(h).max(w));
+    // At least 8: where all is 1×1, a box need not fill the page.
+    let largest = boxes.iter().map(|(_, shape)| size(*shape)).fold(8.0, |m: f64, (h, w)| m.max(h).max(w));
     let scale = LARGEST_MAP / largest;
     let label_width = |group: &Group| SHAPE.width(&group.label).max(LAYERS.width(&group.layers));
     let content = |group: &Group, thickness: f64| {
         let boxes: f64 = group.boxes.iter().map(|(_, shape)| thick(*shape, thickness)).sum();
         boxes + GAPS.0 * (group.boxes.len() - 1) as f64
     };
+    // The face of the last box leans to the right, that of the first to the left.
+    let lean = |group: &Group| (size(group.boxes[0].1).1 * scale).max(SMALLEST_MAP) * DEPTH.0;
+    let needed = |group: &Group, thickness: f64| label_width(group).max(content(group, thickness) + lean(group));
     let total = |thickness: f64| -> f64 {
-        let widths = groups.iter().map(|group| label_width(group).max(content(group, thickness)));
-        widths.sum::<f64>() + GAPS.1 * (groups.len() - 1) as f64
+        groups.iter().map(|group| needed(group, thickness)).sum::<f64>() + GAPS.1 * (groups.len() - 1) as f64
     };
-    // The first map's face leans out at the left.
-    let lean = |shape: Shape| (size(shape).1 * scale).max(SMALLEST_MAP) * DEPTH.0 / 2.0;
-    let first = &groups[0];
-    let overhang = (lean(first.boxes[0].1) - (label_width(first) - content(first, 1.0)).max(0.0) / 2.0).max(0.0);
-    let room = WIDTH - 2.0 * MARGIN - overhang;
+    let room = WIDTH - 2.0 * MARGIN;
     // As thick as the width allows: 1.6 logical pixels times the root of the channels at most.
     let thickness = (1..=64).rev().map(|i| f64::from(i) * 0.025).find(|&t| total(t) <= room).unwrap_or(0.025);
 
@@ -110,13 +113,18 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
     let highest = highest.fold(0.0, f64::max);
     let axis = MARGIN + highest / 2.0;
     let labels = MARGIN + highest + 22.0;
-    let note_height = if summary.error.is_some() { 22.0 } else { 0.0 };
-    let width = (total(thickness) + overhang + 2.0 * MARGIN).max(WIDTH);
+    let note = match &summary.error {
+        _ if left_out > 0 => format!("and {} more", thousands(left_out)),
+        Some(error) => error.clone(),
+        None => String::new(),
+    };
+    let note_height = if note.is_empty() { 0.0 } else { 22.0 };
+    let width = (total(thickness) + 2.0 * MARGIN).max(WIDTH);
     let mut figure = Figure::new(width, labels + 58.0 + note_height);
 
-    let mut x = (width - total(thickness) + overhang) / 2.0;
+    let mut x = (width - total(thickness)) / 2.0;
     for group in &groups {
-        let width = label_width(group).max(content(group, thickness));
+        let width = needed(group, thickness);
         let middle = x + width / 2.0;
         let mut left = middle - content(group, thickness) / 2.0;
         for (kind, shape) in &group.boxes {
@@ -138,11 +146,9 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
         figure.text(kind.name(), (x + 16.0, labels + 42.5), Align::Left, LAYERS, TEXT);
         x += entry(kind);
     }
-    if let Some(error) = &summary.error {
-        let style = Style::plain(12.0);
-        let text = style.shorten(error, width - 2.0 * MARGIN);
-        figure.text(&text, (width / 2.0, labels + 66.0), Align::Centre, style, WRONG);
-    }
+    let style = Style::plain(12.0);
+    let note = style.shorten(&note, width - 2.0 * MARGIN);
+    figure.text(&note, (width / 2.0, labels + 66.0), Align::Centre, style, WRONG);
     figure
 }
 

@@ -20,10 +20,6 @@ use crate::nn::{Sequential, Shape, thousands};
 use crate::tensor::images;
 use crate::{Error, Result, files};
 
-/// Images at a time.
-// lead: `self.inference_batch()`
-const BATCH: usize = 8;
-
 impl Sequential {
     /// The outputs of this model for all images of `data`, with the same labels and classes: a data set that the
     /// layers to come are trained on. They are kept in `folder` and read from there if model and data are the same
@@ -80,7 +76,7 @@ impl Sequential {
             other => Error::file(path, format!("cannot be written: {other}")),
         })?;
         let progress = bar(Verbosity::Auto, data.len() as u64, "features");
-        for batch in Loader::in_order(data, BATCH) {
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(height, width, channels))) {
             let n = batch.n;
             let y = self.forward(images(batch.images, (n, height, width, channels))?)?;
             let bytes: Vec<u8> = y.as_vec().into_iter().flat_map(f32::to_ne_bytes).collect();
