@@ -11,7 +11,6 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 use dfdx::prelude::HasShape;
-use image::imageops::FilterType;
 use ndarray::{Array2, Array4};
 use std::array::from_fn;
 use std::collections::BTreeMap;
@@ -46,7 +45,7 @@ struct Options {
     /// A .npz or .safetensors file with the names of this library, torchvision or timm.
     #[arg(long)]
     weights: PathBuf,
-    /// PNG or JPEG files; resized to the model's input.
+    /// Photos; resized to the model's input.
     #[arg(long, num_args = 1..)]
     image: Vec<PathBuf>,
     /// An array of N×H×W×3 f32 values.
@@ -111,8 +110,7 @@ fn run(options: Options) -> Result<()> {
     };
     let names = class_names(options.classes.as_deref(), cifar, classes)?;
     for path in &options.image {
-        let picture = image::open(path).map_err(|e| Error::Config(format!("cannot read {}: {e}", path.display())))?;
-        let picture = picture.resize_exact(w as u32, h as u32, FilterType::Triangle).to_rgb8();
+        let picture = resize(&read_image(path)?, (h, w));
         let values = picture.pixels().flat_map(|pixel| preprocess(pixel.0));
         let logits = logits(&model, values.collect(), 1)?;
         println!("{}", path.display());

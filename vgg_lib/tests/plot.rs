@@ -7,12 +7,17 @@ use std::{fs, path::Path};
 use dfdx::prelude::ReshapeTo;
 use image::{Rgb, RgbImage};
 use vgg_lib::{
-    nn::{Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
-    plot::{self, ChannelOrder, Figure},
+    nn::{Heatmap, Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
+    plot::{self, Figure},
     tensor::{Images, images},
     train::history::{EpochRecord, History},
     vgg,
+    weights::Pixels,
 };
+
+fn map_of(values: &[f32], (rows, columns): (usize, usize)) -> Heatmap {
+    Heatmap { values: values.to_vec(), rows, columns }
+}
 
 fn history(epochs: usize, record: impl Fn(usize) -> EpochRecord) -> History {
     History { epochs: (1..=epochs).map(record).collect() }
@@ -420,8 +425,8 @@ fn filters_show_the_colours_that_they_look_for() {
             }
         }
     });
-    let rgb = check("filters_rgb", plot::filters(&weight, 30, ChannelOrder::Rgb));
-    let bgr = check("filters_bgr", plot::filters(&weight, 30, ChannelOrder::Bgr));
+    let rgb = check("filters_rgb", plot::filters(&weight, 30, Pixels::Torch));
+    let bgr = check("filters_bgr", plot::filters(&weight, 30, Pixels::Caffe));
     let count = |bitmap: &RgbImage, colour: [u8; 3]| bitmap.pixels().filter(|p| p.0 == colour).count();
     let (red, blue) = ([255, 128, 128], [128, 128, 255]);
     let (cyan, yellow) = ([0, 128, 128], [128, 128, 0]);
@@ -433,10 +438,10 @@ fn filters_show_the_colours_that_they_look_for() {
 fn any_filters_can_be_drawn() {
     let model = vgg::cifar_vgg16(Seed(0));
     let weight = |name: &str| model.layer(name).unwrap().params()[0].clone();
-    check("filters_first", plot::filters(&weight("block1_conv1"), 30, ChannelOrder::Rgb));
-    check("filters_deep", plot::filters(&weight("block1_conv2"), 64, ChannelOrder::Rgb));
-    check("filters_none", plot::filters(&weight("block1_conv2"), 0, ChannelOrder::Rgb));
-    let dense = plot::filters(&weight("fc1"), 30, ChannelOrder::Rgb);
+    check("filters_first", plot::filters(&weight("block1_conv1"), 30, Pixels::Torch));
+    check("filters_deep", plot::filters(&weight("block1_conv2"), 64, Pixels::Torch));
+    check("filters_none", plot::filters(&weight("block1_conv2"), 0, Pixels::Torch));
+    let dense = plot::filters(&weight("fc1"), 30, Pixels::Torch);
     assert_eq!(texts(&dense), ["[512, 512] is no kernel of a convolution"]);
     let odd = kernel([5, 5, 3, 3], |[y, _, _, output]| match output {
         0 => 0.0,
@@ -455,9 +460,9 @@ fn any_filters_can_be_drawn() {
             }
         }
     });
-    check("filters_odd", plot::filters(&odd, 3, ChannelOrder::Bgr));
+    check("filters_odd", plot::filters(&odd, 3, Pixels::Caffe));
     let pointwise = kernel([1, 1, 2, 40], |[_, _, input, output]| (output as f32 - 20.0) * input as f32);
-    check("filters_1x1", plot::filters(&pointwise, 40, ChannelOrder::Rgb));
+    check("filters_1x1", plot::filters(&pointwise, 40, Pixels::Torch));
 }
 
 #[test]
@@ -465,14 +470,14 @@ fn a_heatmap_lies_where_its_values_are() {
     let photo = RgbImage::from_pixel(200, 100, Rgb([90, 90, 90]));
     let mut map = vec![0.0; 8];
     map[3] = 5.0; // the upper right of 2 × 4
-    let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map, (2, 4), "corner"));
+    let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map_of(&map, (2, 4)), "corner"));
     let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (38 + y)).0;
     let mixed = |colour: [f64; 3]| colour.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
     assert_eq!(at(358, 2), mixed([253.0, 231.0, 37.0]));
     assert_eq!(at(2, 2), mixed([68.0, 1.0, 84.0]));
     assert_eq!(at(358, 178), mixed([68.0, 1.0, 84.0]));
     map[0] = -5.0;
-    let figure = plot::heatmap(&photo, &map, (2, 4), "");
+    let figure = plot::heatmap(&photo, &map_of(&map, (2, 4)), "");
     assert_eq!(texts(&figure), ["5", "−5", "0"]);
     let bitmap = check("heatmap_signed", figure);
     let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (16 + y)).0;
@@ -486,17 +491,23 @@ fn any_heatmap_can_be_drawn() {
         (0..rows * columns).map(|i| (-far(i) / 4.0).exp() - 0.1 * (i % 2) as f32).collect()
     };
     let positive: Vec<f32> = bump(7, 7).iter().map(|v| 0.03 * v.max(0.0)).collect();
-    check("heatmap_7", plot::heatmap(&picture(300, 224, 5), &positive, (7, 7), "Grad-CAM: tabby, tabby cat 93 %"));
-    check("heatmap_30", plot::heatmap(&picture(224, 300, 5), &bump(20, 30), (20, 30), "occlusion"));
-    check("heatmap_long", plot::heatmap(&picture(32, 32, 1), &[1.0], (1, 1), &"title ".repeat(60)));
-    check("heatmap_zero", plot::heatmap(&picture(3000, 3, 1), &[0.0; 4], (2, 2), "a\u{0}b"));
-    check("heatmap_thin", plot::heatmap(&picture(3, 3000, 1), &[1e-30, 1e30], (2, 1), "thin"));
-    check("heatmap_wild", plot::heatmap(&picture(64, 64, 1), &[f32::NAN, f32::INFINITY, 1.0, -2.0], (2, 2), "wild"));
+    check(
+        "heatmap_7",
+        plot::heatmap(&picture(300, 224, 5), &map_of(&positive, (7, 7)), "Grad-CAM: tabby, tabby cat 93 %"),
+    );
+    check("heatmap_30", plot::heatmap(&picture(224, 300, 5), &map_of(&bump(20, 30), (20, 30)), "occlusion"));
+    check("heatmap_long", plot::heatmap(&picture(32, 32, 1), &map_of(&[1.0], (1, 1)), &"title ".repeat(60)));
+    check("heatmap_zero", plot::heatmap(&picture(3000, 3, 1), &map_of(&[0.0; 4], (2, 2)), "a\u{0}b"));
+    check("heatmap_thin", plot::heatmap(&picture(3, 3000, 1), &map_of(&[1e-30, 1e30], (2, 1)), "thin"));
+    check(
+        "heatmap_wild",
+        plot::heatmap(&picture(64, 64, 1), &map_of(&[f32::NAN, f32::INFINITY, 1.0, -2.0], (2, 2)), "wild"),
+    );
     for (map, size) in [(vec![], (0, 0)), (vec![1.0; 3], (2, 2)), (vec![1.0; 4], (usize::MAX, 2))] {
-        let said = texts(&plot::heatmap(&picture(9, 9, 1), &map, size, ""));
+        let said = texts(&plot::heatmap(&picture(9, 9, 1), &map_of(&map, size), ""));
         assert!(said[0].contains("do not fill"), "{said:?}");
     }
-    assert_eq!(texts(&plot::heatmap(&RgbImage::new(0, 0), &[1.0], (1, 1), "")), ["no photo"]);
+    assert_eq!(texts(&plot::heatmap(&RgbImage::new(0, 0), &map_of(&[1.0], (1, 1)), "")), ["no photo"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     colours::{Colour, FAINT_TEXT, TEXT},
     figure::{Align, Style},
 };
+use crate::nn::Heatmap;
 
 const MARGIN: f64 = 16.0;
 /// The longer side of the photo on the page.
@@ -20,16 +21,17 @@ const SIDE: f64 = 360.0;
 const COVER: f64 = 0.6;
 const LABEL: Style = Style { size: 11.0, bold: false };
 
-/// A map of `rows` × `columns` values (row-major), enlarged smoothly and laid over the photo, with a colour bar.
+/// A map, enlarged smoothly and laid over the photo, with a colour bar.
 ///
 /// Without negative values, as Grad-CAM gives, dark blue is 0 and yellow the highest. With some, as occlusion gives,
 /// blue is negative, white 0 and orange-red positive, equally far in both directions. The photo beneath is grey, so
 /// that every colour is the map's. NaN and infinity count as 0.
-pub fn heatmap(photo: &RgbImage, map: &[f32], (rows, columns): (usize, usize), title: &str) -> Figure {
+pub fn heatmap(photo: &RgbImage, map: &Heatmap, title: &str) -> Figure {
+    let Heatmap { values: map, rows, columns } = map;
     if photo.is_empty() {
         return Figure::message("no photo");
     }
-    if map.is_empty() || rows.checked_mul(columns) != Some(map.len()) {
+    if map.is_empty() || rows.checked_mul(*columns) != Some(map.len()) {
         return Figure::message(&format!("{} values do not fill a map of {rows}×{columns}", map.len()));
     }
     let finite = |v: f32| if v.is_finite() { v } else { 0.0 };
@@ -46,7 +48,7 @@ pub fn heatmap(photo: &RgbImage, map: &[f32], (rows, columns): (usize, usize), t
     // `resize` cuts values below 0 and above 1.
     let shares: Vec<f32> = map.iter().map(|v| 0.5 + 0.5 * finite(*v) / scale).collect();
     let shares: ImageBuffer<Luma<f32>, _> =
-        ImageBuffer::from_raw(columns as u32, rows as u32, shares).expect("the sizes were compared");
+        ImageBuffer::from_raw(*columns as u32, *rows as u32, shares).expect("the sizes were compared");
     let shares = imageops::resize(&shares, width, height, FilterType::Triangle);
     let laid_over = RgbImage::from_fn(width, height, |x, y| {
         let below = grey.get_pixel(x, y).0[0];

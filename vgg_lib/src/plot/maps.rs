@@ -12,7 +12,7 @@ use super::{
     colours::{Colour, GREY},
     grid::{cell, image_grid},
 };
-use crate::{nn::Param, tensor::Images};
+use crate::{nn::Param, tensor::Images, weights::Pixels};
 
 const NOT_FINITE: Colour = (214, 39, 160);
 
@@ -55,22 +55,13 @@ pub fn feature_maps(activation: &Images, count: usize) -> Figure {
     grid(maps, &titles)
 }
 
-/// What the first three values of a filter stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelOrder {
-    /// Red, green, blue: torchvision, and what is trained in these notebooks.
-    Rgb,
-    /// Blue, green, red: Keras' VGG16, whose weights come from Caffe.
-    Bgr,
-}
-
 /// The first `count` filters of a convolution's kernel (k, k, in, out), each a picture under its number.
 ///
 /// With three input channels a filter is shown in the colours that it looks for: grey is 0, and its largest weight,
-/// positive or negative, reaches the end of the scale. `order` says which channel is red. With any other number the
-/// mean over the input channels is shown, blue below 0 and orange-red above. Every filter has its own scale: a weak
-/// one is as well to be seen as a strong one.
-pub fn filters(weight: &Param, count: usize, order: ChannelOrder) -> Figure {
+/// positive or negative, reaches the end of the scale; `pixels` says whether red is the first or the last. With any
+/// other number the mean over the input channels is shown, blue below 0 and orange-red above. Every filter has its own
+/// scale: a weak one is as well to be seen as a strong one.
+pub fn filters(weight: &Param, count: usize, pixels: Pixels) -> Figure {
     let &[height, width, input, output] = weight.dims.as_slice() else {
         return Figure::message(&format!("{:?} is no kernel of a convolution", weight.dims));
     };
@@ -84,7 +75,7 @@ pub fn filters(weight: &Param, count: usize, order: ChannelOrder) -> Figure {
             let taps: Vec<f32> = values.iter().skip(filter).step_by(output).copied().collect();
             let picture = if input == 3 {
                 let strongest = strongest(&taps);
-                let channels = if order == ChannelOrder::Rgb { [0, 1, 2] } else { [2, 1, 0] };
+                let channels = if pixels == Pixels::Torch { [0, 1, 2] } else { [2, 1, 0] };
                 picture((width, height), |i| {
                     let tap = channels.map(|channel| taps[3 * i + channel]);
                     let level = |v: f32| (127.5 + 127.5 * f64::from(v) / strongest).round() as u8;

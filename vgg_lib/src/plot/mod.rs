@@ -28,7 +28,7 @@ pub use curves::{accuracy, lines, loss, paired_lines};
 pub use figure::Figure;
 pub use grid::image_grid;
 pub use heatmap::heatmap;
-pub use maps::{ChannelOrder, feature_maps, filters};
+pub use maps::{feature_maps, filters};
 pub use network::network;
 pub use predictions::predictions;
 
