@@ -80,7 +80,7 @@ impl Sequential {
             let n = batch.n;
             let y = self.forward(images(batch.images, (n, height, width, channels))?)?;
             let bytes: Vec<u8> = y.as_vec().into_iter().flat_map(f32::to_ne_bytes).collect();
-            file.write_all(&bytes).map_err(Error::io("write", path))?;
+            file.as_file_mut().write_all(&bytes).map_err(Error::io("write", path))?;
             progress.inc(n as u64);
         }
         self.release_memory();
