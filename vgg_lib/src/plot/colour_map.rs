@@ -26,7 +26,8 @@ const VIRIDIS: [Colour; 17] = [
 
 /// From dark blue at 0 to yellow at 1. NaN is 0.
 pub(super) fn viridis(share: f64) -> Colour {
-    let place = share.max(0.0).min(1.0) * (VIRIDIS.len() - 1) as f64;
+    let share = if share > 0.0 { share.min(1.0) } else { 0.0 };
+    let place = share * (VIRIDIS.len() - 1) as f64;
     let below = (place as usize).min(VIRIDIS.len() - 2);
     mix(VIRIDIS[below], VIRIDIS[below + 1], place - below as f64)
 }
