@@ -20,10 +20,11 @@ const MOST: usize = 200;
 /// digits. Negative values go to the left. What is not finite has no bar.
 ///
 /// ```
-/// let layers = [("fc1", 102_764_544.0), ("fc2", 16_781_312.0), ("predictions", 4_097_000.0)];
+/// let layers = [("fc1", 102_764_544), ("fc2", 16_781_312), ("predictions", 4_097_000)];
+/// let layers = layers.map(|(name, parameters)| (name.to_string(), f64::from(parameters)));
 /// let figure = vgg_lib::plot::bars("where the parameters are", "parameters", &layers);
 /// ```
-pub fn bars(title: &str, x_label: &str, bars: &[(&str, f64)]) -> Figure {
+pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     let shown = &bars[..bars.len().min(MOST)];
     let title_style = Style::bold(16.0);
     let top = 48.0;

@@ -26,7 +26,8 @@ const VIRIDIS: [Colour; 17] = [
 
 /// From dark blue at 0 to yellow at 1. NaN is 0.
 pub(super) fn viridis(share: f64) -> Colour {
-    let place = share.max(0.0).min(1.0) * (VIRIDIS.len() - 1) as f64;
+    let share = if share > 0.0 { share.min(1.0) } else { 0.0 };
+    let place = share * (VIRIDIS.len() - 1) as f64;
     let below = (place as usize).min(VIRIDIS.len() - 2);
     mix(VIRIDIS[below], VIRIDIS[below + 1], place - below as f64)
 }
@@ -48,18 +49,35 @@ mod tests {
 
     #[test]
     fn viridis_is_matplotlibs() {
-        // matplotlib.colormaps['viridis'](t, bytes=True)
+        // Of its 256 colours, matplotlib.colormaps['viridis'].colors, every twelfth.
         let theirs = [
-            (0.0, (68, 1, 84)),
-            (0.1, (72, 37, 118)),
-            (0.33, (48, 104, 142)),
-            (0.77, (109, 205, 89)),
-            (1.0, (253, 231, 37)),
+            (0, (68, 1, 84)),
+            (12, (71, 19, 101)),
+            (24, (72, 35, 116)),
+            (36, (70, 50, 126)),
+            (48, (66, 64, 134)),
+            (60, (61, 78, 138)),
+            (72, (55, 91, 141)),
+            (84, (49, 103, 142)),
+            (96, (44, 114, 142)),
+            (108, (39, 126, 142)),
+            (120, (35, 137, 142)),
+            (132, (31, 148, 140)),
+            (144, (31, 160, 136)),
+            (156, (37, 171, 130)),
+            (168, (50, 182, 122)),
+            (180, (70, 192, 111)),
+            (192, (94, 201, 98)),
+            (204, (122, 209, 81)),
+            (216, (152, 216, 62)),
+            (228, (184, 222, 41)),
+            (240, (216, 226, 25)),
+            (252, (246, 230, 32)),
         ];
-        for (share, theirs) in theirs {
-            let ours = viridis(share);
+        for (place, theirs) in theirs {
+            let ours = viridis(f64::from(place) / 255.0);
             for (a, b) in [(ours.0, theirs.0), (ours.1, theirs.1), (ours.2, theirs.2)] {
-                assert!(a.abs_diff(b) <= 6, "{share}: {ours:?}, not {theirs:?}");
+                assert!(a.abs_diff(b) <= 6, "{place}: {ours:?}, not {theirs:?}");
             }
         }
     }
