@@ -22,6 +22,9 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], step: Step) -> f64 {
     f64::from(step.l2) * sums.iter().sum::<f64>()
 }
 
+/// Where there is no gradient any more, momentum would run down through the denormal numbers, which are slow.
+const NOTHING: f32 = 1e-30;
+
 #[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
 fn chunk(w: &mut [f32], g: &mut [f32], v: &mut [f32], step: Step) -> f32 {
     let Step { rate, momentum, nesterov, l2 } = step;
@@ -32,7 +35,8 @@ fn chunk(w: &mut [f32], g: &mut [f32], v: &mut [f32], step: Step) -> f32 {
         for (((w, g), v), s) in w.iter_mut().zip(g).zip(v).zip(&mut squares) {
             *s += *w * *w;
             let gradient = *g + 2.0 * l2 * *w;
-            *v = momentum * *v - rate * gradient;
+            let velocity = momentum * *v - rate * gradient;
+            *v = if velocity.abs() < NOTHING { 0.0 } else { velocity };
             *w += again * *v - extra * gradient;
             *g = 0.0;
         }
