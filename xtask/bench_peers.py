@@ -65,7 +65,7 @@ def torch_model(work):
     if cifar:
         layers += [nn.Dropout(0.5), nn.Flatten(), nn.Linear(512, 512), nn.ReLU()]
         layers += [nn.BatchNorm1d(512, eps=1e-3, momentum=0.01), nn.Dropout(0.5), nn.Linear(512, 10)]
-    else:
+    elif work != "features":
         layers.append(nn.Flatten())
         for wide in (512 * 7 * 7, 4096):
             layers += [nn.Linear(wide, 4096), nn.ReLU(inplace=True), nn.Dropout()]
@@ -77,7 +77,8 @@ def torch_model(work):
             nn.init.zeros_(layer.bias)
     if cifar:
         return model, torch.randn(BATCH, 3, 32, 32)
-    return model.eval(), torch.randn(int(work.removeprefix("vgg16-")), 3, 224, 224)
+    batch = 20 if work == "features" else int(work.removeprefix("vgg16-"))
+    return model.eval(), torch.randn(batch, 3, 224, 224)
 
 
 def torch_peer(work, threads, bf16, channels_last, compiled):
@@ -218,7 +219,7 @@ PEERS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("work", choices=["train", "infer", "vgg16-8", "vgg16-1"])
+    parser.add_argument("work", choices=["train", "infer", "vgg16-8", "vgg16-1", "features"])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     # Read when a framework is imported.

@@ -12,6 +12,7 @@
 //! | `load` | batches of 128 prepared with that augmentation, and nothing else: one thread's work |
 //! | `infer` | `forward` of `cifar_vgg16`, batch 128, read |
 //! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 and 1, read |
+//! | `features` | the convolutions of VGG16 at 224×224, batch 20, read: what `precompute` does |
 //! | `gemm` | milliseconds for 1 GFLOP of f32 matrix product, at the best of three sizes |
 //!
 //! `RAYON_NUM_THREADS` sets the number of threads.
@@ -50,6 +51,7 @@ fn run(work: &str) -> Result<()> {
         "infer" => infer(&vgg::cifar_vgg16(Seed(0)), BATCH),
         "vgg16-8" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 8),
         "vgg16-1" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 1),
+        "features" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?.split_after("block5_pool")?.0, 20),
         "gemm" => gemm_peak(),
         _ => Err(vgg_lib::Error::Name(format!("no work is called '{work}'; see the head of bench.rs"))),
     }

@@ -17,7 +17,7 @@ use worker::{Worker, compare};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to time, by the start of its name: train, train-augmented, load, infer, vgg16-8, vgg16-1 (default: all)
+    /// What to time, by the start of its name: train, train-augmented, load, infer, vgg16-8, vgg16-1, features (default: all)
     works: Vec<String>,
     /// Against other frameworks too; the first time they are installed (some GB)
     #[arg(long)]
@@ -66,7 +66,7 @@ const INFERENCE: &[&str] = &[
     "openvino-bf16",
 ];
 
-fn works() -> [Work; 6] {
+fn works() -> [Work; 7] {
     let inference = |name, gflop, f32_bar| Work { name, gflop, f32_bar, bf16_bar: None, peers: INFERENCE };
     let own = |name| Work { name, gflop: 0.0, f32_bar: 0.0, bf16_bar: None, peers: &[] };
     [
@@ -77,6 +77,7 @@ fn works() -> [Work; 6] {
         inference("infer", gflop(32, 128), 2.5),
         inference("vgg16-8", gflop(224, 8), 2.0),
         inference("vgg16-1", gflop(224, 1), 2.0),
+        inference("features", gflop(224, 20), 2.0),
     ]
 }
 

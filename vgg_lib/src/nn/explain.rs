@@ -54,9 +54,10 @@ impl Sequential {
         Ok(Heatmap { values, rows, columns })
     }
 
-    /// How much the probability of `class` falls where a grey square of `side` pixels hides a part of the image
-    /// (Zeiler & Fergus 2013, arXiv:1311.2901); negative where hiding helps. The square takes the mean colour of the
-    /// image and moves by `stride`; a pixel's value is the mean over the squares that hide it.
+    /// How much less the model believes in `class` where a grey square of `side` pixels hides a part of the image
+    /// (Zeiler & Fergus 2013, arXiv:1311.2901); negative where hiding helps. Belief is counted as log-odds,
+    /// ln(p / (1 − p)): a probability of 0.9999 would hardly fall wherever the square is. The square takes the mean
+    /// colour of the image and moves by `stride`; a pixel's value is the mean over the squares that hide it.
     ///
     /// # Errors
     /// [`Error::Config`] for a side or stride of 0 or a square larger than the image; [`Error::Shape`] as
@@ -83,7 +84,7 @@ impl Sequential {
         };
         let squares: Vec<(usize, usize)> =
             starts(h).into_iter().flat_map(|top| starts(w).into_iter().map(move |left| (top, left))).collect();
-        let whole = self.probability(values.clone(), (1, h, w, c), class)?[0];
+        let whole = self.log_odds(values.clone(), (1, h, w, c), class)?[0];
         let (mut sums, mut counts) = (vec![0.0; h * w], vec![0u32; h * w]);
         for squares in squares.chunks(self.inference_batch(Shape::Map(h, w, c))) {
             let mut batch = values.repeat(squares.len());
@@ -92,10 +93,10 @@ impl Sequential {
                     image[(y * w + left) * c..][..side * c].chunks_exact_mut(c).for_each(|p| p.copy_from_slice(&mean));
                 }
             }
-            let hidden = self.probability(batch, (squares.len(), h, w, c), class)?;
-            for (p, &(top, left)) in hidden.iter().zip(squares) {
+            let hidden = self.log_odds(batch, (squares.len(), h, w, c), class)?;
+            for (belief, &(top, left)) in hidden.iter().zip(squares) {
                 for at in (top..top + side).flat_map(|y| y * w + left..y * w + left + side) {
-                    sums[at] += whole - p;
+                    sums[at] += whole - belief;
                     counts[at] += 1;
                 }
             }
@@ -105,19 +106,26 @@ impl Sequential {
         Ok(Heatmap { values, rows: h, columns: w })
     }
 
-    /// Of one class, for each image.
-    fn probability(&self, values: Vec<f32>, shape: (usize, usize, usize, usize), class: usize) -> Result<Vec<f32>> {
+    /// Of one class against all others, for each image: its logit less the log of the others' summed exponentials.
+    fn log_odds(&self, values: Vec<f32>, shape: (usize, usize, usize, usize), class: usize) -> Result<Vec<f32>> {
         let logits = self.logits(images(values, shape)?)?;
         let classes = self.check_class(logits.shape().3, class)?;
-        let probabilities = logits.softmax::<Axis<3>>().as_vec();
-        Ok(probabilities.chunks_exact(classes).map(|row| row[class]).collect())
+        let row = |row: &[f32]| {
+            let others = || row.iter().enumerate().filter(|(k, _)| *k != class).map(|(_, &logit)| logit);
+            let largest = others().fold(f32::NEG_INFINITY, f32::max);
+            row[class] - largest - others().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
+        };
+        Ok(logits.as_vec().chunks_exact(classes).map(row).collect())
     }
 
     fn check_class(&self, classes: usize, class: usize) -> Result<usize> {
-        if class < classes {
-            return Ok(classes);
+        if class >= classes {
+            return Err(Error::Shape(format!("there is no class {class}: the model gives {classes}, counted from 0")));
         }
-        Err(Error::Shape(format!("there is no class {class}: the model gives {classes}, counted from 0")))
+        if classes < 2 {
+            return Err(Error::Shape("a model of one class has nothing to choose between".to_string()));
+        }
+        Ok(classes)
     }
 
     /// Dropout and batch norm then do while training what they do in use, and no weight gets a gradient.
@@ -232,9 +240,8 @@ mod tests {
         let image = images(values, (1, 8, 8, 1))?;
         let map = model.occlusion(image.clone(), 1, 2, 2)?;
         let largest = map.values.iter().copied().fold(0.0, f32::max);
-        let mean: f32 = 4.0 / 64.0;
-        let p = |logit: f32| 1.0 / (1.0 + (-logit).exp());
-        assert!((largest - (p(4.0) - p(4.0 * mean))).abs() < 1e-5, "{largest}");
+        // The other logit is 0, so the log-odds are the sum; hidden, four times the mean of the image.
+        assert!((largest - (4.0 - 4.0 * 4.0 / 64.0)).abs() < 1e-5, "{largest}");
         for (at, value) in map.values.iter().enumerate() {
             let want = match at {
                 54 | 55 | 62 | 63 => largest,

@@ -99,9 +99,17 @@ pub fn filters(weight: &Param, count: usize, pixels: Pixels) -> Figure {
     grid(pictures, &titles)
 }
 
-/// About twice as many columns as rows: the picture fits a screen, and its file a notebook.
+/// About twice as many columns as rows: the picture fits a screen, and its file a notebook. Full rows if it can be.
+fn columns(count: usize) -> usize {
+    let ideal = (2.0 * count as f64).sqrt();
+    let near = (0.7 * ideal).ceil() as usize..=(1.35 * ideal).floor() as usize;
+    let distance = |columns: usize| (columns as f64 / ideal).ln().abs();
+    let full = near.filter(|&c| count.is_multiple_of(c)).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+    full.unwrap_or(ideal.round() as usize).clamp(1, 16)
+}
+
 fn grid(pictures: Vec<RgbImage>, titles: &[String]) -> Figure {
-    let columns = ((2.0 * pictures.len() as f64).sqrt().round() as usize).clamp(1, 16);
+    let columns = columns(pictures.len());
     // Not finer than a logical pixel: 30 maps of 224×224 at full resolution are megabytes of noise.
     let side = cell(columns).0 as u32;
     let pictures: Vec<_> = pictures.into_iter().map(|picture| shrink(picture, side)).collect();
@@ -147,4 +155,12 @@ fn crossed_out(width: u32, height: u32) -> RgbImage {
         let (r, g, b) = if on_a_diagonal { GREY } else { (232, 232, 232) };
         Rgb([r, g, b])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thirty_maps_fill_their_rows() {
+        assert_eq!([30, 64, 16, 1, 0, 7, 1000].map(super::columns), [10, 8, 4, 1, 1, 4, 16]);
+    }
 }
