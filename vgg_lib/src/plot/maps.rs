@@ -103,7 +103,8 @@ pub fn filters(weight: &Param, count: usize, pixels: Pixels) -> Figure {
 fn columns(count: usize) -> usize {
     let ideal = (2.0 * count as f64).sqrt();
     let near = (0.7 * ideal).ceil() as usize..=(1.35 * ideal).floor() as usize;
-    let distance = |columns: usize| (columns as f64 / ideal).ln().abs();
+    // Of two that are as far from it the larger.
+    let distance = |columns: usize| ((columns as f64 / ideal).ln() - 0.01).abs();
     let full = near.filter(|&c| count.is_multiple_of(c)).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
     full.unwrap_or(ideal.round() as usize).clamp(1, 16)
 }
