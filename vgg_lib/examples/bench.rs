@@ -12,7 +12,7 @@
 //! | `load` | batches of 128 prepared with that augmentation, and nothing else: one thread's work |
 //! | `infer` | `forward` of `cifar_vgg16`, batch 128, read |
 //! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 and 1, read |
-//! | `features` | the convolutions of VGG16 at 224×224, batch 20, read: what `precompute` does |
+//! | `features` | the convolutions of VGG16 at 224×224, batch 20, read |
 //! | `gemm` | milliseconds for 1 GFLOP of f32 matrix product, at the best of three sizes |
 //!
 //! `RAYON_NUM_THREADS` sets the number of threads.

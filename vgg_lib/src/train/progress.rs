@@ -23,7 +23,7 @@ use super::history::EpochRecord;
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
-    /// A bar in a terminal; in a notebook or a file a line about every 5 seconds.
+    /// A bar in a terminal; in a notebook or a file a line about every 20 seconds.
     #[default]
     Auto,
     /// A line at most every so many seconds, and one at the end of each epoch, on stdout.
@@ -143,7 +143,7 @@ fn styled_bar(target: ProgressDrawTarget, length: u64, template: &str) -> Progre
 
 /// The target, and whether it takes lines.
 fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
-    const SECONDS: f64 = 5.0;
+    const SECONDS: f64 = 20.0;
     let lines = |seconds| (Lines::target(seconds, Box::new(io::stdout())), true);
     let terminal = io::stderr().is_terminal();
     match verbosity {
