@@ -55,7 +55,8 @@ pub(super) fn plan(model: &Sequential, file: &Tensors) -> Result<(Vec<Step>, Loa
     let foreign = |name: &String| {
         name.starts_with("features.") || TORCHVISION_DENSE.iter().chain(&TIMM_DENSE).any(|dense| is_in(name, dense))
     };
-    if ours {
+    let nothing = file.is_empty() && model.layers.iter().all(|l| l.params().is_empty());
+    if ours || nothing {
         matching.our_names();
     } else if file.keys().any(foreign) {
         matching.torch_names()?;
