@@ -12,6 +12,11 @@ use super::{Dataset, storage::Values};
 use crate::tensor::{Images, images};
 use crate::{Error, Result};
 
+/// Of ImageNet's red, green and blue as values of 0 to 1, in torchvision's and timm's transforms.
+pub(crate) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// See [`IMAGENET_MEAN`].
+pub(crate) const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
 /// The mean and standard deviation of each channel, in units of 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
@@ -40,8 +45,8 @@ impl Normalization {
     /// ImageNet's: what torchvision's and timm's weights were trained with, `Normalize([0.485, 0.456, 0.406],
     /// [0.229, 0.224, 0.225])` on values of 0 to 1.
     pub fn imagenet() -> Self {
-        let of_255 = |values: [f32; 3]| values.map(|v| 255.0 * v).to_vec();
-        Normalization { mean: of_255([0.485, 0.456, 0.406]), std: of_255([0.229, 0.224, 0.225]) }
+        let of_255 = |values: [f64; 3]| values.map(|v| 255.0 * v as f32).to_vec();
+        Normalization { mean: of_255(IMAGENET_MEAN), std: of_255(IMAGENET_STD) }
     }
 
     /// One image as a batch, (1, height, width, 3).

@@ -1,6 +1,7 @@
 //! What a network's input means: the two conventions of ImageNet weights, under Keras' names for them, and a first
 //! convolution rewritten from one to the other.
 
+use crate::data::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::nn::{Op, Sequential};
 use crate::tensor::device;
 use crate::{Error, Result};
@@ -37,8 +38,8 @@ impl Pixels {
             Pixels::Caffe => Convention { reversed: true, mean: [123.68, 116.779, 103.939], std: [1.0; 3] },
             Pixels::Torch => Convention {
                 reversed: false,
-                mean: [0.485, 0.456, 0.406].map(|v| v * 255.0),
-                std: [0.229, 0.224, 0.225].map(|v| v * 255.0),
+                mean: IMAGENET_MEAN.map(|v| v * 255.0),
+                std: IMAGENET_STD.map(|v| v * 255.0),
             },
         }
     }
