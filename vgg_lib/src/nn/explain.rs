@@ -34,7 +34,8 @@ impl Sequential {
             return Err(Error::Shape(format!("layer '{layer}' has a single position; choose one before flatten")));
         }
         head.freeze_for_use();
-        let logits = head.forward_to_logits(maps.leaky_trace())?;
+        head.layers.truncate(head.logit_layers());
+        let logits = head.forward_mut(maps.leaky_trace())?;
         let classes = self.check_class(logits.shape().3, class)?;
         let chosen = images((0..classes).map(|k| f32::from(k == class)).collect(), (1, 1, 1, classes))?;
         let gradients = (logits * chosen).sum().backward();

@@ -308,17 +308,12 @@ impl Sequential {
         self.training_pass(x, false, self.logit_layers())
     }
 
-    /// The same with the input's gradient.
-    pub(crate) fn forward_to_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
-        self.training_pass(x, true, self.logit_layers())
-    }
-
     /// The model's output before a final softmax.
     pub(crate) fn logits(&self, x: Images) -> Result<Images> {
         self.run(&self.layers[..self.logit_layers()], x)
     }
 
-    fn logit_layers(&self) -> usize {
+    pub(super) fn logit_layers(&self) -> usize {
         let ends_in_softmax = self.layers.last().is_some_and(|l| l.op == Op::Softmax);
         self.layers.len() - usize::from(ends_in_softmax)
     }
