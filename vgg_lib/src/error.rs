@@ -36,7 +36,8 @@ pub enum Error {
     Config(String),
     /// The loss became NaN or infinite.
     #[error(
-        "training stopped: the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate}; try a lower rate"
+        "training stopped: the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate}; try a lower rate{}",
+        last_good(checkpoint)
     )]
     NotFinite {
         /// The loss of that step.
@@ -47,6 +48,8 @@ pub enum Error {
         step: usize,
         /// At that step.
         learning_rate: f64,
+        /// The newest checkpoint, if there is one; `load_weights` reads it.
+        checkpoint: Option<PathBuf>,
     },
     /// dfdx refused (out of memory, a CUDA failure …).
     #[error("dfdx: {0}")]
@@ -76,4 +79,8 @@ fn hint(source: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull => "; free some space or choose another folder",
         _ => "",
     }
+}
+
+fn last_good(checkpoint: &Option<PathBuf>) -> String {
+    checkpoint.as_ref().map_or(String::new(), |path| format!(". The last good weights are in {}", path.display()))
 }

@@ -91,7 +91,7 @@ impl Sequential {
 }
 
 /// 1,536 MiB as 1.5 GiB.
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     let mib = bytes as f64 / (1u64 << 20) as f64;
     if mib < 1000.0 { format!("{mib:.1} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
@@ -160,6 +160,25 @@ impl fmt::Display for MemoryEstimate {
         }
         Ok(())
     }
+}
+
+/// Bytes that this process may still take before the machine swaps or its container's limit (cgroup v2) is reached;
+/// `None` where the system does not tell (it does on Linux).
+pub(crate) fn available_memory() -> Option<usize> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let field = |text: &str, name: &str| -> Option<usize> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    };
+    let machine = field(&read("/proc/meminfo")?, "MemAvailable:")? << 10;
+    let cgroup = |file: &str| read(&format!("/sys/fs/cgroup/{file}"));
+    let container = || -> Option<usize> {
+        let limit: usize = cgroup("memory.max")?.trim().parse().ok()?; // "max" is no limit
+        let used: usize = cgroup("memory.current")?.trim().parse().ok()?;
+        let cache = field(&cgroup("memory.stat")?, "inactive_file ")?;
+        Some((limit + cache).saturating_sub(used))
+    };
+    Some(container().map_or(machine, |left| left.min(machine)))
 }
 
 /// The most memory that this process has had since it started or since [`reset_peak_memory`], in bytes; `None` where the

@@ -22,6 +22,7 @@ pub use layer::{
     preprocess, relu, softmax,
 };
 pub use memory::{MemoryEstimate, MemoryRow, peak_memory, reset_peak_memory};
+pub(crate) use memory::{available_memory, size};
 pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};
 pub use sequential::Sequential;
 pub(crate) use summary::thousands;

@@ -31,11 +31,11 @@ use std::sync::Arc;
 pub struct Sequential {
     input: Shape,
     pub(crate) layers: Vec<Layer>,
-    seed: Seed,
+    pub(crate) seed: Seed,
     /// Layers built so far: each gets its own stream of random numbers.
     built: u64,
     /// Training steps so far: each drops other values.
-    steps: u64,
+    pub(crate) steps: u64,
     #[cfg(not(feature = "cuda"))]
     pool: Arc<Pool>,
 }

@@ -1,15 +1,18 @@
 //! The training loop: augmented batches in a new order each epoch, a step each, validation at the end.
 
+use super::average::Average;
+use super::checkpoint::{Checkpoints, Keeper, Settings};
 use super::history::{EpochRecord, History};
 use super::progress::{Progress, Verbosity};
 use super::schedule::Schedule;
 use super::sgd::{Sgd, SgdConfig};
 use crate::data::{Augment, Batch, Dataset, Loader, shuffled};
-use crate::nn::{Seed, Sequential, Shape};
+use crate::nn::{Layer, Seed, Sequential, Shape, available_memory, size, thousands};
 use crate::ops::softmax_cross_entropy;
 use crate::tensor::{Gradients, images};
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -35,6 +38,17 @@ pub struct FitConfig {
     pub seed: Seed,
     /// Steps an epoch at the most; `None` is all.
     pub max_steps: Option<usize>,
+    /// Scales the gradients of a step so that their joint norm is at most this; see [`Sgd::clip_norm`].
+    pub clip_norm: Option<f32>,
+    /// Validates, and ends with, the exponential moving average of the weights: how much of it a step keeps, such as
+    /// 0.999.
+    pub ema: Option<f32>,
+    /// Early stopping: ends the training after so many epochs without a better one, by validation accuracy.
+    pub patience: Option<usize>,
+    /// Whether to end with the weights of the best epoch instead of the last.
+    pub restore_best: bool,
+    /// Where the training is kept, to go on after an interruption; `None` keeps nothing.
+    pub checkpoints: Option<Checkpoints>,
     /// How progress is shown.
     pub verbosity: Verbosity,
     /// Called after each epoch, in this order.
@@ -52,6 +66,11 @@ impl Default for FitConfig {
             label_smoothing: 0.0,
             seed: Seed(0),
             max_steps: None,
+            clip_norm: None,
+            ema: None,
+            patience: None,
+            restore_best: false,
+            checkpoints: None,
             verbosity: Verbosity::Auto,
             callbacks: vec![],
         }
@@ -68,26 +87,58 @@ pub struct Evaluation {
 }
 
 impl Sequential {
-    /// Trains on `train`, and validates on `validation` after each epoch.
+    /// Trains on `train`, and validates on `validation` after each epoch. The history has all epochs, also those before
+    /// an interruption. If a checkpoint cannot be written, that is printed, and the training goes on.
     ///
     /// # Errors
     /// [`Error::Shape`] if images or classes do not fit the model; [`Error::Config`] for a setting outside its
-    /// range; [`Error::NotFinite`] when the loss becomes NaN or infinite: the step is not taken, so the
-    /// weights are those before it.
+    /// range or a batch that does not fit into memory; [`Error::File`] if the checkpoint is damaged or of another
+    /// training; [`Error::NotFinite`] when the loss becomes NaN or infinite: the step is not taken, so the weights are
+    /// those before it.
     pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
-        let FitConfig { epochs, batch_size, schedule, augment, label_smoothing, seed, mut callbacks, .. } = config;
         self.check_fit(train)?;
         self.check_fit(validation)?;
-        schedule.check()?;
+        config.schedule.check()?;
+        let batch_size = config.batch_size;
         if batch_size == 0 || train.len() < batch_size {
             let n = train.len();
             return Err(Error::Config(format!("{n} training images do not fill a batch of {batch_size}")));
         }
+        self.check_memory(batch_size)?;
         let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        let keeper = match &config.checkpoints {
+            Some(checkpoints) => Some(checkpoints.open(self.settings(train, validation, &config))?),
+            None => None,
+        };
+        let FitConfig { epochs, schedule, augment, label_smoothing, seed, mut callbacks, .. } = config;
         let mut sgd = Sgd::new(config.optimizer)?;
+        if let Some(limit) = config.clip_norm {
+            sgd = sgd.clip_norm(limit)?;
+        }
+        let mut average = config.ema.map(|decay| Average::new(self, decay)).transpose()?;
         let mut progress = Progress::new(config.verbosity, epochs, steps);
         let mut history = History::default();
-        for epoch in 0..epochs {
+        let mut best = None;
+        if let Some(keeper) = &keeper
+            && let Some(saved) = keeper.load(self, &mut sgd, average.as_mut())?
+        {
+            history = saved;
+            let done = history.epochs.len();
+            if done > epochs {
+                let text = format!("holds {done} epochs of this training already, more than {epochs}; ask for more");
+                return Err(Error::file(keeper.folder(), text));
+            }
+            progress.note(&keeper.resumed(&history, epochs));
+            if let Some(record) = history.best().filter(|_| config.restore_best) {
+                best = Some((record.epoch, keeper.model_of(record.epoch, self)?));
+            }
+        }
+        while history.epochs.len() < epochs && !history.stagnates(config.patience) {
+            // Between epochs the model has its average, if there is one.
+            if let Some(average) = average.as_mut().filter(|_| !history.epochs.is_empty()) {
+                average.swap(self);
+            }
+            let epoch = history.epochs.len();
             let started = Instant::now();
             progress.start_epoch(epoch + 1);
             let mut order = shuffled(train.len(), seed.0, epoch);
@@ -103,15 +154,22 @@ impl Sequential {
                 (outcome, gradients) = self.gradient_step(batch, gradients, label_smoothing)?;
                 if !outcome.loss.is_finite() {
                     let loss = outcome.loss;
-                    return Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate });
+                    let checkpoint = keeper.as_ref().and_then(Keeper::latest);
+                    return Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate, checkpoint });
                 }
                 let penalty = sgd.step(self, &mut gradients, learning_rate)?;
+                if let Some(average) = &mut average {
+                    average.update(self, sgd.iterations)?;
+                }
                 sums.add(n, outcome.loss + penalty, outcome.correct);
                 let mean = sums.mean();
                 progress.step(n, mean.loss, mean.accuracy);
             }
             let trained = sums.mean();
             let images_per_second = sums.n as f64 / started.elapsed().as_secs_f64();
+            if let Some(average) = &mut average {
+                average.swap(self);
+            }
             let reached = self.evaluate(validation)?;
             let record = EpochRecord {
                 epoch: epoch + 1,
@@ -124,14 +182,79 @@ impl Sequential {
                 val_acc: Some(reached.accuracy),
             };
             progress.end_epoch(&record);
-            let stop = callbacks.iter_mut().any(|call| call(&record, self).is_break());
-            history.epochs.push(record);
-            if stop {
+            history.epochs.push(record.clone());
+            if config.restore_best && history.best().is_some_and(|best| best.epoch == record.epoch) {
+                best = Some((record.epoch, self.clone()));
+            }
+            if let Some(keeper) = &keeper
+                && let Err(error) = keeper.save(self, &sgd, average.as_ref(), &history)
+            {
+                progress.note(&format!("warning: epoch {} is not kept, the training goes on: {error}", record.epoch));
+            }
+            if callbacks.iter_mut().any(|call| call(&record, self).is_break()) {
                 break;
             }
         }
+        if let Some((_, best)) = best.filter(|(epoch, _)| *epoch < history.epochs.len()) {
+            self.layers = best.layers;
+        }
         self.release_memory();
         Ok(history)
+    }
+
+    /// What has to be the same for a training to go on.
+    fn settings(&self, train: &Dataset, validation: &Dataset, config: &FitConfig) -> Settings {
+        let FitConfig { epochs, batch_size, schedule, optimizer, augment, label_smoothing, seed, .. } = config;
+        let digest = |data: &Dataset| {
+            let mut hash = Sha256::new();
+            data.hash(&mut hash);
+            let digits: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{data:?} {digits}")
+        };
+        let layer = |layer: &Layer| {
+            let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();
+            let frozen = if layer.is_frozen() { ", frozen" } else { "" };
+            (format!("layer {}", layer.name()), format!("{:?} {dims:?} l2({}){frozen}", layer.op(), layer.l2()))
+        };
+        let length = if schedule.depends_on_epochs() { format!(" over {epochs} epochs") } else { String::new() };
+        let mut settings: Settings = self.layers.iter().map(layer).collect();
+        let others = [
+            ("the model's seed", self.seed.0.to_string()),
+            ("the training data", digest(train)),
+            ("the validation data", digest(validation)),
+            ("batch_size", batch_size.to_string()),
+            ("schedule", format!("{schedule:?}{length}")),
+            ("optimizer", format!("{optimizer:?}")),
+            ("augment", format!("{augment:?}")),
+            ("label_smoothing", label_smoothing.to_string()),
+            ("seed", seed.0.to_string()),
+            ("max_steps", format!("{:?}", config.max_steps)),
+            ("clip_norm", format!("{:?}", config.clip_norm)),
+            ("ema", format!("{:?}", config.ema)),
+        ];
+        settings.extend(others.map(|(name, value)| (name.to_string(), value)));
+        settings
+    }
+
+    /// Refuses a batch that cannot fit into memory, before the system ends the process for it.
+    fn check_memory(&self, batch_size: usize) -> Result<()> {
+        let need = |batch_size| self.memory_estimate(self.input_shape(), batch_size).map(|estimate| estimate.training);
+        let Some(free) = available_memory().filter(|_| cfg!(not(feature = "cuda"))) else { return Ok(()) };
+        if need(batch_size)? <= free {
+            return Ok(());
+        }
+        let (none, one) = (need(0)?, need(1)?);
+        let fits = free.saturating_sub(none) / (one - none).max(1);
+        let advice = match fits {
+            0 => "not even one image does; use smaller images or a smaller model".to_string(),
+            fits => format!("take at most {}", thousands(fits)),
+        };
+        Err(Error::Config(format!(
+            "a training step of {} images needs {} of memory, but {} are free: {advice}",
+            thousands(batch_size),
+            size(need(batch_size)?),
+            size(free)
+        )))
     }
 
     /// Loss and accuracy on a data set.

@@ -58,6 +58,12 @@ impl History {
             .max_by(|a, b| score(a).partial_cmp(&score(b)).unwrap_or(Ordering::Equal))
     }
 
+    /// Whether the last `patience` epochs were no better than one before them.
+    pub(super) fn stagnates(&self, patience: Option<usize>) -> bool {
+        let best = self.best().map_or(0, |record| record.epoch);
+        patience.is_some_and(|patience| !self.epochs.is_empty() && self.epochs.len() >= best + patience.max(1))
+    }
+
     /// A line of column names, then a line for each epoch; without validation its two columns stay empty.
     pub fn to_csv(&self) -> String {
         let mut csv = String::from("epoch,seconds,images_per_second,lr,loss,acc,val_loss,val_acc\n");

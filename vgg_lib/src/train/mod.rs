@@ -1,5 +1,7 @@
 //! Training: [`Sequential::fit`](crate::nn::Sequential::fit) and what it is made of.
 
+mod average;
+mod checkpoint;
 mod features;
 mod fit;
 pub mod history;
@@ -11,6 +13,7 @@ mod sgd;
 #[cfg(all(test, not(feature = "cuda")))]
 mod winograd_tests;
 
+pub use checkpoint::Checkpoints;
 pub use fit::{Callback, Evaluation, FitConfig};
 pub use history::{EpochRecord, History};
 #[cfg(not(feature = "cuda"))]

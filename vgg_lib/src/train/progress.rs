@@ -83,6 +83,11 @@ impl Progress {
         self.bar.set_position(0);
     }
 
+    /// Prints a line of its own.
+    pub fn note(&self, text: &str) {
+        self.bar.println(text);
+    }
+
     /// One step with so many images was made; loss and accuracy are the means of this epoch so far.
     pub fn step(&mut self, images: usize, mean_loss: f32, mean_acc: f32) {
         self.step += 1;

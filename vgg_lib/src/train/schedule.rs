@@ -54,6 +54,11 @@ impl Schedule {
         }
     }
 
+    /// Whether the rate of a step depends on how many epochs there will be.
+    pub(super) fn depends_on_epochs(&self) -> bool {
+        matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. })
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let (rate, share) = match *self {
             Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),

@@ -2,7 +2,9 @@
 //! v = μv − ηg, w += v, or with Nesterov's momentum w += μv − ηg (Sutskever et al. 2013), so a rate that
 //! drops does not shrink what the velocity already holds. Per-layer l2(λ) adds 2λw to the gradient.
 
-use crate::nn::Sequential;
+#[cfg(not(feature = "cuda"))]
+use crate::kernel::sgd as kernel;
+use crate::nn::{Param, Sequential};
 use crate::tensor::{Flat, Gradients, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -29,8 +31,9 @@ impl Default for SgdConfig {
 /// SGD with its velocities.
 pub struct Sgd {
     config: SgdConfig,
+    clip_norm: Option<f32>,
     /// Steps made.
-    iterations: u64,
+    pub(super) iterations: u64,
     /// By layer and parameter name.
     velocities: HashMap<(String, &'static str), Flat>,
 }
@@ -47,7 +50,19 @@ impl Sgd {
                 "SGD needs a momentum from 0 to less than 1 and a decay of at least 0, not {momentum} and {decay}"
             )));
         }
-        Ok(Sgd { config, iterations: 0, velocities: HashMap::new() })
+        Ok(Sgd { config, clip_norm: None, iterations: 0, velocities: HashMap::new() })
+    }
+
+    /// Scales the gradients of each step, l2's share included, so that their joint norm is at most `limit`: Keras'
+    /// `global_clipnorm` (Pascanu et al. 2013, arXiv:1211.5063).
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the limit is not above 0.
+    pub fn clip_norm(self, limit: f32) -> Result<Sgd> {
+        if limit.is_nan() || limit <= 0.0 {
+            return Err(Error::Config(format!("gradients are clipped to a norm above 0, such as 1, not {limit}")));
+        }
+        Ok(Sgd { clip_norm: Some(limit), ..self })
     }
 
     /// Moves every parameter that is not frozen against its gradient, which becomes 0. Returns the sum of
@@ -58,12 +73,15 @@ impl Sgd {
     pub fn step(&mut self, model: &mut Sequential, gradients: &mut Gradients, learning_rate: f64) -> Result<f32> {
         let rate = learning_rate / (1.0 + self.config.decay * self.iterations as f64);
         self.iterations += 1;
+        let scale = match self.clip_norm {
+            Some(limit) => (f64::from(limit) / norm(model, gradients)?).min(1.0),
+            None => 1.0,
+        };
         let mut penalty = 0.0;
         for layer in model.layers.iter_mut().filter(|layer| layer.learns()) {
             let (name, layer_l2) = (layer.name.clone(), layer.l2);
             for param in layer.params_mut().iter_mut().filter(|p| p.learned) {
-                // As Keras' kernel_regularizer: not on biases, nor on batch norm.
-                let l2 = if param.name == "weight" && param.dims.len() > 1 { layer_l2 } else { 0.0 };
+                let l2 = param_l2(param, layer_l2);
                 let velocity = self
                     .velocities
                     .entry((name.clone(), param.name))
@@ -72,49 +90,89 @@ impl Sgd {
                     *velocity = device().zeros_like(param.tensor.shape()); // the layer was replaced
                 }
                 let tensor = &mut param.tensor;
-                penalty += update(tensor, velocity, gradients, self.config, rate, l2).map_err(dfdx_error)?;
+                let step = Step { rate, scale, config: self.config, l2 };
+                penalty += update(tensor, velocity, gradients, step).map_err(dfdx_error)?;
             }
         }
         Ok(penalty as f32)
     }
+
+    /// What a parameter moved by last; `None` before its first step.
+    pub(super) fn velocity(&self, layer: &str, param: &'static str) -> Option<&Flat> {
+        self.velocities.get(&(layer.to_string(), param))
+    }
+
+    pub(super) fn set_velocity(&mut self, layer: &str, param: &'static str, velocity: Option<Flat>) {
+        let key = (layer.to_string(), param);
+        match velocity {
+            Some(velocity) => self.velocities.insert(key, velocity),
+            None => self.velocities.remove(&key),
+        };
+    }
+}
+
+/// As Keras' kernel_regularizer: not on biases, nor on batch norm.
+fn param_l2(param: &Param, layer_l2: f32) -> f32 {
+    if param.name == "weight" && param.dims.len() > 1 { layer_l2 } else { 0.0 }
+}
+
+/// The norm of all gradients together, l2's share included.
+fn norm(model: &Sequential, gradients: &mut Gradients) -> Result<f64> {
+    let mut squares = 0.0;
+    for layer in model.layers.iter().filter(|layer| layer.learns()) {
+        for param in layer.params().iter().filter(|p| p.learned) {
+            squares += squared_norm(&param.tensor, gradients, param_l2(param, layer.l2)).map_err(dfdx_error)?;
+        }
+    }
+    Ok(squares.sqrt())
+}
+
+/// The numbers of one parameter's step.
+struct Step {
+    rate: f64,
+    /// Of the gradients.
+    scale: f64,
+    config: SgdConfig,
+    l2: f32,
 }
 
 #[cfg(not(feature = "cuda"))]
-fn update(
-    w: &mut Flat,
-    v: &mut Flat,
-    gradients: &mut Gradients,
-    config: SgdConfig,
-    rate: f64,
-    l2: f32,
-) -> std::result::Result<f64, CpuError> {
-    use crate::kernel::sgd::{Step, update};
+fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> std::result::Result<f64, CpuError> {
     use crate::tensor::as_mut_slice;
-    let step = Step { rate: rate as f32, momentum: config.momentum, nesterov: config.nesterov, l2 };
+    let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = step;
+    let step = kernel::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 };
     let g = gradients.get_or_alloc_mut(w)?;
-    Ok(update(as_mut_slice(w), g, as_mut_slice(v), step))
+    Ok(kernel::update(as_mut_slice(w), g, as_mut_slice(v), step))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> std::result::Result<f64, CpuError> {
+    let g = gradients.get_or_alloc_mut(w)?;
+    Ok(kernel::squared_norm(crate::tensor::as_slice(w).expect("parameters are contiguous"), g, l2))
 }
 
 #[cfg(feature = "cuda")]
-fn update(
-    w: &mut Flat,
-    v: &mut Flat,
-    gradients: &mut Gradients,
-    config: SgdConfig,
-    rate: f64,
-    l2: f32,
-) -> std::result::Result<f64, CudaError> {
+fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> std::result::Result<f64, CudaError> {
+    let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = step;
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
     let penalty = if l2 > 0.0 { w.clone().square().sum::<(), _>().array() * l2 } else { 0.0 };
-    g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
-    let momentum = f64::from(config.momentum);
+    g.try_axpy(scale, w, scale * 2.0 * f64::from(l2))?;
+    let momentum = f64::from(momentum);
     v.try_axpy(momentum, &g, -rate)?;
-    if config.nesterov {
+    if nesterov {
         w.try_axpy(1.0, v, momentum)?;
         w.try_axpy(1.0, &g, -rate)?;
     } else {
         w.try_axpy(1.0, v, 1.0)?;
     }
     Ok(f64::from(penalty))
+}
+
+#[cfg(feature = "cuda")]
+fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> std::result::Result<f64, CudaError> {
+    gradients.try_alloc_for(w)?;
+    let mut g = gradients.get(w);
+    g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
+    Ok(f64::from(g.square().sum::<(), _>().array()))
 }

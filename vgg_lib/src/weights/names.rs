@@ -29,9 +29,9 @@ pub(super) struct Step {
     pub oihw: Option<[usize; 4]>,
 }
 
-/// Torch's count of batches in a batch norm, an integer that nothing here needs.
-pub(super) fn is_counter(name: &str) -> bool {
-    name.ends_with(".num_batches_tracked")
+/// Torch's count of batches in a batch norm, an integer, and what a checkpoint of ours has besides the model.
+pub(super) fn is_no_weight(name: &str) -> bool {
+    name.ends_with(".num_batches_tracked") || name.starts_with("fit/")
 }
 
 /// The first few of a list, for a sentence.

@@ -1,7 +1,7 @@
 //! NumPy's `.npz`: a zip of one `.npy` file a tensor.
 
 use super::StateDict;
-use super::names::is_counter;
+use super::names::is_no_weight;
 use super::tensors::{Number, Tensor, Tensors};
 use crate::{Error, Result};
 use ndarray_npy::NpzWriter;
@@ -30,7 +30,7 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
         let name = entry.name().strip_suffix(".npy").unwrap_or(entry.name()).to_string();
-        if is_counter(&name) {
+        if is_no_weight(&name) {
             continue;
         }
         if entry.compression() != CompressionMethod::Stored {

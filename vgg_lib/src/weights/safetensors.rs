@@ -1,7 +1,7 @@
 //! `.safetensors`: a JSON header, then the tensors' bytes, little-endian.
 
 use super::StateDict;
-use super::names::is_counter;
+use super::names::is_no_weight;
 use super::tensors::{Number, Tensor, Tensors};
 use crate::{Error, Result};
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -39,5 +39,5 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
         let tensor = Tensor::of_bytes(view.shape().to_vec(), number, view.data());
         tensor.map(|tensor| (name, tensor)).ok_or_else(|| damaged("a tensor's size is not that of its shape".into()))
     };
-    views.into_iter().filter(|(name, _)| !is_counter(name)).map(tensor).collect()
+    views.into_iter().filter(|(name, _)| !is_no_weight(name)).map(tensor).collect()
 }
