@@ -18,7 +18,7 @@ fn rotations_shifts_and_flips_equal_keras() {
         let params: Array2<f32> = npz.by_name(&format!("{name}_params")).unwrap();
         let expected: Array4<f32> = npz.by_name(&format!("{name}_expected")).unwrap();
         for (p, expected) in params.outer_iter().zip(expected.outer_iter()) {
-            let transform = Transform { theta: p[0], ty: p[1], tx: p[2], flip: p[3] == 1.0, crop: (0, 0) };
+            let transform = Transform { theta: p[0], ty: p[1], tx: p[2], flip: p[3] == 1.0, ..Transform::default() };
             let mut out = vec![f32::NAN; image.len()];
             transform.apply(image.as_slice().unwrap(), image.dim(), &mut out);
             for (i, (&ours, &keras)) in out.iter().zip(expected.iter()).enumerate() {
@@ -127,4 +127,31 @@ fn odd_settings_do_not_panic() {
         apply_to_small(augment.sample(3, 4, &mut rng));
     }
     Transform { theta: 1.0, ..Transform::default() }.apply(&[], (0, 4, 3), &mut []);
+}
+
+#[test]
+fn cutout_zeroes_one_square_and_nothing_else() {
+    let augment = Augment { cutout: 4, ..Augment::default() };
+    let (h, w) = (9, 7);
+    let image: Vec<f32> = (1..=h * w * 2).map(|v| v as f32).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let (mut sizes, mut hit) = (vec![], vec![false; h * w]);
+    for _ in 0..500 {
+        let mut out = vec![f32::NAN; image.len()];
+        augment.sample(h, w, &mut rng).apply(&image, (h, w, 2), &mut out);
+        let zeros: Vec<(usize, usize)> = (0..h * w).filter(|i| out[2 * i] == 0.0).map(|i| (i / w, i % w)).collect();
+        assert!((0..h * w).all(|i| (out[2 * i] == 0.0) == (out[2 * i + 1] == 0.0)));
+        assert!(out.iter().zip(&image).all(|(out, image)| *out == 0.0 || out == image));
+        let extent = |part: fn(&(usize, usize)) -> usize| {
+            zeros.iter().map(part).max().unwrap() - zeros.iter().map(part).min().unwrap() + 1
+        };
+        let (rows, columns) = (extent(|p| p.0), extent(|p| p.1));
+        assert_eq!(zeros.len(), rows * columns, "no rectangle");
+        sizes.push((rows, columns));
+        zeros.iter().for_each(|(i, j)| hit[i * w + j] = true);
+    }
+    // Whole in the middle, cut at the borders; any pixel may be hit.
+    let [least, most] = [sizes.iter().min().unwrap(), sizes.iter().max().unwrap()];
+    assert_eq!((*least, *most), ((2, 2), (4, 4)));
+    assert!(hit.iter().all(|hit| *hit));
 }

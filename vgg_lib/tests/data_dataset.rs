@@ -6,7 +6,7 @@ use approx::assert_relative_eq;
 use dfdx::prelude::HasShape;
 use vgg_lib::{
     Error,
-    data::{Dataset, Normalization, class_index},
+    data::{Dataset, Normalization, augment::Transform, class_index, shapes},
 };
 
 fn names(n: usize) -> Vec<String> {
@@ -222,4 +222,27 @@ fn the_thousand_names_of_imagenet() {
     let names = class_index(path).unwrap();
     assert_eq!((names.len(), names[0].as_str(), names[281].as_str()), (1000, "tench", "tabby"));
     assert_eq!(names[999], "toilet_tissue");
+}
+
+#[test]
+fn mirrored_images_are_those_of_the_horizontal_flip() {
+    let data = shapes::generate(12, (6, 5), 1);
+    let data = Normalization::fit_per_channel(&data).apply(&data).subset(&[7, 2, 2, 11]);
+    let mirrored = data.mirrored();
+    assert_eq!((mirrored.labels(), mirrored.shape()), (data.labels(), data.shape()));
+    for i in 0..4 {
+        assert_eq!(mirrored.image(i), image::imageops::flip_horizontal(&data.image(i)));
+        let (mut a, mut b) = (vec![0.0; 90], vec![0.0; 90]);
+        data.read(i, &mut a);
+        mirrored.read(i, &mut b);
+        let flip = Transform { flip: true, ..Transform::default() };
+        let mut flipped = vec![0.0; 90];
+        flip.apply(&a, data.image_shape(), &mut flipped);
+        assert_eq!(b, flipped);
+    }
+    let floats =
+        Dataset::from_floats(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (1, 3, 2), vec![0], vec!["a".into()]).unwrap();
+    let mut row = vec![0.0; 6];
+    floats.mirrored().read(0, &mut row);
+    assert_eq!(row, [5.0, 6.0, 3.0, 4.0, 1.0, 2.0]);
 }

@@ -128,10 +128,22 @@ fn train_cifar10_runs_without_cifar10_and_leaves_its_results() {
     let (data, out) = (folder.path().join("data"), folder.path().join("out"));
     let (data, out_text) = (text(&data), text(&out));
     let steps = ["--epochs", "1", "--batch-size", "4", "--max-steps", "2"];
-    let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8(output.stdout).unwrap();
+    let train = |more: &[&str]| {
+        let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = train(&[]);
     assert!(printed.contains("shapes") && printed.contains("Epoch 1/1  2 steps"), "{printed}");
+    assert!(printed.contains("1 epochs") && printed.matches("test accuracy 0.").count() == 2, "{printed}");
+    // Again: there is nothing left to do, unless one asks for it, or for another recipe.
+    let again = train(&[]);
+    assert!(again.contains("has all 1 of 1 epochs") && !again.contains("Epoch 1/1"), "{again}");
+    assert_eq!(again.lines().last(), printed.lines().last());
+    assert!(train(&["--restart", "--recipe", "document"]).contains("Epoch 1/1  2 steps"));
+    let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..]].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("is of another training: layer block1_conv1 was"), "{error}");
     for name in ["cifar10vgg.safetensors", "history.csv", "history.json", "accuracy.png", "accuracy.svg", "loss.png"] {
         assert!(out.join(name).exists(), "{name}");
     }

@@ -125,10 +125,10 @@ fn one_step_of_the_whole_network() {
 fn ten_steps_of_sgd() {
     let mut npz = open("optimizer");
     let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
-    for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2"] {
+    for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2", "clip"] {
         let mut model = Sequential::new((1, 1, 7), Seed(0));
         model.push("flatten", vgg_lib::nn::flatten()).unwrap();
-        model.push("weights", linear(1).l2(if name == "l2" { 0.01 } else { 0.0 })).unwrap();
+        model.push("weights", linear(1).l2(if matches!(name, "l2" | "clip") { 0.01 } else { 0.0 })).unwrap();
         let mut state = model.state_dict();
         let start = ArrayD::from_shape_vec(vec![7, 1], start.clone()).unwrap();
         state.insert("weights.weight".into(), start);
@@ -137,6 +137,9 @@ fn ten_steps_of_sgd() {
         let nesterov = !matches!(name, "plain" | "momentum");
         let decay = if name == "decay" { 0.1 } else { 0.0 };
         let mut sgd = Sgd::new(SgdConfig { momentum, nesterov, decay }).unwrap();
+        if name == "clip" {
+            sgd = sgd.clip_norm(2.5).unwrap();
+        }
         let rates: Vec<f32> = get(&mut npz, &format!("{name}.rates"));
         let weights: Vec<f32> = get(&mut npz, name);
         for step in 0..10 {

@@ -1,4 +1,4 @@
-//! Random rotations, shifts, flips and crops, as Keras' `ImageDataGenerator` makes them: bilinear
+//! Random rotations, shifts, flips, crops and cut-out squares; the first three as Keras' `ImageDataGenerator` makes them: bilinear
 //! interpolation, and beyond the border the nearest pixel (`fill_mode="nearest"`).
 //!
 //! Output pixel (row i, column j) is the input at
@@ -8,7 +8,7 @@
 //! column = cx − sin θ · (i − cy + ty) + cos θ · (j − cx + tx)        cx = (width − 1) / 2
 //! ```
 //!
-//! then a crop of the padded result, then the flip. Square images come out as from Keras 3. There Keras
+//! then a crop of the padded result, then the flip, then a square is cut out. Square images come out as from Keras 3. There Keras
 //! exchanges the axes: it rotates other images about a point beside their centre, and `width_shift_range`
 //! moves images up and down. Here both do what Keras' documentation says.
 
@@ -36,6 +36,9 @@ pub struct Augment {
     pub horizontal_flip: bool,
     /// Pixels: pads each side with so many zeros, then crops the original size at random. 0 is off.
     pub crop_padding: usize,
+    /// Pixels: the side of a square of zeros whose centre is anywhere in the image (DeVries & Taylor 2017,
+    /// arXiv:1708.04552). 0 is off.
+    pub cutout: usize,
 }
 
 /// What happens to one image.
@@ -52,6 +55,8 @@ pub struct Transform {
     /// (rows, columns) by which the crop lies below and to the right of the image. What it has outside the
     /// image is 0.
     pub crop: (isize, isize),
+    /// The rows and the columns of a square of zeros.
+    pub cutout: [(usize, usize); 2],
 }
 
 impl Augment {
@@ -67,6 +72,11 @@ impl Augment {
             tx: pixels(self.width_shift, w) * between_minus_one_and_one(rng),
             flip: self.horizontal_flip && rng.random(),
             crop: (offset(rng), offset(rng)),
+            cutout: [h, w].map(|size| {
+                let centre = if self.cutout == 0 { 0 } else { rng.random_range(0..size.max(1)) };
+                let first = centre.saturating_sub(self.cutout / 2);
+                (first, (centre + self.cutout.div_ceil(2)).min(size))
+            }),
         }
     }
 }
@@ -79,7 +89,7 @@ impl Transform {
     /// Writes the transformed `image` to `out`; both have `shape` = (height, width, channels).
     ///
     /// # Panics
-    /// Like a slice, if `image` or `out` has another length.
+    /// Like a slice, if `image` or `out` has another length or `cutout` lies outside.
     pub fn apply(&self, image: &[f32], shape: (usize, usize, usize), out: &mut [f32]) {
         let (h, w, c) = shape;
         assert!(
@@ -97,6 +107,8 @@ impl Transform {
             3 => self.resample(image, (h, w, 3), out), // a constant, so that the loop over channels unrolls
             _ => self.resample(image, shape, out),
         }
+        let [(top, bottom), (left, right)] = self.cutout;
+        (top..bottom).for_each(|i| out[(i * w + left) * c..(i * w + right) * c].fill(0.0));
     }
 
     #[inline(always)]

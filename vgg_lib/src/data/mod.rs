@@ -282,6 +282,30 @@ impl Dataset {
         self.subset(&shuffled(self.len(), seed, 0))
     }
 
+    /// Copies of the same images with left and right exchanged. To average what a model says of both is test-time
+    /// augmentation by flipping.
+    pub fn mirrored(&self) -> Dataset {
+        let (h, w, c) = self.image_shape;
+        let storage = if self.storage.is_bytes() {
+            let mut bytes = vec![];
+            for index in 0..self.len() {
+                if let Values::Bytes(image) = self.image_values(index) {
+                    bytes.extend(mirror(image, w, c));
+                }
+            }
+            Storage::Bytes(bytes)
+        } else {
+            let mut image = vec![0.0; h * w * c];
+            let mut floats = vec![];
+            for index in 0..self.len() {
+                self.read(index, &mut image);
+                floats.extend(mirror(&image, w, c));
+            }
+            Storage::Floats(floats)
+        };
+        Dataset { storage: Arc::new(storage), places: Arc::new((0..self.len()).collect()), ..self.clone() }
+    }
+
     /// The images with these numbers, in this order.
     ///
     /// # Panics
@@ -361,6 +385,11 @@ impl Dataset {
         let (h, w, c) = self.image_shape;
         self.storage.image(self.places[index], h * w * c)
     }
+}
+
+/// Rows of `w` pixels of `c` values, each row from right to left.
+fn mirror<T: Copy>(image: &[T], w: usize, c: usize) -> impl Iterator<Item = T> {
+    image.chunks_exact(w * c).flat_map(move |row| row.chunks_exact(c).rev().flatten().copied())
 }
 
 /// A line instead of millions of pixels.

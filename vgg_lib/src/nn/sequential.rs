@@ -240,6 +240,23 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no dropout layer"))) }
     }
 
+    /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every one). Layers
+    /// without l2 stay without it.
+    ///
+    /// # Errors
+    /// If none has an l2, or `lambda` is not above 0.
+    pub fn set_l2(&mut self, name: &str, lambda: f32) -> Result<()> {
+        if lambda.is_nan() || lambda <= 0.0 {
+            return Err(Error::Config(format!("l2 must be above 0, not {lambda}")));
+        }
+        let regularized: Vec<usize> = self.select(name)?.into_iter().filter(|&i| self.layers[i].l2 > 0.0).collect();
+        if regularized.is_empty() {
+            return Err(Error::Name(format!("'{name}' names no layer with l2")));
+        }
+        regularized.into_iter().for_each(|i| self.layers[i].l2 = lambda);
+        Ok(())
+    }
+
     /// All parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()

@@ -313,6 +313,13 @@ fn dropout_is_changed_by_prefix() -> Result<()> {
     assert_eq!(model.layer("block1_dropout")?.op(), Op::Dropout { p: 0.2 });
     assert!(model.set_dropout("fc1", 0.2).unwrap_err().to_string().contains("no dropout"));
     assert!(model.set_dropout("", 1.5).is_err());
+
+    model.set_l2("", 0.25)?;
+    let l2: Vec<f32> = model.layers().iter().map(|layer| layer.l2()).collect();
+    assert!(l2.contains(&0.25) && l2.iter().all(|&l2| l2 == 0.0 || l2 == 0.25), "{l2:?}");
+    assert_eq!(model.layer("predictions")?.l2(), 0.0);
+    assert!(model.set_l2("predictions", 0.1).unwrap_err().to_string().contains("no layer with l2"));
+    assert!(model.set_l2("", 0.0).is_err());
     Ok(())
 }
 
