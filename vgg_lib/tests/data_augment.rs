@@ -65,8 +65,14 @@ fn a_crop_shows_zeros_outside_and_is_flipped_last() {
 
 #[test]
 fn samples_cover_their_ranges_evenly() {
-    let augment =
-        Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.25, horizontal_flip: true, crop_padding: 2 };
+    let augment = Augment {
+        rotation: 15.0,
+        width_shift: 0.1,
+        height_shift: 0.25,
+        horizontal_flip: true,
+        crop_padding: 2,
+        ..Augment::default()
+    };
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let n = 20_000;
     let samples: Vec<Transform> = (0..n).map(|_| augment.sample(40, 100, &mut rng)).collect();
@@ -123,6 +129,7 @@ fn odd_settings_do_not_panic() {
             height_shift: value,
             horizontal_flip: true,
             crop_padding: usize::MAX,
+            cutout: usize::MAX,
         };
         apply_to_small(augment.sample(3, 4, &mut rng));
     }

@@ -1,7 +1,7 @@
 //! Executes the notebooks, or opens them in JupyterLab.
 //!
-//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib and data: what they write there leaves
-//! the working tree as it is. evcxr resolves the links, so vgg_lib is the workspace's own.
+//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib and data: but for checkpoints, what they
+//! write there leaves the working tree as it is. evcxr resolves the links, so vgg_lib is the workspace's own.
 
 use std::{
     fs, io,
@@ -133,6 +133,10 @@ pub fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
     for name in ["vgg_lib", "data"] {
         link(&root().join(name), &run.join(name))?;
     }
+    // A training goes on here where it was interrupted, also in JupyterLab, and the other way round.
+    let checkpoints = source.join("checkpoints");
+    fs::create_dir_all(&checkpoints)?;
+    link(&checkpoints, &work.join("checkpoints"))?;
     Ok(work)
 }
 
@@ -213,7 +217,9 @@ mod tests {
             assert!(files_in(&work.join("plots")).unwrap().is_empty(), "plots of earlier runs are left out");
             assert!(work.join("../vgg_lib/Cargo.toml").is_file());
             fs::write(work.join("left-over"), "").unwrap();
+            fs::write(work.join("checkpoints").join("kept"), "").unwrap();
         }
+        assert!(source.join("checkpoints").join("kept").is_file(), "a training outlives the folder");
         assert!(root().join("vgg_lib/Cargo.toml").is_file(), "the link goes, not its target");
     }
 }

@@ -75,7 +75,7 @@ impl Augment {
             cutout: [h, w].map(|size| {
                 let centre = if self.cutout == 0 { 0 } else { rng.random_range(0..size.max(1)) };
                 let first = centre.saturating_sub(self.cutout / 2);
-                (first, (centre + self.cutout.div_ceil(2)).min(size))
+                (first, centre.saturating_add(self.cutout.div_ceil(2)).min(size))
             }),
         }
     }
