@@ -1,6 +1,7 @@
 //! The training loop: augmented batches in a new order each epoch, a step each, validation at the end.
 
 use super::history::{EpochRecord, History};
+use super::monitor::Monitor;
 use super::progress::{Progress, Verbosity};
 use super::schedule::Schedule;
 use super::sgd::{Sgd, SgdConfig};
@@ -39,6 +40,8 @@ pub struct FitConfig {
     pub verbosity: Verbosity,
     /// Called after each epoch, in this order.
     pub callbacks: Vec<Callback>,
+    /// Shows the training live in a notebook.
+    pub monitor: Option<Monitor>,
 }
 
 impl Default for FitConfig {
@@ -54,6 +57,7 @@ impl Default for FitConfig {
             max_steps: None,
             verbosity: Verbosity::Auto,
             callbacks: vec![],
+            monitor: None,
         }
     }
 }
@@ -85,8 +89,9 @@ impl Sequential {
         }
         let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
         let mut sgd = Sgd::new(config.optimizer)?;
-        let mut progress = Progress::new(config.verbosity, epochs, steps);
+        let mut progress = Progress::new(config.verbosity, config.monitor, epochs, steps);
         let mut history = History::default();
+        let mut ended_by = None;
         for epoch in 0..epochs {
             let started = Instant::now();
             progress.start_epoch(epoch + 1);
@@ -127,9 +132,11 @@ impl Sequential {
             let stop = callbacks.iter_mut().any(|call| call(&record, self).is_break());
             history.epochs.push(record);
             if stop {
+                ended_by = Some("a callback ended it");
                 break;
             }
         }
+        progress.finish(ended_by);
         self.release_memory();
         Ok(history)
     }

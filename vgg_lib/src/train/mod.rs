@@ -3,6 +3,7 @@
 mod features;
 mod fit;
 pub mod history;
+mod monitor;
 #[cfg(not(feature = "cuda"))]
 mod profile;
 pub mod progress;
@@ -13,6 +14,7 @@ mod winograd_tests;
 
 pub use fit::{Callback, Evaluation, FitConfig};
 pub use history::{EpochRecord, History};
+pub use monitor::Monitor;
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use progress::Verbosity;
