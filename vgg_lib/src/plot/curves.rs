@@ -5,26 +5,72 @@ use super::{
     colours::{AXIS, CURVES, FAINT_TEXT, GRID, TEXT, WHITE},
     figure::{Align, Style, Text},
 };
-use crate::train::history::{EpochRecord, History};
+use crate::train::{
+    history::{EpochRecord, History},
+    progress::{duration, thousands},
+};
 
-const WIDTH: f64 = 720.0;
-const PLOT_HEIGHT: f64 = 330.0;
+/// The whole figure's width, and the height between its axes.
+#[derive(Clone, Copy)]
+struct Size {
+    width: f64,
+    plot_height: f64,
+}
+
+const WHOLE: Size = Size { width: 720.0, plot_height: 330.0 };
+const HALF: Size = Size { width: 440.0, plot_height: 220.0 };
 const LABEL: Style = Style { size: 12.0, bold: false };
 
 /// Training and validation accuracy over the epochs; the best epoch has a dot.
 pub fn accuracy(history: &History) -> Figure {
-    let best = history.best().map(|r| (r.epoch as f64, f64::from(r.val_acc.filter(|a| !a.is_nan()).unwrap_or(r.acc))));
-    let curves = train_and_validation(history, |r| r.acc, |r| r.val_acc);
-    draw("model accuracy", "epoch", "accuracy", &curves, best.map(|at| Mark { at, below: true }), false)
+    accuracy_of(history, WHOLE)
 }
 
 /// Training and validation loss over the epochs; the lowest validation loss has a dot.
 pub fn loss(history: &History) -> Figure {
+    loss_of(history, WHOLE)
+}
+
+/// A training at a glance: accuracy and loss side by side, below them how long it took and the best accuracy.
+pub fn training(history: &History) -> Figure {
+    let (accuracy, loss) = (accuracy_of(history, HALF), loss_of(history, HALF));
+    let height = f64::from(accuracy.size().1);
+    let mut figure = Figure::new(2.0 * HALF.width, height + 30.0);
+    figure.place(accuracy, (0.0, 0.0));
+    figure.place(loss, (HALF.width, 0.0));
+    figure.text(&caption(history), (HALF.width, height + 12.0), Align::Centre, LABEL, FAINT_TEXT);
+    figure
+}
+
+/// "3 epochs  ·  12 min 3 s  ·  1,220 images/s  ·  best validation accuracy 0.912 (epoch 3)".
+fn caption(history: &History) -> String {
+    let epochs = &history.epochs;
+    let sum = |of: fn(&EpochRecord) -> f64| epochs.iter().map(of).sum::<f64>();
+    let count = match epochs.len() {
+        0 => return "no epoch has ended yet".to_string(),
+        1 => "1 epoch".to_string(),
+        n => format!("{n} epochs"),
+    };
+    let rate = thousands(sum(|r| r.images_per_second) / epochs.len() as f64);
+    let best = history.best().map_or(String::new(), |r| match r.val_acc {
+        Some(acc) if !acc.is_nan() => format!("  ·  best validation accuracy {acc:.3} (epoch {})", r.epoch),
+        _ => format!("  ·  best training accuracy {:.3} (epoch {})", r.acc, r.epoch),
+    });
+    format!("{count}  ·  {}  ·  {rate} images/s{best}", duration(sum(|r| r.seconds)))
+}
+
+fn accuracy_of(history: &History, size: Size) -> Figure {
+    let best = history.best().map(|r| (r.epoch as f64, f64::from(r.val_acc.filter(|a| !a.is_nan()).unwrap_or(r.acc))));
+    let curves = train_and_validation(history, |r| r.acc, |r| r.val_acc);
+    draw("model accuracy", "epoch", "accuracy", &curves, best.map(|at| Mark { at, below: true }), false, size)
+}
+
+fn loss_of(history: &History, size: Size) -> Figure {
     let curves = train_and_validation(history, |r| r.loss, |r| r.val_loss);
     let lowest =
         |points: &[(f64, f64)]| points.iter().copied().filter(usable).reduce(|a, b| if b.1 < a.1 { b } else { a });
     let best = curves.iter().rev().find_map(|(_, points)| lowest(points));
-    draw("model loss", "epoch", "loss", &curves, best.map(|at| Mark { at, below: false }), false)
+    draw("model loss", "epoch", "loss", &curves, best.map(|at| Mark { at, below: false }), false, size)
 }
 
 /// Named curves through points (x, y), for anything else: a learning-rate schedule, two trainings side by side.
@@ -35,7 +81,7 @@ pub fn loss(history: &History) -> Figure {
 /// let figure = vgg_lib::plot::lines("learning rate", "epoch", "rate", &[("schedule", rates)]);
 /// ```
 pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
-    draw(title, x_label, y_label, curves, None, false)
+    draw(title, x_label, y_label, curves, None, false, WHOLE)
 }
 
 /// Like [`lines`], for curves that come in pairs: each second one has the colour of the one before, and is dashed.
@@ -46,7 +92,7 @@ pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f6
 /// let figure = vgg_lib::plot::paired_lines("two trainings, twice", "step", "loss", &curves);
 /// ```
 pub fn paired_lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
-    draw(title, x_label, y_label, curves, None, true)
+    draw(title, x_label, y_label, curves, None, true, WHOLE)
 }
 
 /// The best point, and on which side of it there is room for its label.
@@ -82,21 +128,22 @@ fn draw(
     curves: &[(&str, Vec<(f64, f64)>)],
     mark: Option<Mark>,
     paired: bool,
+    Size { width, plot_height }: Size,
 ) -> Figure {
     let points = || curves.iter().flat_map(|(_, points)| points).filter(|p| usable(p));
     let whole = points().all(|p| p.0.fract() == 0.0 && p.0.abs() < 1e9);
-    let x = Axis::new(points().map(|p| p.0), 0.0, 8, whole);
+    let x = Axis::new(points().map(|p| p.0), 0.0, if width < WHOLE.width { 5 } else { 8 }, whole);
     let y = Axis::new(points().map(|p| p.1), 0.05, 7, false);
 
     // From the top: title, legend, plot, numbers, label.
     let widest = y.ticks.iter().map(|t| LABEL.width(&y.label(*t))).fold(0.0, f64::max);
     let left = if y_label.is_empty() { 22.0 } else { 40.0 } + widest;
-    let right = WIDTH - 24.0;
+    let right = width - 24.0;
     let legend = legend(curves, right - left);
     let legend_rows = legend.last().map_or(0, |entry| entry.row + 1);
     let top = 48.0 + 22.0 * legend_rows as f64;
-    let bottom = top + PLOT_HEIGHT;
-    let mut figure = Figure::new(WIDTH, bottom + if x_label.is_empty() { 32.0 } else { 54.0 });
+    let bottom = top + plot_height;
+    let mut figure = Figure::new(width, bottom + if x_label.is_empty() { 32.0 } else { 54.0 });
     let at = |p: &(f64, f64)| (left + x.share(p.0) * (right - left), bottom - y.share(p.1) * (bottom - top));
 
     let bold = Style::bold(16.0);

@@ -190,6 +190,21 @@ impl Figure {
         self.shapes.push(Shape::Picture { at, size, image, pixelated: pixelated && !shrinks });
     }
 
+    /// Another figure on this one, its upper left corner `at`.
+    pub(super) fn place(&mut self, other: Figure, at: (f64, f64)) {
+        let moved = |p: (f64, f64)| (p.0 + at.0, p.1 + at.1);
+        self.shapes.extend(other.shapes.into_iter().map(|mut shape| {
+            match &mut shape {
+                Shape::Line { points, .. } | Shape::Polygon { corners: points, .. } => {
+                    points.iter_mut().for_each(|p| *p = moved(*p));
+                }
+                Shape::Box { at, .. } | Shape::Dot { centre: at, .. } | Shape::Picture { at, .. } => *at = moved(*at),
+                Shape::Text(text) => text.at = moved(text.at),
+            }
+            shape
+        }));
+    }
+
     /// Width and height in logical pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.width as u32, self.height as u32)

@@ -24,7 +24,7 @@ mod predictions;
 
 pub use bars::bars;
 pub use confusion::confusion_matrix;
-pub use curves::{accuracy, lines, loss, paired_lines};
+pub use curves::{accuracy, lines, loss, paired_lines, training};
 pub use figure::Figure;
 pub use grid::image_grid;
 pub use heatmap::heatmap;

@@ -3,6 +3,7 @@
 use super::average::Average;
 use super::checkpoint::{Checkpoints, Keeper, Settings};
 use super::history::{EpochRecord, History};
+use super::monitor::Monitor;
 use super::progress::{Progress, Verbosity};
 use super::schedule::Schedule;
 use super::sgd::{Sgd, SgdConfig};
@@ -53,6 +54,8 @@ pub struct FitConfig {
     pub verbosity: Verbosity,
     /// Called after each epoch, in this order.
     pub callbacks: Vec<Callback>,
+    /// Shows the training live in a notebook.
+    pub monitor: Option<Monitor>,
 }
 
 impl Default for FitConfig {
@@ -73,6 +76,7 @@ impl Default for FitConfig {
             checkpoints: None,
             verbosity: Verbosity::Auto,
             callbacks: vec![],
+            monitor: None,
         }
     }
 }
@@ -116,7 +120,7 @@ impl Sequential {
             sgd = sgd.clip_norm(limit)?;
         }
         let mut average = config.ema.map(|decay| Average::new(self, decay)).transpose()?;
-        let mut progress = Progress::new(config.verbosity, epochs, steps);
+        let mut progress = Progress::new(config.verbosity, config.monitor, epochs, steps);
         let mut history = History::default();
         let mut best = None;
         if let Some(keeper) = &keeper
@@ -129,11 +133,17 @@ impl Sequential {
                 return Err(Error::file(keeper.folder(), text));
             }
             progress.note(&keeper.resumed(&history, epochs));
+            progress.resumed(&history.epochs);
             if let Some(record) = history.best().filter(|_| config.restore_best) {
                 best = Some((record.epoch, keeper.model_of(record.epoch, self)?));
             }
         }
-        while history.epochs.len() < epochs && !history.stagnates(config.patience) {
+        let mut ended_by = None;
+        while history.epochs.len() < epochs {
+            if history.stagnates(config.patience) {
+                ended_by = Some("early stopping: the last epochs were no better");
+                break;
+            }
             // Between epochs the model has its average, if there is one.
             if let Some(average) = average.as_mut().filter(|_| !history.epochs.is_empty()) {
                 average.swap(self);
@@ -192,9 +202,11 @@ impl Sequential {
                 progress.note(&format!("warning: epoch {} is not kept, the training goes on: {error}", record.epoch));
             }
             if callbacks.iter_mut().any(|call| call(&record, self).is_break()) {
+                ended_by = Some("a callback ended it");
                 break;
             }
         }
+        progress.finish(ended_by);
         if let Some((_, best)) = best.filter(|(epoch, _)| *epoch < history.epochs.len()) {
             self.layers = best.layers;
         }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod features;
 mod fit;
 pub mod history;
+mod monitor;
 #[cfg(not(feature = "cuda"))]
 mod profile;
 pub mod progress;
@@ -16,6 +17,7 @@ mod winograd_tests;
 pub use checkpoint::Checkpoints;
 pub use fit::{Callback, Evaluation, FitConfig};
 pub use history::{EpochRecord, History};
+pub use monitor::Monitor;
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use progress::Verbosity;

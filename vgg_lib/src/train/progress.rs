@@ -5,12 +5,15 @@
 //! then and one at the end of each epoch:
 //!
 //! ```text
-//!   epoch 3/250  120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 29 s
+//!   epoch 3/250  120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 2 h 50 min
 //! Epoch 3/250  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678  val_loss 1.1000  val_acc 0.6100  left 2 h 50 min
 //! ```
+//!
+//! VS Code's notebooks do redraw: there one line is replaced by the next. Whoever wants to see more in JupyterLab
+//! shows a [`Monitor`], which hears of everything here too.
 
 use std::{
-    fmt,
+    env, fmt,
     io::{self, IsTerminal, Write},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -18,12 +21,16 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
 
-use super::history::EpochRecord;
+use super::{
+    history::EpochRecord,
+    monitor::{Feed, Monitor, Now},
+};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
-    /// A bar in a terminal; in a notebook or a file a line about every 20 seconds.
+    /// A bar in a terminal; in VS Code's notebooks a line that redraws itself; in other notebooks and in a file a line
+    /// about every 20 seconds.
     #[default]
     Auto,
     /// A line at most every so many seconds, and one at the end of each epoch, on stdout.
@@ -39,7 +46,7 @@ pub enum Verbosity {
 /// ```
 /// use vgg_lib::train::{history::EpochRecord, progress::{Progress, Verbosity}};
 ///
-/// let mut progress = Progress::new(Verbosity::Auto, 1, 2); // one epoch of two steps
+/// let mut progress = Progress::new(Verbosity::Auto, None, 1, 2); // no monitor; one epoch of two steps
 /// progress.start_epoch(1);
 /// progress.step(128, 2.3, 0.11); // 128 images; the means of this epoch so far
 /// progress.step(128, 2.2, 0.15);
@@ -47,6 +54,7 @@ pub enum Verbosity {
 ///     epoch: 1, seconds: 1.5, images_per_second: 170.0, lr: 0.1,
 ///     loss: 2.2, acc: 0.15, val_loss: None, val_acc: None,
 /// });
+/// progress.finish(None); // dropped without it, a monitor says that the training failed
 /// ```
 #[derive(Debug)]
 pub struct Progress {
@@ -57,22 +65,37 @@ pub struct Progress {
     step: usize,
     images: usize,
     started: Instant,
-    /// Of the epochs that ended, for the time left.
+    /// When the epoch's first step had ended: it prepares things, and says little about the others.
+    first_step: f64,
+    /// Of the epochs that ended in this process, for the time left.
     seconds: Vec<f64>,
+    feed: Option<Feed>,
 }
 
 impl Progress {
     /// For a training of `epochs` epochs of `steps` steps each.
-    pub fn new(verbosity: Verbosity, epochs: usize, steps: usize) -> Progress {
+    pub fn new(verbosity: Verbosity, monitor: Option<Monitor>, epochs: usize, steps: usize) -> Progress {
         let (target, is_lines) = target(verbosity);
-        Progress::with_target(target, is_lines, epochs, steps)
+        Progress::with_target(target, is_lines, monitor, epochs, steps)
     }
 
-    fn with_target(target: ProgressDrawTarget, is_lines: bool, epochs: usize, steps: usize) -> Progress {
+    fn with_target(
+        target: ProgressDrawTarget,
+        is_lines: bool,
+        monitor: Option<Monitor>,
+        epochs: usize,
+        steps: usize,
+    ) -> Progress {
         let template = if is_lines { "  {prefix}  {msg}" } else { "{prefix} {bar:15.green/dim} {wide_msg}" };
         let bar = styled_bar(target, steps as u64, template);
-        let now = Instant::now();
-        Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started: now, seconds: Vec::new() }
+        let feed = monitor.map(|monitor| monitor.begin(epochs, steps));
+        let (started, seconds) = (Instant::now(), Vec::new());
+        Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started, first_step: 0.0, seconds, feed }
+    }
+
+    /// The training goes on after these epochs, which an earlier process made. They do not count for the time left.
+    pub fn resumed(&mut self, records: &[EpochRecord]) {
+        self.tell(|feed| feed.resumed(records));
     }
 
     /// The epoch, from 1, is about to begin.
@@ -81,6 +104,7 @@ impl Progress {
         self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
         self.bar.set_message(format!("0/{} steps", self.steps));
         self.bar.set_position(0);
+        self.tell(|feed| feed.start_epoch(epoch));
     }
 
     /// Prints a line of its own.
@@ -92,21 +116,74 @@ impl Progress {
     pub fn step(&mut self, images: usize, mean_loss: f32, mean_acc: f32) {
         self.step += 1;
         self.images += images;
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if self.step == 1 {
+            self.first_step = elapsed;
+        }
+        let now = Now {
+            epoch: self.epoch,
+            step: self.step,
+            images: self.images,
+            loss: mean_loss,
+            acc: mean_acc,
+            images_per_second: self.images as f64 / elapsed,
+            seconds_left: self.seconds_left(elapsed),
+        };
         self.bar.set_position(self.step as u64);
-        self.bar.set_message(self.step_text(self.started.elapsed().as_secs_f64(), mean_loss, mean_acc));
+        self.bar.set_message(self.step_text(&now));
+        self.tell(|feed| feed.step(&now));
     }
 
     /// The epoch ended, and this is what it reached.
     pub fn end_epoch(&mut self, record: &EpochRecord) {
+        (self.epoch, self.step) = (record.epoch, self.steps);
         self.seconds.push(record.seconds);
         self.bar.println(self.epoch_text(record));
+        let left = self.seconds_left(0.0);
+        self.tell(|feed| feed.end_epoch(record, left));
     }
 
-    fn step_text(&self, seconds: f64, mean_loss: f32, mean_acc: f32) -> String {
-        let (step, steps) = (self.step, self.steps);
-        let rate = thousands(self.images as f64 / seconds);
-        let left = duration(seconds / step as f64 * steps.saturating_sub(step) as f64);
-        format!("{step}/{steps} steps  {rate} images/s  loss {mean_loss:.4}  acc {mean_acc:.4}  left {left}")
+    /// The training came to its end; `reason` says why, if that was before the last epoch.
+    pub fn finish(mut self, reason: Option<&str>) {
+        self.end(Ok(reason));
+    }
+
+    fn end(&mut self, end: Result<Option<&str>, ()>) {
+        let warning = self.feed.take().and_then(|feed| feed.end(end));
+        self.warn(warning);
+    }
+
+    fn tell(&mut self, news: impl FnOnce(&mut Feed) -> Option<String>) {
+        let warning = self.feed.as_mut().and_then(news);
+        self.warn(warning);
+    }
+
+    fn warn(&self, warning: Option<String>) {
+        match warning {
+            Some(warning) if self.bar.is_hidden() => eprintln!("{warning}"),
+            Some(warning) => self.bar.println(warning),
+            None => {}
+        }
+    }
+
+    /// Until the end of the last epoch; `elapsed` are the seconds of this one.
+    fn seconds_left(&self, elapsed: f64) -> f64 {
+        // The latest epochs: a machine does not always have the same pace.
+        const LATEST: usize = 5;
+        let latest = &self.seconds[self.seconds.len().saturating_sub(LATEST)..];
+        let an_epoch = match (latest.len(), self.step) {
+            (0, 0..2) => elapsed * self.steps as f64,
+            (0, step) => self.first_step + (elapsed - self.first_step) / (step - 1) as f64 * (self.steps - 1) as f64,
+            (n, _) => latest.iter().sum::<f64>() / n as f64,
+        };
+        let epochs = self.epochs as f64 - (self.epoch as f64 - 1.0) - self.step as f64 / self.steps.max(1) as f64;
+        an_epoch * epochs.max(0.0)
+    }
+
+    fn step_text(&self, now: &Now) -> String {
+        let (steps, Now { step, loss, acc, .. }) = (self.steps, now);
+        let (rate, left) = (thousands(now.images_per_second), roughly(now.seconds_left));
+        format!("{step}/{steps} steps  {rate} images/s  loss {loss:.4}  acc {acc:.4}  left {left}")
     }
 
     fn epoch_text(&self, r: &EpochRecord) -> String {
@@ -121,10 +198,16 @@ impl Progress {
             text += &format!("  val_acc {acc:.4}");
         }
         if epoch < epochs {
-            let mean = self.seconds.iter().sum::<f64>() / self.seconds.len() as f64;
-            text += &format!("  left {}", duration(mean * (epochs - epoch) as f64));
+            text += &format!("  left {}", roughly(self.seconds_left(0.0)));
         }
         text
+    }
+}
+
+/// Without [`Progress::finish`] before it: an error or a panic ended the training.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end(Err(()));
     }
 }
 
@@ -149,21 +232,33 @@ fn styled_bar(target: ProgressDrawTarget, length: u64, template: &str) -> Progre
 /// The target, and whether it takes lines.
 fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
     const SECONDS: f64 = 20.0;
-    let lines = |seconds| (Lines::target(seconds, Box::new(io::stdout())), true);
+    const REDRAWN_SECONDS: f64 = 2.0;
+    let lines = |seconds, redraw| (Lines::target(seconds, redraw, Box::new(io::stdout())), true);
     let terminal = io::stderr().is_terminal();
     match verbosity {
         Verbosity::Silent => (ProgressDrawTarget::hidden(), false),
-        Verbosity::Lines(seconds) => lines(seconds),
+        Verbosity::Lines(seconds) => lines(seconds, false),
         Verbosity::Bar if terminal => (ProgressDrawTarget::stderr(), false),
         Verbosity::Auto if terminal && io::stdout().is_terminal() => (ProgressDrawTarget::stderr(), false),
-        Verbosity::Auto | Verbosity::Bar => lines(SECONDS),
+        Verbosity::Auto if is_vs_code(|name| env::var_os(name).is_some()) => lines(REDRAWN_SECONDS, true),
+        Verbosity::Auto | Verbosity::Bar => lines(SECONDS, false),
     }
+}
+
+/// Whether VS Code itself started the kernel. There is no official sign (microsoft/vscode-jupyter#7380): its kernels
+/// inherit one of two variables, and those of a Jupyter server, which may itself run in VS Code's terminal, have a
+/// third. A wrong guess costs little: where VS Code is not recognised lines follow each other, and a Jupyter page
+/// drops the signs that it does not know.
+fn is_vs_code(has: impl Fn(&str) -> bool) -> bool {
+    has("EVCXR_IS_RUNTIME") && (has("VSCODE_PID") || has("VSCODE_CWD")) && !has("JPY_PARENT_PID")
 }
 
 /// A "terminal" that only ever prints whole lines. A line that starts with a space says how far the job is and is
 /// printed only now and then; every other line is printed at once.
 struct Lines {
     every: Duration,
+    /// A line takes the place of the one before, if that began with a space.
+    redraw: bool,
     state: Mutex<LinesState>,
 }
 
@@ -174,11 +269,11 @@ struct LinesState {
 }
 
 impl Lines {
-    fn target(seconds: f64, sink: Box<dyn Write + Send>) -> ProgressDrawTarget {
+    fn target(seconds: f64, redraw: bool, sink: Box<dyn Write + Send>) -> ProgressDrawTarget {
         let never = if seconds > 0.0 { Duration::MAX } else { Duration::ZERO };
         let every = Duration::try_from_secs_f64(seconds).unwrap_or(never);
         let state = Mutex::new(LinesState { sink, printed_at: Instant::now(), printed: String::new() });
-        ProgressDrawTarget::term_like_with_hz(Box::new(Lines { every, state }), 20)
+        ProgressDrawTarget::term_like_with_hz(Box::new(Lines { every, redraw, state }), 20)
     }
 }
 
@@ -198,9 +293,16 @@ impl TermLike for Lines {
             return Ok(());
         }
         state.printed_at = Instant::now();
+        // VS Code drops the newline before a piece of output that begins so, goes to the line's start and writes over
+        // what is there: spaces cover the rest of a longer line.
+        let text = if self.redraw && state.printed.starts_with(' ') {
+            format!("\x1b[A\r{line:<width$}\n", width = state.printed.chars().count())
+        } else {
+            format!("{line}\n")
+        };
         state.printed = line.to_string();
         // One write a line, so that lines of other threads cannot land inside it.
-        state.sink.write_all(format!("{line}\n").as_bytes())?;
+        state.sink.write_all(text.as_bytes())?;
         state.sink.flush()
     }
 
@@ -238,7 +340,7 @@ impl TermLike for Lines {
 }
 
 /// "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "–".to_string();
     }
@@ -255,8 +357,16 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// The same without seconds that nobody can know: "9 min 20 s", "42 min".
+fn roughly(seconds: f64) -> String {
+    match seconds {
+        594.5..3600.0 => duration((seconds / 60.0).round() * 60.0).trim_end_matches(" 0 s").to_string(),
+        _ => duration(seconds),
+    }
+}
+
 /// "1,220".
-fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_string();
     }
@@ -314,7 +424,7 @@ mod tests {
 
     fn progress(every: f64, epochs: usize, steps: usize) -> (Progress, Sink) {
         let sink = Sink::default();
-        (Progress::with_target(Lines::target(every, Box::new(sink.clone())), true, epochs, steps), sink)
+        (Progress::with_target(Lines::target(every, false, Box::new(sink.clone())), true, None, epochs, steps), sink)
     }
 
     fn record(epoch: usize) -> EpochRecord {
@@ -354,14 +464,75 @@ mod tests {
     }
 
     #[test]
-    fn the_step_text_has_the_rate_and_the_time_left_of_this_epoch() {
+    fn the_step_text_has_the_rate_and_the_time_left_of_the_training() {
         let (mut progress, _sink) = progress(3600.0, 250, 391);
         progress.start_epoch(3);
-        (progress.step, progress.images) = (120, 120 * 128);
-        assert_eq!(
-            progress.step_text(12.8, 1.30123, 0.54171),
-            "120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 29 s"
-        );
+        let now = Now {
+            epoch: 3,
+            step: 120,
+            images: 120 * 128,
+            loss: 1.30123,
+            acc: 0.54171,
+            images_per_second: 1200.0,
+            seconds_left: 2520.0,
+        };
+        assert_eq!(progress.step_text(&now), "120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 42 min");
+    }
+
+    #[test]
+    fn the_time_left_counts_the_epochs_to_come() {
+        let (mut progress, _sink) = progress(3600.0, 10, 101);
+        progress.start_epoch(1);
+        // The first step took 3 s, the next 20 took 0.1 s each: an epoch takes 13 s.
+        (progress.step, progress.first_step) = (21, 3.0);
+        let left = progress.seconds_left(5.0);
+        assert!((left - 13.0 * (10.0 - 21.0 / 101.0)).abs() < 1e-9, "{left}");
+        // With validation an epoch took 20 s, and the next five 10 s: those count.
+        progress.end_epoch(&EpochRecord { seconds: 20.0, ..record(1) });
+        assert_eq!(progress.seconds_left(0.0), 20.0 * 9.0);
+        for epoch in 2..=6 {
+            progress.end_epoch(&EpochRecord { seconds: 10.0, ..record(epoch) });
+        }
+        progress.start_epoch(7);
+        assert_eq!(progress.seconds_left(0.0), 10.0 * 4.0);
+        progress.step = 101;
+        assert_eq!(progress.seconds_left(1.0), 10.0 * 3.0);
+    }
+
+    #[test]
+    fn after_a_resumption_only_epochs_of_this_process_count() {
+        let (mut progress, _sink) = progress(3600.0, 10, 100);
+        progress.resumed(&[EpochRecord { seconds: 1000.0, ..record(1) }, record(2)]);
+        progress.start_epoch(3);
+        (progress.step, progress.first_step) = (1, 0.1);
+        assert!((progress.seconds_left(0.1) - 10.0 * 7.99).abs() < 1e-9);
+    }
+
+    #[test]
+    fn in_vs_code_a_line_takes_the_place_of_the_step_line_before_it() {
+        let lines = |redraw| {
+            let sink = Sink::default();
+            let target = Lines::target(0.0, redraw, Box::new(sink.clone()));
+            let bar = styled_bar(target, 3, "  {msg}");
+            bar.set_message("1/3  loss 12.5");
+            sleep(Duration::from_millis(60));
+            bar.set_message("2/3");
+            sleep(Duration::from_millis(60));
+            bar.println("Epoch 1");
+            sink.text()
+        };
+        assert_eq!(lines(true), "  1/3  loss 12.5\n\x1b[A\r  2/3           \n\x1b[A\rEpoch 1\n  2/3\n");
+        assert_eq!(lines(false), "  1/3  loss 12.5\n  2/3\nEpoch 1\n  2/3\n");
+    }
+
+    #[test]
+    fn vs_code_is_recognised_where_it_started_the_kernel_itself() {
+        let found = |names: &[&str]| is_vs_code(|name| names.contains(&name));
+        assert!(found(&["VSCODE_PID", "EVCXR_IS_RUNTIME"]));
+        assert!(found(&["VSCODE_CWD", "EVCXR_IS_RUNTIME"]));
+        assert!(!found(&["EVCXR_IS_RUNTIME"]));
+        assert!(!found(&["VSCODE_PID"]), "no notebook");
+        assert!(!found(&["VSCODE_PID", "EVCXR_IS_RUNTIME", "JPY_PARENT_PID"]), "a Jupyter server");
     }
 
     #[test]
@@ -399,7 +570,7 @@ mod tests {
 
     #[test]
     fn a_silent_progress_and_a_nonsense_interval_do_no_harm() {
-        let mut silent = Progress::new(Verbosity::Silent, 0, 0);
+        let mut silent = Progress::new(Verbosity::Silent, None, 0, 0);
         silent.start_epoch(1);
         silent.step(0, f32::NAN, f32::NAN);
         silent.end_epoch(&record(1));
@@ -413,7 +584,8 @@ mod tests {
     #[test]
     fn a_bar_for_another_job_counts_its_parts() {
         let sink = Sink::default();
-        let bar = styled_bar(Lines::target(0.0, Box::new(sink.clone())), 3, "  {prefix}  {human_pos}/{human_len}");
+        let bar =
+            styled_bar(Lines::target(0.0, false, Box::new(sink.clone())), 3, "  {prefix}  {human_pos}/{human_len}");
         bar.set_prefix("photos");
         bar.inc(2);
         assert!(sink.text().contains("  photos  2/3\n"), "{}", sink.text());
@@ -435,6 +607,11 @@ mod tests {
         ];
         for (seconds, expected) in cases {
             assert_eq!(duration(seconds), expected, "{seconds}");
+        }
+        let cases =
+            [(560.0, "9 min 20 s"), (594.6, "10 min"), (2544.0, "42 min"), (3580.0, "1 h 0 min"), (f64::NAN, "–")];
+        for (seconds, expected) in cases {
+            assert_eq!(roughly(seconds), expected, "{seconds}");
         }
     }
 

@@ -1,0 +1,291 @@
+// The page of a monitor cell. It reads the JSON beside the cell's picture once a second and draws; when the training
+// is done it gives way to the picture. Everything lives in one shadow root: no globals, no style that leaks out or in.
+(function (script, run) {
+  "use strict";
+  const HTML = `
+    <style>
+      :host { display: block; max-width: 880px; padding: 6px 2px 2px; color: inherit;
+        font: 13px/1.4 var(--jp-ui-font-family, system-ui, sans-serif); font-variant-numeric: tabular-nums; }
+      .page { --train: #0072b2; --validation: #d55e00;
+        --faint: color-mix(in srgb, currentColor 64%, transparent);
+        --line: color-mix(in srgb, currentColor 13%, transparent); }
+      .page.dark { --train: #56b4e9; --validation: #e69f00; }
+      .head { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 16px; }
+      .title { font-size: 17px; font-weight: 600; }
+      .title span, .left span { font-size: 13px; font-weight: 400; color: var(--faint); }
+      .title span { margin-left: 8px; }
+      .left { font-size: 17px; font-weight: 600; }
+      .bar { position: relative; height: 12px; margin: 7px 0 5px; border-radius: 6px; background: var(--line); overflow: hidden; }
+      .thin { height: 4px; margin: 0; border-radius: 2px; }
+      .fill { height: 100%; width: 0; background: var(--train); border-radius: inherit; transition: width .9s linear; }
+      .thin .fill { opacity: .55; }
+      .under { display: flex; justify-content: space-between; font-size: 12px; color: var(--faint); margin: 4px 0 10px; }
+      .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 8px; margin-bottom: 12px; }
+      .tile { border: 1px solid var(--line); border-radius: 6px; padding: 5px 10px 6px; }
+      .tile .name { font-size: 11.5px; color: var(--faint); white-space: nowrap; }
+      .tile .name::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 4px;
+        margin-right: 5px; background: var(--dot); }
+      .tile .name.plain::before { display: none; }
+      .tile .value { font-size: 18px; font-weight: 600; white-space: nowrap; }
+      .tile small { font-size: 11.5px; font-weight: 400; color: var(--faint); }
+      .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; }
+      .charts svg { flex: 1 1 340px; min-width: 0; max-width: 100%; height: auto; display: block; overflow: hidden; }
+      svg text { font-size: 11.5px; fill: var(--faint); font-family: inherit; }
+      svg .name { font-size: 13px; font-weight: 600; fill: currentColor; }
+      svg .grid { stroke: var(--line); } svg .axis { stroke: var(--faint); opacity: .6; }
+      svg .curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+      svg .trace { fill: none; stroke: var(--train); stroke-width: 1.2; opacity: .42; stroke-linejoin: round; }
+      .note { color: var(--faint); margin: 4px 0; } .note:empty { display: none; }
+      .note.warn { color: inherit; border-left: 3px solid var(--validation); padding-left: 9px; }
+      [hidden] { display: none !important; }
+    </style>
+    <div class="page">
+      <div class="live">
+        <div class="head"><div class="title"></div><div class="left"></div></div>
+        <div class="bar" role="progressbar" aria-label="the whole training" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
+        <div class="bar thin" role="progressbar" aria-label="this epoch" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
+        <div class="under"><span class="step"></span><span class="share"></span></div>
+        <div class="tiles"></div>
+        <div class="charts"></div>
+      </div>
+      <div class="note"></div>
+    </div>`;
+
+  // A number, or NaN for what is absent or was written as text.
+  const number = (v) => (typeof v === "number" ? v : NaN);
+  const fixed = (v, digits) => (Number.isFinite(v) ? v.toFixed(digits) : "–");
+  const whole = (v) => (Number.isFinite(v) ? Math.round(v).toLocaleString("en-US") : "–");
+
+  function duration(seconds) {
+    if (!Number.isFinite(seconds)) return "–";
+    const s = Math.max(0, Math.round(seconds));
+    if (s < 60) return `${s} s`;
+    if (s < 600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    const m = Math.round(s / 60);
+    if (m < 60) return `${m} min`;
+    if (m < 1440) return `${Math.floor(m / 60)} h ${m % 60} min`;
+    return `${Math.floor(m / 1440)} d ${Math.floor((m % 1440) / 60)} h`;
+  }
+
+  // About so many round numbers from low to high, and the digits that tell them apart.
+  function ticks(low, high, about, least) {
+    const rough = (high - low) / about, power = 10 ** Math.floor(Math.log10(rough));
+    const step = Math.max(least, power * ([1, 2, 5].find((n) => n * power >= rough * 0.999) || 10));
+    const list = [];
+    for (let i = Math.ceil(low / step - 1e-9); i <= high / step + 1e-9; i++) list.push(i * step);
+    return { list, digits: Math.max(0, -Math.floor(Math.log10(step * 1.001))) };
+  }
+
+  // One chart: the epochs' curves, the thin line between their ends, the best or lowest point.
+  function chart(title, report, key, better, legend) {
+    const W = 430, H = 236, left = 46, right = W - 10, top = 34, bottom = H - 34;
+    const points = (k) => report.history.map((r) => [r.epoch, number(r[k])]).filter((p) => Number.isFinite(p[1]));
+    const train = points(key), validation = points("val_" + key);
+    const column = key === "loss" ? 1 : 2;
+    const trace = report.trace.map((p) => [p[0], number(p[column])]).filter((p) => Number.isFinite(p[1]));
+    // Few epochs of many fill the chart too: its end doubles as they come.
+    let end = 8;
+    while (end < report.epoch) end *= 2;
+    end = Math.max(1, Math.min(end, report.epochs));
+    const sorted = trace.map((p) => p[1]).sort((a, b) => a - b);
+    const usual = [sorted[Math.floor(0.02 * sorted.length)], sorted[Math.ceil(0.98 * sorted.length) - 1]];
+    const values = [...train, ...validation].map((p) => p[1]).concat(sorted.length ? usual : []);
+    let low = Math.min(...values), high = Math.max(...values);
+    if (!values.length) [low, high] = [0, 1];
+    const room = high > low ? 0.06 * (high - low) : Math.max(0.1 * Math.abs(high), 1e-3);
+    [low, high] = [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+    if (key === "acc") high = Math.min(high, 1);
+    if (!(high > low)) [low, high] = [low - 0.5, low + 0.5];
+    const x = (v) => left + (v / end) * (right - left), y = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
+    const path = (list) => list.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ");
+    const across = ticks(0, end, 6, 1), up = ticks(low, high, 5, 0);
+    const svg = [];
+    for (const t of up.list) {
+      svg.push(`<line class="grid" x1="${left}" x2="${right}" y1="${y(t)}" y2="${y(t)}"/>`);
+      svg.push(`<text x="${left - 7}" y="${y(t) + 4}" text-anchor="end">${t.toFixed(up.digits)}</text>`);
+    }
+    for (const t of across.list) svg.push(`<text x="${x(t)}" y="${bottom + 16}" text-anchor="middle">${t}</text>`);
+    svg.push(`<text x="${(left + right) / 2}" y="${bottom + 31}" text-anchor="middle">epochs</text>`);
+    svg.push(`<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>`);
+    svg.push(`<text class="name" x="${left}" y="18">${title}</text>`);
+    let at = right;
+    for (const [name, colour] of legend) {
+      at -= 7 * name.length + 24;
+      svg.push(`<line x1="${at}" x2="${at + 18}" y1="14" y2="14" style="stroke: ${colour}; stroke-width: 2.5"/>`);
+      svg.push(`<text x="${at + 23}" y="18">${name}</text>`);
+    }
+    const lines = [];
+    if (trace.length > 1) lines.push(`<polyline class="trace" points="${path(trace)}"/>`);
+    for (const [list, colour] of [[train, "var(--train)"], [validation, "var(--validation)"]]) {
+      if (list.length > 1) lines.push(`<polyline class="curve" style="stroke: ${colour}" points="${path(list)}"/>`);
+      const dots = list.length > 30 ? list.slice(-1) : list;
+      for (const p of dots) lines.push(`<circle cx="${x(p[0])}" cy="${y(p[1])}" r="3" style="fill: ${colour}"/>`);
+    }
+    const best = (validation.length ? validation : train).reduce((a, b) => (a && !better(b[1], a[1]) ? a : b), null);
+    if (best) {
+      const colour = validation.length ? "var(--validation)" : "var(--train)";
+      lines.push(`<circle cx="${x(best[0])}" cy="${y(best[1])}" r="6" style="fill: none; stroke: ${colour}; stroke-width: 1.5"/>`);
+    }
+    if (trace.length) {
+      const now = trace[trace.length - 1];
+      lines.push(`<circle cx="${x(now[0])}" cy="${y(now[1])}" r="2.5" style="fill: var(--train)"/>`);
+    }
+    // A nested <svg> clips without an id, which another chart could have too.
+    const inside = `<svg x="${left}" y="${top - 8}" width="${right - left + 8}" height="${bottom - top + 9}" viewBox="${left} ${top - 8} ${right - left + 8} ${bottom - top + 9}">${lines.join("")}</svg>`;
+    return `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="${title}">${svg.join("")}${inside}</svg>`;
+  }
+
+  function tile(name, value, dot, small) {
+    const style = dot ? ` style="--dot: var(--${dot})"` : "";
+    return `<div class="tile"><div class="name${dot ? "" : " plain"}"${style}>${name}</div><div class="value">${value}${small ? ` <small>${small}</small>` : ""}</div></div>`;
+  }
+
+  // The page: what it shows, and when to look again.
+  function makePage(image, host) {
+    const root = host.attachShadow({ mode: "open" });
+    root.innerHTML = HTML;
+    const $ = (selector) => root.querySelector(selector);
+    const [wholeBar, epochBar] = root.querySelectorAll(".bar");
+    let failures = 0, sawLife = false, stamp = null, changed = 0, current = null;
+
+    function say(text, warn) {
+      $(".note").textContent = text;
+      $(".note").classList.toggle("warn", Boolean(warn));
+    }
+    function show(live) {
+      $(".live").hidden = !live;
+      image.style.display = live ? "none" : "";
+    }
+    function fill(bar, share) {
+      const percent = 100 * Math.min(1, Math.max(0, share || 0));
+      const inner = bar.firstElementChild;
+      // Back to the start at once, forwards smoothly.
+      inner.style.transition = percent < parseFloat(inner.style.width || "0") ? "none" : "";
+      inner.style.width = percent.toFixed(2) + "%";
+      bar.setAttribute("aria-valuenow", percent.toFixed(0));
+    }
+
+    function draw(r) {
+      // Light text means a dark page, whatever the program calls its theme.
+      const rgb = (getComputedStyle(host).color.match(/[\d.]+/g) || [0, 0, 0]).slice(0, 3).map(Number);
+      $(".page").classList.toggle("dark", rgb[0] + rgb[1] + rgb[2] > 384);
+      const waiting = r.state === "waiting", validating = r.step >= r.steps && r.history.length < r.epoch;
+      const steps = r.epochs * r.steps, done = Math.max(0, r.epoch - 1) * r.steps + r.step;
+      const share = steps ? done / steps : 0;
+      const phase = r.state === "stopped" ? "stopped" : validating ? "validating" : "training";
+      $(".title").innerHTML = waiting ? "Waiting for the training" : `Epoch ${r.epoch} of ${r.epochs}<span>${phase}</span>`;
+      const left = number(r.seconds_left);
+      $(".left").innerHTML = r.state === "training" && Number.isFinite(left) ? `<span>left</span> ${duration(left)}` : "";
+      fill(wholeBar, share);
+      fill(epochBar, r.steps ? r.step / r.steps : 0);
+      $(".step").textContent = waiting ? "It begins with the cell that trains." : `step ${whole(r.step)} of ${whole(r.steps)}`;
+      $(".share").textContent = waiting ? "" : `${Math.floor(100 * share)} %  ·  ${duration(number(r.seconds))} so far`;
+      $(".tiles").hidden = $(".charts").hidden = waiting;
+      if (waiting) return;
+      const last = r.history[r.history.length - 1] || {};
+      const validated = r.history.some((e) => Number.isFinite(number(e.val_acc)));
+      const accuracy = (e) => number(validated ? e.val_acc : e.acc);
+      const best = r.history.reduce((a, e) => (Number.isFinite(accuracy(e)) && (!a || accuracy(e) > accuracy(a)) ? e : a), null);
+      $(".tiles").innerHTML =
+        tile("images/s", whole(number(r.images_per_second))) +
+        tile("loss", fixed(number(r.loss), 4), "train") +
+        tile("accuracy", fixed(number(r.acc), 4), "train") +
+        (validated
+          ? tile("validation loss", fixed(number(last.val_loss), 4), "validation") +
+            tile("validation accuracy", fixed(number(last.val_acc), 4), "validation")
+          : "") +
+        tile("best accuracy", best ? fixed(accuracy(best), 4) : "–", "", best ? `epoch ${best.epoch}` : "");
+      const legend = (validated ? [["validation", "var(--validation)"]] : []).concat([["train", "var(--train)"]]);
+      $(".charts").innerHTML =
+        chart("accuracy", r, "acc", (a, b) => a > b, legend) + chart("loss", r, "loss", (a, b) => a < b, legend);
+    }
+
+    async function fetchReport() {
+      // JupyterLab gives the picture its real address only after scripts have run, so it is read each time.
+      if (!image.getAttribute("src")) return null;
+      const url = new URL(image.src);
+      url.pathname = url.pathname.replace(/\.png$/, ".json");
+      url.searchParams.delete("t");
+      const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      if (!response.ok) throw new Error(response.status);
+      return [await response.json(), Date.parse(response.headers.get("date"))];
+    }
+
+    function showPicture(updated) {
+      try {
+        const url = new URL(image.src);
+        url.searchParams.set("t", updated);
+        image.src = url.href;
+      } catch {}
+      show(false);
+    }
+
+    // Milliseconds until the next look; 0 is never.
+    return async function look() {
+      if (!host.isConnected || document.hidden) return 2000;
+      let report, date;
+      try {
+        const answer = await fetchReport();
+        if (!answer) return 300;
+        [report, date] = answer;
+        failures = 0;
+      } catch {
+        failures += 1;
+        if (current) {
+          if (failures > 2) say("No answer from Jupyter; still asking.", true);
+          return Math.min(1000 * 2 ** failures, 30000);
+        }
+        if (failures < 4) return 400 * 2 ** failures;
+        show(false);
+        say("The training cannot be watched live here: this is the picture of its last finished epoch.");
+        return 0;
+      }
+      if (report.run !== run) {
+        showPicture(report.updated);
+        say("Another monitor writes to this place now; run this cell again to watch its training.");
+        return 0;
+      }
+      const now = Date.now();
+      if (report.updated !== stamp) {
+        // How old a file was when the page opened only the server's clock can say.
+        const age = stamp === null && date ? Math.max(0, date - 1000 * report.updated) : 0;
+        [stamp, changed] = [report.updated, now - age];
+      }
+      current = report;
+      const over = report.state === "done" || report.state === "stopped";
+      if (!over) sawLife = true;
+      if (report.state === "done") {
+        showPicture(report.updated);
+        say(report.message ? `Ended early: ${report.message}.` : "");
+      } else {
+        show(true);
+        draw(report);
+        const silent = (now - changed) / 1000, patience = report.step >= report.steps ? 900 : 120;
+        if (report.state === "stopped") say(`The training did not come to its end: ${report.message}.`, true);
+        else if (report.state === "training" && silent > patience) {
+          say(`No news for ${duration(silent)}. If the kernel was interrupted, run the cells again; a training that keeps a checkpoint goes on where it was.`, true);
+        } else say("");
+      }
+      // Nothing follows in a notebook opened later; here the next cell may train on.
+      if (over) return sawLife ? 10000 : 0;
+      return Math.min(Math.max((now - changed) / 10, 1000), 10000);
+    };
+  }
+
+  // Only a weak reference waits: a page whose output was cleared is collected, and its looking ends. One that is out of
+  // the document for a while (a long notebook scrolled on) comes back.
+  const pages = new WeakMap();
+  async function again(weak) {
+    const host = weak.deref();
+    const pause = host ? await pages.get(host)() : 0;
+    if (pause) setTimeout(again, pause, weak);
+  }
+  function start(image) {
+    const host = document.createElement("div");
+    image.before(host);
+    pages.set(host, makePage(image, host));
+    return new WeakRef(host);
+  }
+  const image = script && script.parentElement && script.parentElement.querySelector("img");
+  if (image) setTimeout(again, 150, start(image));
+})
