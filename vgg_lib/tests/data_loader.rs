@@ -9,7 +9,7 @@ use std::{
 use vgg_lib::data::{Augment, Batch, Dataset, Loader, shapes, shuffled};
 
 const AUGMENT: Augment =
-    Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, crop_padding: 0 };
+    Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, crop_padding: 0, cutout: 0 };
 const SIZE: usize = 8 * 8 * 3;
 
 fn ten() -> Dataset {
