@@ -116,6 +116,7 @@ fn any_history_can_be_drawn() {
         val_loss: Some(f32::NAN),
         ..typical(epoch)
     };
+    let huge = |epoch: usize| EpochRecord { loss: 1e30, val_loss: Some(f32::MAX / epoch as f32), ..typical(epoch) };
     let some_nan = |epoch: usize| if epoch.is_multiple_of(7) { all_nan(epoch) } else { typical(epoch) };
     let sparse = |epoch: usize| if epoch.is_multiple_of(5) { typical(epoch) } else { no_validation(epoch) };
     let spiky =
@@ -127,6 +128,7 @@ fn any_history_can_be_drawn() {
         ("five", history(5, typical)),
         ("constant", history(30, constant)),
         ("no_validation", history(30, no_validation)),
+        ("huge", history(30, huge)),
         ("some_nan", history(40, some_nan)),
         ("all_nan", history(3, all_nan)),
         ("sparse", history(40, sparse)),
@@ -135,7 +137,31 @@ fn any_history_can_be_drawn() {
     for (name, history) in cases {
         check(&format!("accuracy_{name}"), plot::accuracy(&history));
         check(&format!("loss_{name}"), plot::loss(&history));
+        check(&format!("training_{name}"), plot::training(&history));
     }
+}
+
+#[test]
+fn a_training_is_both_curves_side_by_side_over_its_numbers() {
+    let history = history(20, |epoch| EpochRecord { seconds: 60.0, images_per_second: 1220.0, ..typical(epoch) });
+    let figure = plot::training(&history);
+    let said = texts(&figure);
+    for text in ["model accuracy", "model loss", "train", "validation", "epoch"] {
+        assert!(said.iter().any(|t| t == text), "{text} is missing from {said:?}");
+    }
+    let best = history.best().unwrap();
+    let (acc, epoch) = (best.val_acc.unwrap(), best.epoch);
+    let caption =
+        format!("20 epochs  ·  20 min 0 s  ·  1,220 images/s  ·  best validation accuracy {acc:.3} (epoch {epoch})");
+    assert_eq!(said.last(), Some(&caption));
+
+    // Both halves have a curve.
+    let bitmap = check("training_20", figure);
+    let blue = |from: u32| {
+        let half = image::imageops::crop_imm(&bitmap, from, 0, bitmap.width() / 2, bitmap.height()).to_image();
+        half.pixels().filter(|p| p.0 == [0, 114, 178]).count()
+    };
+    assert!(blue(0) > 500 && blue(bitmap.width() / 2) > 500, "{} {}", blue(0), blue(bitmap.width() / 2));
 }
 
 #[test]

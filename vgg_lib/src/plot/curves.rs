@@ -202,7 +202,8 @@ fn draw(
     }
     if let Some(mark) = mark.filter(|m| usable(&m.at)) {
         let (px, py) = at(&mark.at);
-        let text = format!("best {:.3} (epoch {})", mark.at.1, mark.at.0);
+        let best = if mark.at.1.abs() < 1e6 { format!("{:.3}", mark.at.1) } else { format!("{:.3e}", mark.at.1) };
+        let text = LABEL.shorten(&format!("best {best} (epoch {})", mark.at.0), right - left - 8.0);
         let drawn: Vec<Vec<(f64, f64)>> = curves
             .iter()
             .flat_map(|(_, points)| points.split(|p| !usable(p)))

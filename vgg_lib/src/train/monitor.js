@@ -20,21 +20,20 @@
       .fill { height: 100%; width: 0; background: var(--train); border-radius: inherit; transition: width .9s linear; }
       .thin .fill { opacity: .55; }
       .under { display: flex; justify-content: space-between; font-size: 12px; color: var(--faint); margin: 4px 0 10px; }
-      .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 8px; margin-bottom: 12px; }
+      .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 8px; margin-bottom: 12px; }
       .tile { border: 1px solid var(--line); border-radius: 6px; padding: 5px 10px 6px; }
       .tile .name { font-size: 11.5px; color: var(--faint); white-space: nowrap; }
       .tile .name::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 4px;
         margin-right: 5px; background: var(--dot); }
       .tile .name.plain::before { display: none; }
       .tile .value { font-size: 18px; font-weight: 600; white-space: nowrap; }
-      .tile small { font-size: 11.5px; font-weight: 400; color: var(--faint); }
       .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; }
       .charts svg { flex: 1 1 340px; min-width: 0; max-width: 100%; height: auto; display: block; overflow: hidden; }
       svg text { font-size: 11.5px; fill: var(--faint); font-family: inherit; }
       svg .name { font-size: 13px; font-weight: 600; fill: currentColor; }
       svg .grid { stroke: var(--line); } svg .axis { stroke: var(--faint); opacity: .6; }
       svg .curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-      svg .trace { fill: none; stroke: var(--train); stroke-width: 1.2; opacity: .42; stroke-linejoin: round; }
+      svg .trace { fill: none; stroke: var(--train); stroke-width: 1.2; opacity: .5; stroke-linejoin: round; }
       .note { color: var(--faint); margin: 4px 0; } .note:empty { display: none; }
       .note.warn { color: inherit; border-left: 3px solid var(--validation); padding-left: 9px; }
       [hidden] { display: none !important; }
@@ -89,7 +88,7 @@
     end = Math.max(1, Math.min(end, report.epochs));
     const sorted = trace.map((p) => p[1]).sort((a, b) => a - b);
     const usual = [sorted[Math.floor(0.02 * sorted.length)], sorted[Math.ceil(0.98 * sorted.length) - 1]];
-    const values = [...train, ...validation].map((p) => p[1]).concat(sorted.length ? usual : []);
+    const values = [...train, ...validation].map((p) => p[1]).concat(trace.slice(-1).map((p) => p[1]), sorted.length ? usual : []);
     let low = Math.min(...values), high = Math.max(...values);
     if (!values.length) [low, high] = [0, 1];
     const room = high > low ? 0.06 * (high - low) : Math.max(0.1 * Math.abs(high), 1e-3);
@@ -110,7 +109,7 @@
     svg.push(`<text class="name" x="${left}" y="18">${title}</text>`);
     let at = right;
     for (const [name, colour] of legend) {
-      at -= 7 * name.length + 24;
+      at -= 6.4 * name.length + 26;
       svg.push(`<line x1="${at}" x2="${at + 18}" y1="14" y2="14" style="stroke: ${colour}; stroke-width: 2.5"/>`);
       svg.push(`<text x="${at + 23}" y="18">${name}</text>`);
     }
@@ -135,9 +134,9 @@
     return `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="${title}">${svg.join("")}${inside}</svg>`;
   }
 
-  function tile(name, value, dot, small) {
+  function tile(name, value, dot) {
     const style = dot ? ` style="--dot: var(--${dot})"` : "";
-    return `<div class="tile"><div class="name${dot ? "" : " plain"}"${style}>${name}</div><div class="value">${value}${small ? ` <small>${small}</small>` : ""}</div></div>`;
+    return `<div class="tile"><div class="name${dot ? "" : " plain"}"${style}>${name}</div><div class="value">${value}</div></div>`;
   }
 
   // The page: what it shows, and when to look again.
@@ -180,22 +179,23 @@
       fill(epochBar, r.steps ? r.step / r.steps : 0);
       $(".step").textContent = waiting ? "It begins with the cell that trains." : `step ${whole(r.step)} of ${whole(r.steps)}`;
       $(".share").textContent = waiting ? "" : `${Math.floor(100 * share)} %  ·  ${duration(number(r.seconds))} so far`;
-      $(".tiles").hidden = $(".charts").hidden = waiting;
-      if (waiting) return;
+      // The page is as high while it waits: nothing below it jumps when the training begins.
+      $(".tiles").style.opacity = $(".charts").style.opacity = waiting ? 0.5 : 1;
       const last = r.history[r.history.length - 1] || {};
       const validated = r.history.some((e) => Number.isFinite(number(e.val_acc)));
+      const expected = validated || !r.history.length;
       const accuracy = (e) => number(validated ? e.val_acc : e.acc);
       const best = r.history.reduce((a, e) => (Number.isFinite(accuracy(e)) && (!a || accuracy(e) > accuracy(a)) ? e : a), null);
       $(".tiles").innerHTML =
-        tile("images/s", whole(number(r.images_per_second))) +
+        tile("images/s", waiting ? "–" : whole(number(r.images_per_second))) +
         tile("loss", fixed(number(r.loss), 4), "train") +
         tile("accuracy", fixed(number(r.acc), 4), "train") +
-        (validated
+        (expected
           ? tile("validation loss", fixed(number(last.val_loss), 4), "validation") +
             tile("validation accuracy", fixed(number(last.val_acc), 4), "validation")
           : "") +
-        tile("best accuracy", best ? fixed(accuracy(best), 4) : "–", "", best ? `epoch ${best.epoch}` : "");
-      const legend = (validated ? [["validation", "var(--validation)"]] : []).concat([["train", "var(--train)"]]);
+        tile(best ? `best, epoch ${best.epoch}` : "best", best ? fixed(accuracy(best), 4) : "–", expected ? "validation" : "train");
+      const legend = (expected ? [["validation", "var(--validation)"]] : []).concat([["train", "var(--train)"]]);
       $(".charts").innerHTML =
         chart("accuracy", r, "acc", (a, b) => a > b, legend) + chart("loss", r, "loss", (a, b) => a < b, legend);
     }
@@ -206,6 +206,7 @@
       const url = new URL(image.src);
       url.pathname = url.pathname.replace(/\.png$/, ".json");
       url.searchParams.delete("t");
+      if (url.protocol === "file:") throw new Error("a copy on disk");
       const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10000) });
       if (!response.ok) throw new Error(response.status);
       return [await response.json(), Date.parse(response.headers.get("date"))];
@@ -235,9 +236,10 @@
           if (failures > 2) say("No answer from Jupyter; still asking.", true);
           return Math.min(1000 * 2 ** failures, 30000);
         }
-        if (failures < 4) return 400 * 2 ** failures;
         show(false);
-        say("The training cannot be watched live here: this is the picture of its last finished epoch.");
+        if (image.src.startsWith("file:")) return 0;
+        if (failures < 4) return 400 * 2 ** failures;
+        say("The picture of the last finished epoch. In JupyterLab and Notebook 7 a training is seen live here.");
         return 0;
       }
       if (report.run !== run) {
@@ -256,12 +258,12 @@
       if (!over) sawLife = true;
       if (report.state === "done") {
         showPicture(report.updated);
-        say(report.message ? `Ended early: ${report.message}.` : "");
+        say(report.message ? `The training ended early: ${report.message}.` : "");
       } else {
         show(true);
         draw(report);
         const silent = (now - changed) / 1000, patience = report.step >= report.steps ? 900 : 120;
-        if (report.state === "stopped") say(`The training did not come to its end: ${report.message}.`, true);
+        if (report.state === "stopped") say(`The training ended early: ${report.message}.`, true);
         else if (report.state === "training" && silent > patience) {
           say(`No news for ${duration(silent)}. If the kernel was interrupted, run the cells again; a training that keeps a checkpoint goes on where it was.`, true);
         } else say("");

@@ -12,6 +12,7 @@
 
 use std::{
     fmt::Write as _,
+    panic,
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -29,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Drawing the picture takes at most one part in so many of the training's time.
 const DRAWING_SHARE: u32 = 50;
 /// What a training that was dropped before its end says.
-const FAILED: &str = "it ended early: the training cell says why";
+const FAILED: &str = "the training cell says why";
 
 /// Shows a training while it runs. A cell *before* the training makes and shows it:
 ///
@@ -86,7 +87,7 @@ impl Monitor {
     fn to_html(&self) -> String {
         let (png, run) = (address(&self.file("png")), &self.run);
         format!(
-            "<div>\n<img src=\"{png}\" alt=\"The training: accuracy and loss\" style=\"max-width: 100%\">\n\
+            "<div>\n<img src=\"{png}\" width=\"880\" alt=\"The training: accuracy and loss\">\n\
              <script>\n({})(document.currentScript, \"{run}\");\n</script>\n</div>",
             SCRIPT.trim().trim_end_matches(';')
         )
@@ -118,6 +119,7 @@ impl Monitor {
             written: None,
             drawn: None,
             drawing: Duration::ZERO,
+            pictured: 0,
             failing: false,
         }
     }
@@ -196,7 +198,7 @@ pub(super) struct Now {
 }
 
 /// Points of the curves between two epochs' ends, at first.
-const WINDOWS_AN_EPOCH: usize = 40;
+const WINDOWS_AN_EPOCH: usize = 20;
 /// So many points at the most; then each two become one.
 const LONGEST_TRACE: usize = 400;
 
@@ -247,6 +249,8 @@ pub(super) struct Feed {
     written: Option<Instant>,
     drawn: Option<Instant>,
     drawing: Duration,
+    /// Epochs in the picture.
+    pictured: usize,
     failing: bool,
 }
 
@@ -305,10 +309,19 @@ impl Feed {
     }
 
     fn draw(&mut self) -> Result<()> {
+        if self.pictured == self.report.history.len() {
+            return Ok(());
+        }
         let start = Instant::now();
         let history = History { epochs: self.report.history.clone() };
-        let drawn = plot::training(&history).png().and_then(|png| files::write(&self.monitor.file("png"), &png));
+        // Not even a bug in drawing ends a training of hours.
+        let png = panic::catch_unwind(|| plot::training(&history).png())
+            .unwrap_or_else(|_| Err(Error::Config("the picture cannot be drawn; please report it".to_string())));
+        let drawn = png.and_then(|png| files::write(&self.monitor.file("png"), &png));
         (self.drawing, self.drawn) = (start.elapsed(), Some(Instant::now()));
+        if drawn.is_ok() {
+            self.pictured = history.epochs.len();
+        }
         drawn
     }
 
