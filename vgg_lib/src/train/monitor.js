@@ -28,7 +28,7 @@
       .tile .name.plain::before { display: none; }
       .tile .value { font-size: 18px; font-weight: 600; white-space: nowrap; }
       .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; }
-      .charts > svg { flex: 1 1 300px; min-width: 0; max-width: 440px; height: auto; display: block; overflow: hidden; }
+      .charts > svg { flex: 1 1 300px; min-width: 0; max-width: 440px; height: auto; display: block; overflow: visible; }
       svg text { font-size: 11.5px; fill: var(--faint); font-family: inherit; }
       svg .name { font-size: 13px; font-weight: 600; fill: currentColor; }
       svg .grid { stroke: var(--line); } svg .axis { stroke: var(--faint); opacity: .6; }
@@ -52,7 +52,7 @@
 
   // A number, or NaN for what is absent or was written as text.
   const number = (v) => (typeof v === "number" ? v : NaN);
-  const fixed = (v, digits) => (!Number.isFinite(v) ? "–" : Math.abs(v) < 1e5 ? v.toFixed(digits) : v.toExponential(1));
+  const fixed = (v, digits) => (!Number.isFinite(v) ? "–" : Math.abs(v) < 1e5 ? v.toFixed(digits) : v.toExponential(1).replace("+", ""));
   const whole = (v) => (Number.isFinite(v) ? Math.round(v).toLocaleString("en-US") : "–");
 
   function duration(seconds) {
