@@ -38,6 +38,7 @@ const FAILED: &str = "the training cell says why";
 /// # fn main() -> vgg_lib::Result<()> {
 /// # use vgg_lib::prelude::*;
 /// let monitor = Monitor::new("plots/01_training")?;
+/// # let _ = &
 /// monitor // the cell's last expression
 /// # ; let config =
 /// FitConfig { monitor: Some(monitor.clone()), ..FitConfig::default() } // in the next cell
