@@ -28,7 +28,7 @@
       .tile .name.plain::before { display: none; }
       .tile .value { font-size: 18px; font-weight: 600; white-space: nowrap; }
       .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; }
-      .charts svg { flex: 1 1 340px; min-width: 0; max-width: 100%; height: auto; display: block; overflow: hidden; }
+      .charts > svg { flex: 1 1 300px; min-width: 0; max-width: 440px; height: auto; display: block; overflow: visible; }
       svg text { font-size: 11.5px; fill: var(--faint); font-family: inherit; }
       svg .name { font-size: 13px; font-weight: 600; fill: currentColor; }
       svg .grid { stroke: var(--line); } svg .axis { stroke: var(--faint); opacity: .6; }
@@ -52,7 +52,7 @@
 
   // A number, or NaN for what is absent or was written as text.
   const number = (v) => (typeof v === "number" ? v : NaN);
-  const fixed = (v, digits) => (Number.isFinite(v) ? v.toFixed(digits) : "–");
+  const fixed = (v, digits) => (!Number.isFinite(v) ? "–" : Math.abs(v) < 1e5 ? v.toFixed(digits) : v.toExponential(1).replace("+", ""));
   const whole = (v) => (Number.isFinite(v) ? Math.round(v).toLocaleString("en-US") : "–");
 
   function duration(seconds) {
@@ -77,7 +77,7 @@
 
   // One chart: the epochs' curves, the thin line between their ends, the best or lowest point.
   function chart(title, report, key, better, legend) {
-    const W = 430, H = 236, left = 46, right = W - 10, top = 34, bottom = H - 34;
+    const W = 430, H = 236, left = 52, right = W - 10, top = 34, bottom = H - 34;
     const points = (k) => report.history.map((r) => [r.epoch, number(r[k])]).filter((p) => Number.isFinite(p[1]));
     const train = points(key), validation = points("val_" + key);
     const column = key === "loss" ? 1 : 2;
@@ -101,7 +101,7 @@
     const svg = [];
     for (const t of up.list) {
       svg.push(`<line class="grid" x1="${left}" x2="${right}" y1="${y(t)}" y2="${y(t)}"/>`);
-      svg.push(`<text x="${left - 7}" y="${y(t) + 4}" text-anchor="end">${t.toFixed(up.digits)}</text>`);
+      svg.push(`<text x="${left - 7}" y="${y(t) + 4}" text-anchor="end">${fixed(t, up.digits)}</text>`);
     }
     for (const t of across.list) svg.push(`<text x="${x(t)}" y="${bottom + 16}" text-anchor="middle">${t}</text>`);
     svg.push(`<text x="${(left + right) / 2}" y="${bottom + 31}" text-anchor="middle">epochs</text>`);

@@ -38,6 +38,7 @@ const FAILED: &str = "the training cell says why";
 /// # fn main() -> vgg_lib::Result<()> {
 /// # use vgg_lib::prelude::*;
 /// let monitor = Monitor::new("plots/01_training")?;
+/// # let _ = &
 /// monitor // the cell's last expression
 /// # ; let config =
 /// FitConfig { monitor: Some(monitor.clone()), ..FitConfig::default() } // in the next cell
@@ -503,8 +504,9 @@ mod tests {
         let trace = &feed.report.trace;
         assert!((LONGEST_TRACE / 2..LONGEST_TRACE).contains(&trace.len()), "{}", trace.len());
         assert!(trace.windows(2).all(|pair| pair[0][0] < pair[1][0]));
-        // A point is the mean of the steps up to it, so it has its epoch's loss or lies between two.
-        assert!(trace.iter().all(|[x, loss, acc]| (loss - x.ceil()).abs() < 1.0 && *acc == 0.5), "{trace:?}");
+        // No window reaches into another epoch here, so each point has its epoch's loss.
+        let right = |[x, loss, acc]: &[f32; 3]| (loss - x.ceil()).abs() < 1e-3 && (acc - 0.5).abs() < 1e-3;
+        assert!(trace.iter().all(right), "{trace:?}");
     }
 
     #[test]
