@@ -27,8 +27,11 @@ struct Options {
     #[arg(long, default_value_t = 128)]
     batch_size: usize,
     /// The highest learning rate of the recipe one-cycle.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.03)]
     peak: f64,
+    /// λ of the penalty λ‖w‖² in the recipe one-cycle.
+    #[arg(long, default_value_t = 5e-4)]
+    l2: f32,
     /// Pixels: the side of the square that the recipe one-cycle cuts out of each training image.
     #[arg(long, default_value_t = 8)]
     cutout: usize,
@@ -64,7 +67,7 @@ impl Recipe {
         match self {
             Recipe::OneCycle => {
                 model.set_dropout("", 0.0)?;
-                model.set_l2("", 2.5e-4)?;
+                model.set_l2("", options.l2)?;
                 Ok(FitConfig {
                     epochs: 21,
                     schedule: Schedule::OneCycle { max: options.peak, warm_up: 0.2 },

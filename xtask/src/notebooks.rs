@@ -1,6 +1,6 @@
 //! Executes the notebooks, or opens them in JupyterLab.
 //!
-//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib and data: but for checkpoints, what they
+//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib, data and docs: but for checkpoints, what they
 //! write there leaves the working tree as it is. evcxr resolves the links, so vgg_lib is the workspace's own.
 
 use std::{
@@ -130,7 +130,7 @@ pub fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
     for file in files_in(source)? {
         copy_into(&file, &work)?;
     }
-    for name in ["vgg_lib", "data"] {
+    for name in ["vgg_lib", "data", "docs"] {
         link(&root().join(name), &run.join(name))?;
     }
     // A training goes on here where it was interrupted, also in JupyterLab, and the other way round.
