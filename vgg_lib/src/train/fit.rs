@@ -199,7 +199,7 @@ impl Sequential {
             if let Some(keeper) = &keeper
                 && let Err(error) = keeper.save(self, &sgd, average.as_ref(), &history)
             {
-                progress.note(&format!("warning: epoch {} is not kept, the training goes on: {error}", record.epoch));
+                progress.warn(&format!("warning: epoch {} is not kept, the training goes on: {error}", record.epoch));
             }
             if callbacks.iter_mut().any(|call| call(&record, self).is_break()) {
                 ended_by = Some("a callback ended it");

@@ -112,6 +112,11 @@ impl Progress {
         self.bar.println(text);
     }
 
+    /// The same for what one has to know even of a silent training: that is printed on stderr.
+    pub fn warn(&self, text: &str) {
+        if self.bar.is_hidden() { eprintln!("{text}") } else { self.note(text) }
+    }
+
     /// One step with so many images was made; loss and accuracy are the means of this epoch so far.
     pub fn step(&mut self, images: usize, mean_loss: f32, mean_acc: f32) {
         self.step += 1;
@@ -149,20 +154,14 @@ impl Progress {
     }
 
     fn end(&mut self, end: Result<Option<&str>, ()>) {
-        let warning = self.feed.take().and_then(|feed| feed.end(end));
-        self.warn(warning);
+        if let Some(warning) = self.feed.take().and_then(|feed| feed.end(end)) {
+            self.warn(&warning);
+        }
     }
 
     fn tell(&mut self, news: impl FnOnce(&mut Feed) -> Option<String>) {
-        let warning = self.feed.as_mut().and_then(news);
-        self.warn(warning);
-    }
-
-    fn warn(&self, warning: Option<String>) {
-        match warning {
-            Some(warning) if self.bar.is_hidden() => eprintln!("{warning}"),
-            Some(warning) => self.bar.println(warning),
-            None => {}
+        if let Some(warning) = self.feed.as_mut().and_then(news) {
+            self.warn(&warning);
         }
     }
 
