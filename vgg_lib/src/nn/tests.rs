@@ -313,11 +313,16 @@ fn dropout_is_changed_by_prefix() -> Result<()> {
     assert_eq!(model.layer("block1_dropout")?.op(), Op::Dropout { p: 0.2 });
     assert!(model.set_dropout("fc1", 0.2).unwrap_err().to_string().contains("no dropout"));
     assert!(model.set_dropout("", 1.5).is_err());
+    Ok(())
+}
 
+#[test]
+fn l2_is_changed_where_there_is_one() -> Result<()> {
+    let mut model = small()?;
+    model.replace("block1_conv1", conv2d(4).relu().l2(0.1))?;
     model.set_l2("", 0.25)?;
-    let l2: Vec<f32> = model.layers().iter().map(|layer| layer.l2()).collect();
-    assert!(l2.contains(&0.25) && l2.iter().all(|&l2| l2 == 0.0 || l2 == 0.25), "{l2:?}");
-    assert_eq!(model.layer("predictions")?.l2(), 0.0);
+    let l2: Vec<f32> = model.layers().iter().map(Layer::l2).collect();
+    assert_eq!(l2, [0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     assert!(model.set_l2("predictions", 0.1).unwrap_err().to_string().contains("no layer with l2"));
     assert!(model.set_l2("", 0.0).is_err());
     Ok(())
