@@ -8,19 +8,30 @@ use crate::{Error, Result};
 
 /// Writes `bytes` to a temporary file in the folder of `path`, then renames it. Makes the folder if needed.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = temporary(path)?;
-    file.write_all(bytes).map_err(Error::io("write", path))?;
+    persist(filled(path, bytes)?, path)
+}
+
+/// The same, and on disk before the file has its name.
+pub(crate) fn write_through(path: &Path, bytes: &[u8]) -> Result<()> {
+    persist_through(filled(path, bytes)?, path)
+}
+
+/// Gives a temporary file its name when its content is on disk: after a power cut a file could have its length and
+/// hold zeros.
+pub(crate) fn persist_through(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().map_err(Error::io("write", path))?;
+    persist(file, path)
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
     Ok(())
 }
 
-/// The same, and on disk before the file has its name: after a power cut it is whole or not there.
-pub(crate) fn write_through(path: &Path, bytes: &[u8]) -> Result<()> {
+fn filled(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     let mut file = temporary(path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
-    file.as_file().sync_all().map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-    Ok(())
+    Ok(file)
 }
 
 /// A temporary file in the folder of `path`, which is made if needed. Unless it is persisted there, it goes away.

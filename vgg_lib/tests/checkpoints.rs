@@ -10,11 +10,9 @@ use std::time::Instant;
 use vgg_lib::prelude::*;
 use vgg_lib::weights::StateDict;
 
-fn data() -> (Dataset, Dataset) {
-    let data = shapes::generate(600, (16, 16), 3);
-    let stats = Normalization::fit(&data);
-    stats.apply(&data).split(480)
-}
+#[path = "common/pictures.rs"]
+mod pictures;
+use pictures::data;
 
 /// Whatever a training remembers is in it: momentum, running statistics, dropout's masks.
 fn model() -> Sequential {

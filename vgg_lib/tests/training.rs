@@ -6,11 +6,9 @@ use std::path::Path;
 use vgg_lib::prelude::*;
 use vgg_lib::weights::StateDict;
 
-fn data() -> (Dataset, Dataset) {
-    let data = shapes::generate(600, (16, 16), 3);
-    let stats = Normalization::fit(&data);
-    stats.apply(&data).split(480)
-}
+#[path = "common/pictures.rs"]
+mod pictures;
+use pictures::data;
 
 fn model() -> Sequential {
     let mut model = Sequential::new((16, 16, 3), Seed(2));

@@ -1,5 +1,5 @@
-//! Random rotations, shifts, flips, crops and cut-out squares; the first three as Keras' `ImageDataGenerator` makes them: bilinear
-//! interpolation, and beyond the border the nearest pixel (`fill_mode="nearest"`).
+//! Random rotations, shifts, flips, crops and cut-out squares; the first three as Keras' `ImageDataGenerator`
+//! makes them: bilinear interpolation, and beyond the border the nearest pixel (`fill_mode="nearest"`).
 //!
 //! Output pixel (row i, column j) is the input at
 //!
@@ -8,9 +8,9 @@
 //! column = cx − sin θ · (i − cy + ty) + cos θ · (j − cx + tx)        cx = (width − 1) / 2
 //! ```
 //!
-//! then a crop of the padded result, then the flip, then a square is cut out. Square images come out as from Keras 3. There Keras
-//! exchanges the axes: it rotates other images about a point beside their centre, and `width_shift_range`
-//! moves images up and down. Here both do what Keras' documentation says.
+//! then a crop of the padded result, then the flip, then a square is cut out. Square images come out as from
+//! Keras 3. There Keras exchanges the axes: it rotates other images about a point beside their centre, and
+//! `width_shift_range` moves images up and down. Here both do what Keras' documentation says.
 
 use std::ops::Range;
 

@@ -18,10 +18,9 @@ use super::history::History;
 use super::sgd::Sgd;
 use crate::nn::Sequential;
 use crate::tensor::{Flat, device};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, weights};
 use ::safetensors::{Dtype, SafeTensors, View};
 use dfdx::prelude::*;
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
@@ -197,9 +196,7 @@ impl Keeper {
         average: Option<&mut Average>,
     ) -> Result<Option<History>> {
         let Some(path) = self.latest() else { return Ok(None) };
-        let file = File::open(&path).map_err(Error::io("read", &path))?;
-        // SAFETY: as in `weights::map`; our folder is locked, and a checkpoint is replaced by a rename.
-        let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io("read", &path))?;
+        let bytes = weights::map(&path)?;
         let (state, tensors) = parse(&bytes).map_err(|why| {
             let help = match self.epochs().unwrap_or_default().as_slice() {
                 [.., before, _] => format!("delete it to go on after epoch {before}"),
@@ -308,7 +305,7 @@ fn to_bytes(path: &Path, state: &State, tensors: Vec<(String, Values)>) -> Resul
 /// Where the digits of the checksum begin.
 fn checksum_digits(bytes: &[u8]) -> Option<usize> {
     let name = &CHECKSUM[..CHECKSUM.len() - DIGITS - 1];
-    let header = 8 + usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+    let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?.checked_add(8)?;
     let at = bytes.get(8..header)?.windows(CHECKSUM.len()).position(|window| window.starts_with(name))?;
     Some(8 + at + name.len())
 }

@@ -84,10 +84,7 @@ impl Sequential {
             progress.inc(n as u64);
         }
         self.release_memory();
-        // On disk before it has its name: after a power cut a file of the right length may hold zeros.
-        file.as_file().sync_all().map_err(Error::io("write", path))?;
-        file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-        Ok(())
+        files::persist_through(file, path)
     }
 
     /// All that the features depend on, in 32 hexadecimal digits.
@@ -103,6 +100,11 @@ impl Sequential {
             }
         }
         data.hash(&mut hash);
-        hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        digits(hash, 16)
     }
+}
+
+/// The first bytes of the digest, two hexadecimal digits each.
+pub(super) fn digits(hash: Sha256, bytes: usize) -> String {
+    hash.finalize()[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
 }

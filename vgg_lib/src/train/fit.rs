@@ -2,6 +2,7 @@
 
 use super::average::Average;
 use super::checkpoint::{Checkpoints, Keeper, Settings};
+use super::features::digits;
 use super::history::{EpochRecord, History};
 use super::monitor::Monitor;
 use super::progress::{Progress, Verbosity};
@@ -135,7 +136,7 @@ impl Sequential {
             progress.note(&keeper.resumed(&history, epochs));
             progress.resumed(&history.epochs);
             if let Some(record) = history.best().filter(|_| config.restore_best) {
-                best = Some((record.epoch, keeper.model_of(record.epoch, self)?));
+                best = Some(keeper.model_of(record.epoch, self)?);
             }
         }
         let mut ended_by = None;
@@ -194,7 +195,7 @@ impl Sequential {
             progress.end_epoch(&record);
             history.epochs.push(record.clone());
             if config.restore_best && history.best().is_some_and(|best| best.epoch == record.epoch) {
-                best = Some((record.epoch, self.clone()));
+                best = Some(self.clone());
             }
             if let Some(keeper) = &keeper
                 && let Err(error) = keeper.save(self, &sgd, average.as_ref(), &history)
@@ -207,7 +208,7 @@ impl Sequential {
             }
         }
         progress.finish(ended_by);
-        if let Some((_, best)) = best.filter(|(epoch, _)| *epoch < history.epochs.len()) {
+        if let Some(best) = best {
             self.layers = best.layers;
         }
         self.release_memory();
@@ -220,8 +221,7 @@ impl Sequential {
         let digest = |data: &Dataset| {
             let mut hash = Sha256::new();
             data.hash(&mut hash);
-            let digits: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{data:?} {digits}")
+            format!("{data:?} {}", digits(hash, 8))
         };
         let layer = |layer: &Layer| {
             let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();

@@ -128,7 +128,7 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
 }
 
-fn map(path: &Path) -> Result<Mmap> {
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
     format(path)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
     if file.metadata().is_ok_and(|data| data.is_dir()) {
