@@ -102,7 +102,7 @@ fn one_step_of_the_whole_network() {
         }
     }
 
-    let config = SgdConfig { momentum: 0.9, nesterov: true, decay: 0.0 };
+    let config = SgdConfig { decay: 0.0, ..SgdConfig::default() };
     let penalty = Sgd::new(config).unwrap().step(&mut model, &mut gradients, 0.1).unwrap();
     close("penalty", &[penalty], &get(&mut npz, "penalty"), 1e-4);
     for layer in model.layers() {
@@ -136,7 +136,7 @@ fn ten_steps_of_sgd() {
         let momentum = if name == "plain" { 0.0 } else { 0.9 };
         let nesterov = !matches!(name, "plain" | "momentum");
         let decay = if name == "decay" { 0.1 } else { 0.0 };
-        let mut sgd = Sgd::new(SgdConfig { momentum, nesterov, decay }).unwrap();
+        let mut sgd = Sgd::new(SgdConfig { momentum, nesterov, decay, muon: None }).unwrap();
         if name == "clip" {
             sgd = sgd.clip_norm(2.5).unwrap();
         }

@@ -17,6 +17,10 @@ pub enum Init {
     HeNormal,
     /// Normal with this standard deviation.
     Normal(f32),
+    /// Output k of a convolution begins as input k, unchanged, as far as there are inputs; the outputs beyond, and a
+    /// dense layer's, begin as with [`GlorotUniform`](Init::GlorotUniform). What a deep network without shortcuts is
+    /// shown then reaches its last layers at once (Zagoruyko & Komodakis 2017, arXiv:1706.00388; torch's `dirac_`).
+    Dirac,
 }
 
 impl Init {
@@ -25,7 +29,7 @@ impl Init {
         let (field, channels) = dims.split_at(dims.len() - 2);
         let field: usize = field.iter().product();
         let (fan_in, fan_out) = ((field * channels[0]) as f64, (field * channels[1]) as f64);
-        let len = dims.iter().product();
+        let len: usize = dims.iter().product();
         let normal = |std: f32, rng| StandardNormal.sample_iter(rng).take(len).map(|v: f32| v * std).collect();
         match self {
             Init::GlorotUniform => {
@@ -34,7 +38,22 @@ impl Init {
             }
             Init::HeNormal => normal((2.0 / fan_out).sqrt() as f32, rng),
             Init::Normal(std) => normal(std, rng),
+            Init::Dirac => {
+                let mut values = Init::GlorotUniform.values(dims, rng);
+                if dims.len() == 4 {
+                    dirac(&mut values, field, channels[0], channels[1]);
+                }
+                values
+            }
         }
+    }
+}
+
+/// Lets the first outputs of a kernel (field, in, out) be the inputs.
+fn dirac(kernel: &mut [f32], field: usize, inputs: usize, outputs: usize) {
+    for channel in 0..inputs.min(outputs) {
+        kernel.iter_mut().skip(channel).step_by(outputs).for_each(|weight| *weight = 0.0);
+        kernel[(field / 2 * inputs + channel) * outputs + channel] = 1.0;
     }
 }
 
@@ -70,6 +89,17 @@ mod tests {
         let (mean, variance, _) = moments(Init::HeNormal, &[3, 3, 64, 128]);
         assert!(mean.abs() < 1e-3);
         approx::assert_relative_eq!(variance, 2.0 / (9.0 * 128.0), max_relative = 0.02);
+    }
+
+    /// torch.nn.init.dirac_ gives the same, but for zeros in place of the outputs beyond the inputs.
+    #[test]
+    fn dirac_passes_the_inputs_on() {
+        let kernel = Init::Dirac.values(&[3, 3, 2, 3], &mut layer_rng(Seed(3), 0));
+        for (at, &weight) in kernel.iter().enumerate() {
+            let (position, input, output) = (at / 6, at / 3 % 2, at % 3);
+            let passed = if position == 4 && input == output { 1.0 } else { 0.0 };
+            assert!(weight == passed || output == 2 && weight != 0.0 && weight.abs() < 1.0, "{at}: {weight}");
+        }
     }
 
     #[test]

@@ -262,13 +262,8 @@ impl LayerSpec {
         self.op.check()?;
         self.op.output(name, input)?;
         let params = self.op.params(input).into_iter().map(|(param, dims, learned)| {
-            let len = dims.iter().product();
-            let values = match (param, dims.len()) {
-                ("weight", 2 | 4) => self.init.values(&dims, rng),
-                ("weight" | "running_var", _) => vec![1.0; len],
-                _ => vec![0.0; len],
-            };
-            Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
+            let tensor = initial(param, &dims, self.init, rng);
+            Param { name: param, dims, learned, tensor }
         });
         Ok(Layer {
             name: name.to_string(),
@@ -279,6 +274,17 @@ impl LayerSpec {
             filters: Cache::default(),
         })
     }
+}
+
+/// What a layer's parameter of this name begins with.
+pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8Rng) -> Flat {
+    let len = dims.iter().product();
+    let values = match (name, dims.len()) {
+        ("weight", 2 | 4) => init.values(dims, rng),
+        ("weight" | "running_var", _) => vec![1.0; len],
+        _ => vec![0.0; len],
+    };
+    device().tensor_from_vec(values, (len,))
 }
 
 /// A tensor of a layer.

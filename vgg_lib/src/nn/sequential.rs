@@ -1,7 +1,7 @@
 //! A model: named layers in the order in which they run.
 
-use super::init::{Seed, layer_rng};
-use super::layer::{Layer, LayerSpec, Op, Shape};
+use super::init::{Init, Seed, layer_rng};
+use super::layer::{Layer, LayerSpec, Op, Shape, initial};
 use super::portable;
 #[cfg(not(feature = "cuda"))]
 use super::{
@@ -241,19 +241,39 @@ impl Sequential {
     }
 
     /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every one). Layers
-    /// without l2 stay without it.
+    /// without l2 stay without it, so 0 ends it for good.
     ///
     /// # Errors
-    /// If none has an l2, or `lambda` is not above 0.
+    /// If none has an l2 (and `lambda` is not 0), or `lambda` is negative.
     pub fn set_l2(&mut self, name: &str, lambda: f32) -> Result<()> {
-        if lambda.is_nan() || lambda <= 0.0 {
-            return Err(Error::Config(format!("l2 must be above 0, not {lambda}")));
+        if lambda.is_nan() || lambda < 0.0 {
+            return Err(Error::Config(format!("l2 must be at least 0, not {lambda}")));
         }
         let regularized: Vec<usize> = self.select(name)?.into_iter().filter(|&i| self.layers[i].l2 > 0.0).collect();
-        if regularized.is_empty() {
+        if regularized.is_empty() && lambda > 0.0 {
             return Err(Error::Name(format!("'{name}' names no layer with l2")));
         }
         regularized.into_iter().for_each(|i| self.layers[i].l2 = lambda);
+        Ok(())
+    }
+
+    /// Draws the kernel of the layer of this name, or of all whose names start with it ("" is every one), anew; their
+    /// biases become 0.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if none has a kernel.
+    pub fn set_init(&mut self, name: &str, init: Init) -> Result<()> {
+        let has_kernel = |layer: &Layer| matches!(layer.op, Op::Conv2d { .. } | Op::Linear { .. });
+        let found: Vec<usize> = self.select(name)?.into_iter().filter(|&i| has_kernel(&self.layers[i])).collect();
+        if found.is_empty() {
+            return Err(Error::Name(format!("'{name}' names no convolution or dense layer")));
+        }
+        for i in found {
+            let mut rng = layer_rng(self.seed, i as u64);
+            for param in self.layers[i].params_mut() {
+                param.tensor = initial(param.name, &param.dims, init, &mut rng);
+            }
+        }
         Ok(())
     }
 

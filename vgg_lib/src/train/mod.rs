@@ -11,6 +11,7 @@ mod profile;
 pub mod progress;
 mod schedule;
 mod sgd;
+mod whiten;
 #[cfg(all(test, not(feature = "cuda")))]
 mod winograd_tests;
 

@@ -3,7 +3,7 @@
 //! drops does not shrink what the velocity already holds. Per-layer l2(λ) adds 2λw to the gradient.
 
 #[cfg(not(feature = "cuda"))]
-use crate::kernel::sgd as kernel;
+use crate::kernel::{muon, sgd as kernel};
 use crate::nn::{Param, Sequential};
 use crate::tensor::{Flat, Gradients, device, dfdx_error};
 use crate::{Error, Result};
@@ -19,12 +19,18 @@ pub struct SgdConfig {
     pub nesterov: bool,
     /// Time decay: the rate of step t (from 0) is divided by 1 + decay·t.
     pub decay: f64,
+    /// Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), for the kernels of all
+    /// layers but the last. A kernel is a matrix of (k·k·in) rows and `out` columns here; a step moves it by the rate
+    /// times this number along its velocity with all singular values made about 1, so that weak directions are learnt
+    /// as fast as strong ones, whatever the size of the gradient. Its norm is kept at that of an orthogonal matrix, so
+    /// l2 has no use there. Biases, batch norms and the last layer move as without it. `None` is off.
+    pub muon: Option<f64>,
 }
 
 /// Document 000's: momentum 0.9, Nesterov, decay 1e-6.
 impl Default for SgdConfig {
     fn default() -> SgdConfig {
-        SgdConfig { momentum: 0.9, nesterov: true, decay: 1e-6 }
+        SgdConfig { momentum: 0.9, nesterov: true, decay: 1e-6, muon: None }
     }
 }
 
@@ -42,13 +48,16 @@ impl Sgd {
     /// Velocities start at 0.
     ///
     /// # Errors
-    /// [`Error::Config`] if the momentum is not in 0 ≤ μ < 1 or the decay is negative.
+    /// [`Error::Config`] if the momentum is not in 0 ≤ μ < 1, the decay is negative or Muon's factor not above 0.
     pub fn new(config: SgdConfig) -> Result<Sgd> {
         if !(0.0..1.0).contains(&config.momentum) || config.decay.is_nan() || config.decay < 0.0 {
             let SgdConfig { momentum, decay, .. } = config;
             return Err(Error::Config(format!(
                 "SGD needs a momentum from 0 to less than 1 and a decay of at least 0, not {momentum} and {decay}"
             )));
+        }
+        if let Some(factor) = config.muon.filter(|&factor| !(factor > 0.0 && factor.is_finite())) {
+            return Err(Error::Config(format!("Muon's factor of the rate must be above 0, such as 0.2, not {factor}")));
         }
         Ok(Sgd { config, clip_norm: None, iterations: 0, velocities: HashMap::new() })
     }
@@ -78,22 +87,29 @@ impl Sgd {
             None => 1.0,
         };
         let mut penalty = 0.0;
-        for layer in model.layers.iter_mut().filter(|layer| layer.learns()) {
+        let last = model.layers.iter().rposition(|layer| !layer.params().is_empty());
+        let mut hidden = vec![];
+        for (index, layer) in model.layers.iter_mut().enumerate().filter(|(_, layer)| layer.learns()) {
             let (name, layer_l2) = (layer.name.clone(), layer.l2);
             for param in layer.params_mut().iter_mut().filter(|p| p.learned) {
                 let l2 = param_l2(param, layer_l2);
-                let velocity = self
-                    .velocities
-                    .entry((name.clone(), param.name))
-                    .or_insert_with(|| device().zeros_like(param.tensor.shape()));
-                if velocity.shape() != param.tensor.shape() {
-                    *velocity = device().zeros_like(param.tensor.shape()); // the layer was replaced
+                let key = (name.clone(), param.name);
+                let moved = self.velocities.remove(&key).filter(|v| v.shape() == param.tensor.shape());
+                // Another shape: the layer was replaced.
+                let mut velocity = moved.unwrap_or_else(|| device().zeros_like(param.tensor.shape()));
+                let mut step = Step { rate, scale, config: self.config, l2 };
+                if let Some(factor) = self.config.muon.filter(|_| param.dims.len() > 1 && Some(index) != last) {
+                    step.rate *= factor;
+                    let outputs = param.dims[param.dims.len() - 1];
+                    hidden.push(Kernel { key, outputs, w: &mut param.tensor, v: velocity, step });
+                    continue;
                 }
-                let tensor = &mut param.tensor;
-                let step = Step { rate, scale, config: self.config, l2 };
-                penalty += update(tensor, velocity, gradients, step).map_err(dfdx_error)?;
+                penalty += update(&mut param.tensor, &mut velocity, gradients, step).map_err(dfdx_error)?;
+                self.velocities.insert(key, velocity);
             }
         }
+        penalty += muon_updates(&mut hidden, gradients).map_err(dfdx_error)?;
+        self.velocities.extend(hidden.into_iter().map(|kernel| (kernel.key, kernel.v)));
         Ok(penalty as f32)
     }
 
@@ -136,6 +152,15 @@ struct Step {
     l2: f32,
 }
 
+/// A kernel that Muon moves.
+struct Kernel<'a> {
+    key: (String, &'static str),
+    outputs: usize,
+    w: &'a mut Flat,
+    v: Flat,
+    step: Step,
+}
+
 #[cfg(not(feature = "cuda"))]
 fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> std::result::Result<f64, CpuError> {
     use crate::tensor::as_mut_slice;
@@ -143,6 +168,29 @@ fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> 
     let step = kernel::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 };
     let g = gradients.get_or_alloc_mut(w)?;
     Ok(kernel::update(as_mut_slice(w), g, as_mut_slice(v), step))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn muon_updates(kernels: &mut [Kernel], gradients: &mut Gradients) -> std::result::Result<f64, CpuError> {
+    use crate::tensor::as_mut_slice;
+    use rayon::prelude::*;
+    // dfdx lends one gradient at a time: they are moved out, and back.
+    let mut all = vec![];
+    for Kernel { w, .. } in kernels.iter() {
+        all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(*w)?));
+    }
+    let slices = kernels.iter_mut().zip(&mut all).map(|(kernel, g)| {
+        let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = kernel.step;
+        let step = muon::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 };
+        (as_mut_slice(kernel.w), &mut g[..], as_mut_slice(&mut kernel.v), kernel.outputs, step)
+    });
+    let slices: Vec<_> = slices.collect();
+    let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step);
+    let penalties: Vec<f64> = slices.into_par_iter().with_max_len(1).map(update).collect();
+    for (kernel, g) in kernels.iter().zip(all) {
+        **gradients.get_or_alloc_mut(&*kernel.w)? = g;
+    }
+    Ok(penalties.iter().sum())
 }
 
 #[cfg(not(feature = "cuda"))]
