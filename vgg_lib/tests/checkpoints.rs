@@ -86,11 +86,12 @@ fn uninterrupted() -> (StateDict, Vec<[f32; 4]>) {
 fn a_training_that_goes_on_ends_as_the_uninterrupted_one() {
     let (train, test) = data();
     type Change = fn(&mut FitConfig);
-    let variants: [(&str, Change); 4] = [
+    let variants: [(&str, Change); 5] = [
         ("plain", |_| ()),
         ("ema", |c| c.ema = Some(0.95)),
         ("clip", |c| c.clip_norm = Some(0.5)),
         ("best", |c| c.restore_best = true),
+        ("muon", |c| c.optimizer.muon = Some(0.5)),
     ];
     for (what, change) in variants {
         let configured = |checkpoints, callbacks| {

@@ -59,6 +59,59 @@ fn training_learns_and_reports_what_it_reached() {
     assert_eq!(right.count() as f32 / test.len() as f32, reached.accuracy);
 }
 
+/// Muon holds the norms of the kernels of hidden layers at those of orthogonal matrices, within a step.
+#[test]
+fn muon_learns_and_holds_the_norms_of_hidden_kernels() {
+    let (train, test) = data();
+    let mut model = model();
+    let optimizer = SgdConfig { muon: Some(1.0), ..SgdConfig::default() };
+    let history = model.fit(&train, &test, FitConfig { optimizer, ..config(8) }).unwrap();
+    assert!(history.epochs[7].acc > 0.7, "{history:?}");
+    let weights = model.state_dict();
+    let norm = |name: &str| weights[name].iter().map(|w| w * w).sum::<f32>().sqrt();
+    for (name, rank) in [("block1_conv1.weight", 16.0f32), ("block2_conv1.weight", 24.0)] {
+        assert!((norm(name) / rank.sqrt() - 1.0).abs() < 0.03, "{name} {}", norm(name));
+    }
+}
+
+#[test]
+fn the_first_convolution_whitens() {
+    let (train, _) = data();
+    let mut model = Sequential::new((16, 16, 3), Seed(2));
+    model.push("conv", conv2d(60)).unwrap();
+    let before = model.state_dict()["conv.weight"].clone();
+    model.whiten(&train).unwrap();
+    let after = model.state_dict()["conv.weight"].clone();
+    let column = |weights: &[f32], output: usize| weights.iter().skip(output).step_by(60).copied().collect::<Vec<_>>();
+    for output in 0..60 {
+        let filter = column(&after, output);
+        match output {
+            54.. => assert_eq!(filter, column(&before, output), "there are 27 directions, and their negatives"),
+            _ if output % 2 == 1 => {
+                let negative: Vec<f32> = column(&after, output - 1).iter().map(|w| -w).collect();
+                assert_eq!(filter, negative);
+            }
+            _ => {}
+        }
+    }
+    // What the strongest filters answer, away from the border, is uncorrelated and of mean square 1.
+    let mut pixels = vec![0.0; train.len() * 16 * 16 * 3];
+    pixels.chunks_mut(16 * 16 * 3).enumerate().for_each(|(i, image)| train.read(i, image));
+    let answers = model.forward(images(pixels, (train.len(), 16, 16, 3)).unwrap()).unwrap().as_vec();
+    let inside = |at: usize| (1..15).contains(&(at / 16 % 16)) && (1..15).contains(&(at % 16));
+    let rows: Vec<&[f32]> = answers.chunks(60).enumerate().filter(|(at, _)| inside(*at)).map(|(_, row)| row).collect();
+    for a in (0..12).step_by(2) {
+        for b in (0..12).step_by(2) {
+            let mean = rows.iter().map(|row| f64::from(row[a] * row[b])).sum::<f64>() / rows.len() as f64;
+            let want = if a == b { 1.0 } else { 0.0 };
+            assert!((mean - want).abs() < 0.1, "filters {a} and {b}: {mean}");
+        }
+    }
+    assert!(model.whiten(&train.take(0)).unwrap_err().to_string().contains("not 0 of 16×16×3"));
+    let mut none = Sequential::new((16, 16, 3), Seed(2));
+    assert!(none.whiten(&train).unwrap_err().to_string().contains("no convolution"));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_numbers() {
     let (train, test) = data();
@@ -134,6 +187,8 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     refuse(&mut model(), &shapes::generate(64, (24, 24), 1), config(1), "'predictions'");
     refuse(&mut model(), &train, FitConfig { label_smoothing: 1.0, ..config(1) }, "label smoothing");
     refuse(&mut model(), &train, FitConfig { schedule: Schedule::Constant(f64::NAN), ..config(1) }, "schedule");
+    let optimizer = SgdConfig { muon: Some(0.0), ..SgdConfig::default() };
+    refuse(&mut model(), &train, FitConfig { optimizer, ..config(1) }, "Muon's factor of the rate must be above 0");
     let mut two = model();
     two.replace("predictions", linear(2)).unwrap();
     refuse(&mut two, &train, config(1), "10 classes; end the model in linear(10)");

@@ -324,7 +324,22 @@ fn l2_is_changed_where_there_is_one() -> Result<()> {
     let l2: Vec<f32> = model.layers().iter().map(Layer::l2).collect();
     assert_eq!(l2, [0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     assert!(model.set_l2("predictions", 0.1).unwrap_err().to_string().contains("no layer with l2"));
-    assert!(model.set_l2("", 0.0).is_err());
+    assert!(model.set_l2("", -0.1).is_err());
+    Ok(())
+}
+
+#[test]
+fn initial_weights_are_drawn_anew_by_prefix() -> Result<()> {
+    let mut model = small()?;
+    let values = |model: &Sequential, name: &str| model.layer(name).map(|layer| layer.tensor(0).as_vec());
+    let (conv, dense) = (values(&model, "block1_conv1")?, values(&model, "fc1")?);
+    model.set_init("block1", Init::Dirac)?;
+    let passed = values(&model, "block1_conv1")?;
+    assert_ne!(passed, conv);
+    let outputs = model.layer("block1_conv1")?.params()[0].dims[3];
+    assert_eq!(passed[4 * 3 * outputs], 1.0, "the centre of the first input's filter");
+    assert_eq!(values(&model, "fc1")?, dense);
+    assert!(model.set_init("block1_dropout", Init::Dirac).unwrap_err().to_string().contains("no convolution"));
     Ok(())
 }
 

@@ -2,12 +2,17 @@
 //! v = μv − ηg, w += v, or with Nesterov's momentum w += μv − ηg (Sutskever et al. 2013), so a rate that
 //! drops does not shrink what the velocity already holds. Per-layer l2(λ) adds 2λw to the gradient.
 
+#[cfg(any(test, feature = "cuda"))]
+mod portable;
+
 #[cfg(not(feature = "cuda"))]
 use crate::kernel::{muon, sgd as kernel};
 use crate::nn::{Param, Sequential};
 use crate::tensor::{Flat, Gradients, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
+#[cfg(feature = "cuda")]
+use portable::{muon_updates, squared_norm, update};
 use std::collections::HashMap;
 
 /// The settings of SGD; the learning rate comes from the [`Schedule`](super::Schedule).
@@ -197,30 +202,4 @@ fn muon_updates(kernels: &mut [Kernel], gradients: &mut Gradients) -> std::resul
 fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> std::result::Result<f64, CpuError> {
     let g = gradients.get_or_alloc_mut(w)?;
     Ok(kernel::squared_norm(crate::tensor::as_slice(w).expect("parameters are contiguous"), g, l2))
-}
-
-#[cfg(feature = "cuda")]
-fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> std::result::Result<f64, CudaError> {
-    let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = step;
-    gradients.try_alloc_for(w)?;
-    let mut g = gradients.get(w);
-    let penalty = if l2 > 0.0 { w.clone().square().sum::<(), _>().array() * l2 } else { 0.0 };
-    g.try_axpy(scale, w, scale * 2.0 * f64::from(l2))?;
-    let momentum = f64::from(momentum);
-    v.try_axpy(momentum, &g, -rate)?;
-    if nesterov {
-        w.try_axpy(1.0, v, momentum)?;
-        w.try_axpy(1.0, &g, -rate)?;
-    } else {
-        w.try_axpy(1.0, v, 1.0)?;
-    }
-    Ok(f64::from(penalty))
-}
-
-#[cfg(feature = "cuda")]
-fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> std::result::Result<f64, CudaError> {
-    gradients.try_alloc_for(w)?;
-    let mut g = gradients.get(w);
-    g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
-    Ok(f64::from(g.square().sum::<(), _>().array()))
 }
