@@ -259,15 +259,39 @@ impl LayerSpec {
 
     /// Gives it weights for such an input.
     pub(crate) fn build(self, name: &str, input: Shape, rng: &mut ChaCha8Rng) -> Result<Layer> {
+        self.assemble(name, input, |param, dims| match (param, dims.len()) {
+            ("weight", 2 | 4) => self.init.values(dims, rng),
+            ("weight" | "running_var", _) => vec![1.0; dims.iter().product()],
+            _ => vec![0.0; dims.iter().product()],
+        })
+    }
+
+    /// Gives it these weights, in the order of [`Layer::params`].
+    #[cfg(feature = "onnx")]
+    pub(crate) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
+        let params = self.op.params(input);
+        let wanted = params.iter().map(|(_, dims, _)| dims.iter().product::<usize>());
+        if !wanted.eq(values.iter().map(Vec::len)) {
+            let kind = self.op.type_name();
+            return Err(Error::Shape(format!(
+                "layer '{name}' ({kind}) has other weights than an input of {input} needs"
+            )));
+        }
+        let mut values = values.into_iter();
+        self.assemble(name, input, |_, _| values.next().expect("counted"))
+    }
+
+    fn assemble(
+        self,
+        name: &str,
+        input: Shape,
+        mut values: impl FnMut(&'static str, &[usize]) -> Vec<f32>,
+    ) -> Result<Layer> {
         self.op.check()?;
         self.op.output(name, input)?;
         let params = self.op.params(input).into_iter().map(|(param, dims, learned)| {
-            let len = dims.iter().product();
-            let values = match (param, dims.len()) {
-                ("weight", 2 | 4) => self.init.values(&dims, rng),
-                ("weight" | "running_var", _) => vec![1.0; len],
-                _ => vec![0.0; len],
-            };
+            let values = values(param, &dims);
+            let len = values.len();
             Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
         });
         Ok(Layer {
