@@ -8,31 +8,18 @@
 //! `--image` prints the five most likely classes of each image. `--npy` takes N×H×W×3 f32 and writes N×C
 //! logits. Weights are files of this library, torchvision or timm; the number of classes is that of their last layer.
 
+mod common;
+
+use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, ValueEnum};
+use common::{Arch, build, class_names};
 use dfdx::prelude::HasShape;
 use ndarray::{Array2, Array4};
 use std::array::from_fn;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vgg_lib::Result;
 use vgg_lib::prelude::*;
-use vgg_lib::vgg::Depth;
 use vgg_lib::weights;
-
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Arch {
-    CifarVgg16,
-    Vgg11,
-    Vgg13,
-    Vgg16,
-    Vgg19,
-    Vgg11Bn,
-    Vgg13Bn,
-    Vgg16Bn,
-    Vgg19Bn,
-}
 
 /// The input values of a pixel.
 type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
@@ -125,28 +112,6 @@ fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn build(arch: Arch, input: (usize, usize, usize), classes: usize) -> Result<Sequential> {
-    let (depth, batch_norm) = match arch {
-        Arch::CifarVgg16 => {
-            let mut model = vgg::cifar_vgg16(Seed(0));
-            model.pop(); // logits, not probabilities
-            if classes != 10 {
-                model.replace("predictions", linear(classes))?;
-            }
-            return Ok(model);
-        }
-        Arch::Vgg11 => (Depth::Vgg11, false),
-        Arch::Vgg13 => (Depth::Vgg13, false),
-        Arch::Vgg16 => (Depth::Vgg16, false),
-        Arch::Vgg19 => (Depth::Vgg19, false),
-        Arch::Vgg11Bn => (Depth::Vgg11, true),
-        Arch::Vgg13Bn => (Depth::Vgg13, true),
-        Arch::Vgg16Bn => (Depth::Vgg16, true),
-        Arch::Vgg19Bn => (Depth::Vgg19, true),
-    };
-    vgg::build(depth, batch_norm, input, classes, Seed(0))
-}
-
 fn logits(model: &Sequential, values: Vec<f32>, n: usize) -> Result<Vec<f32>> {
     let (h, w, c) = model.input_shape();
     Ok(model.forward(images(values, (n, h, w, c))?)?.as_vec())
@@ -174,29 +139,4 @@ fn write_logits(model: &Sequential, batch: &Array4<f32>, out: &Path) -> Result<(
     ndarray_npy::write_npy(out, &table).map_err(|e| {
         Error::Config(format!("cannot write {}: {e}; is there space, and may you write there?", out.display()))
     })
-}
-
-fn class_names(path: Option<&Path>, cifar: bool, classes: usize) -> Result<Vec<String>> {
-    let Some(path) = path else {
-        let cifar_names = "airplane automobile bird cat deer dog frog horse ship truck";
-        return Ok(match cifar && classes == 10 {
-            true => cifar_names.split(' ').map(String::from).collect(),
-            false => (0..classes).map(|class| format!("class {class}")).collect(),
-        });
-    };
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::Config(format!("cannot read {}: {e}; check the path", path.display())))?;
-    let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "json") {
-        // {"0": ["n01440764", "tench"], …}
-        let index: BTreeMap<usize, (String, String)> = serde_json::from_str(&text)
-            .map_err(|e| Error::Config(format!("{} is no class index like ImageNet's: {e}", path.display())))?;
-        index.into_values().map(|(_, name)| name.replace('_', " ")).collect()
-    } else {
-        text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect()
-    };
-    if names.len() != classes {
-        let (path, named) = (path.display(), names.len());
-        return Err(Error::Config(format!("{path} names {named} classes, but the weights have {classes}")));
-    }
-    Ok(names)
 }

@@ -1,7 +1,12 @@
-//! Writing a file so that a reader sees the old content or the new one, never half of it.
+//! Writing a file so that a reader sees the old content or the new one, never half of it; and reading one in place.
 
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
 
+use memmap2::Mmap;
 use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
@@ -49,4 +54,15 @@ pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder).map_err(Error::io("write", path))
+}
+
+/// The bytes of a file where they lie on the disk.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    if file.metadata().is_ok_and(|data| data.is_dir()) {
+        return Err(Error::file(path, "is a folder; give the path of a file"));
+    }
+    // SAFETY: the bytes are only read, by code that takes any bytes. Files are replaced by a rename here (see
+    // `write`); a program that cut this one short meanwhile would end the process, as with any mapped file.
+    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
 }

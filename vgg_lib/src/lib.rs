@@ -33,6 +33,8 @@ pub mod prelude {
     pub use crate::tensor::{Images, images};
     pub use crate::train::*;
     pub use crate::vgg;
+    #[cfg(any(feature = "onnx", feature = "coreml"))]
+    pub use crate::weights::Export;
     pub use crate::weights::Pixels;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;

@@ -1,4 +1,4 @@
-//! The two command-line examples, run as a person runs them. `cargo test` builds them.
+//! The command-line examples, run as a person runs them. `cargo test` builds them.
 #![cfg(not(feature = "cuda"))]
 
 use ndarray::{Array2, Array4};
@@ -153,4 +153,43 @@ fn train_cifar10_runs_without_cifar10_and_leaves_its_results() {
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text, "--json"], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("cargo xtask data cifar10"), "{error}");
+}
+
+#[cfg(all(feature = "onnx", feature = "coreml"))]
+#[test]
+fn convert_writes_what_its_reader_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, weights) = weights(folder.path());
+    let [onnx, npz, core, labels] =
+        ["model.onnx", "model.npz", "model.mlmodel", "labels.txt"].map(|name| folder.path().join(name));
+    std::fs::write(&labels, (0..10).map(|i| format!("label {i}\n")).collect::<String>()).unwrap();
+    let convert = |arguments: &[&str]| {
+        let output = run("convert", arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let arch = ["--arch", "cifar_vgg16"];
+    let printed = convert(&[&[text(&weights), text(&onnx)][..], &arch, &["--classes", text(&labels)]].concat());
+    assert!(printed.contains("tensors loaded.") && printed.contains(" : block1_conv1, Conv"), "{printed}");
+    let printed = convert(&[text(&onnx), text(&npz)]);
+    assert!(printed.ends_with("model.npz, the weights alone\n"), "{printed}");
+    let state = |path: &Path| vgg_lib::weights::read(path).unwrap();
+    assert!(state(&weights) == state(&npz));
+    let printed = convert(&[&[text(&weights), text(&core)][..], &arch].concat());
+    assert!(printed.contains("(pixel - [120.707") && printed.contains("softmax, softmax"), "{printed}");
+    let bytes = std::fs::read(&core).unwrap();
+    assert!(bytes.windows(10).any(|w| w == b"automobile"));
+
+    let fails = |arguments: &[&str], words: &str| {
+        let output = run("convert", arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(words) && error.lines().count() == 1, "{error}");
+    };
+    fails(&["none.onnx", "x.npz"], "cannot read none.onnx");
+    fails(&[text(&weights), "x.onnx"], "say of which network with --arch");
+    fails(&[text(&onnx), "x.gguf"], "choose the ending .onnx, .mlmodel");
+    fails(&[text(&labels), "x.onnx", "--arch", "vgg16"], "labels.txt");
+    std::fs::write(&labels, "cat\ndog\n").unwrap();
+    let few = [text(&onnx), text(&core), "--classes", text(&labels)];
+    fails(&few, "names 2 classes");
 }

@@ -259,11 +259,36 @@ impl LayerSpec {
 
     /// Gives it weights for such an input.
     pub(crate) fn build(self, name: &str, input: Shape, rng: &mut ChaCha8Rng) -> Result<Layer> {
+        self.assemble(name, input, |param, dims| initial(param, dims, self.init, rng))
+    }
+
+    /// Gives it these weights, in the order of [`Layer::params`].
+    #[cfg(feature = "onnx")]
+    pub(crate) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
+        let params = self.op.params(input);
+        let wanted = params.iter().map(|(_, dims, _)| dims.iter().product::<usize>());
+        if !wanted.eq(values.iter().map(Vec::len)) {
+            let kind = self.op.type_name();
+            return Err(Error::Shape(format!(
+                "layer '{name}' ({kind}) has other weights than an input of {input} needs"
+            )));
+        }
+        let mut values = values.into_iter();
+        self.assemble(name, input, |_, _| values.next().expect("counted"))
+    }
+
+    fn assemble(
+        self,
+        name: &str,
+        input: Shape,
+        mut values: impl FnMut(&'static str, &[usize]) -> Vec<f32>,
+    ) -> Result<Layer> {
         self.op.check()?;
         self.op.output(name, input)?;
         let params = self.op.params(input).into_iter().map(|(param, dims, learned)| {
-            let tensor = initial(param, &dims, self.init, rng);
-            Param { name: param, dims, learned, tensor }
+            let values = values(param, &dims);
+            let len = values.len();
+            Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
         });
         Ok(Layer {
             name: name.to_string(),
@@ -277,14 +302,13 @@ impl LayerSpec {
 }
 
 /// What a layer's parameter of this name begins with.
-pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8Rng) -> Flat {
+pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let len = dims.iter().product();
-    let values = match (name, dims.len()) {
+    match (name, dims.len()) {
         ("weight", 2 | 4) => init.values(dims, rng),
         ("weight" | "running_var", _) => vec![1.0; len],
         _ => vec![0.0; len],
-    };
-    device().tensor_from_vec(values, (len,))
+    }
 }
 
 /// A tensor of a layer.

@@ -75,6 +75,18 @@ impl Sequential {
         self.insert(self.layers.len(), name, layer)
     }
 
+    /// Adds a layer with these weights, in the order of [`Layer::params`].
+    #[cfg(feature = "onnx")]
+    pub(crate) fn push_with(&mut self, name: &str, layer: LayerSpec, values: Vec<Vec<f32>>) -> Result<()> {
+        if self.position(name).is_ok() {
+            return Err(Error::Name(format!("two layers have the name '{name}'")));
+        }
+        let built = layer.build_with(name, self.output_shape(self.input)?, values)?;
+        self.layers.push(built);
+        self.built += 1;
+        Ok(())
+    }
+
     /// Removes the last layer and returns it.
     pub fn pop(&mut self) -> Option<Layer> {
         self.layers.pop()
@@ -271,7 +283,9 @@ impl Sequential {
         for i in found {
             let mut rng = layer_rng(self.seed, i as u64);
             for param in self.layers[i].params_mut() {
-                param.tensor = initial(param.name, &param.dims, init, &mut rng);
+                let values = initial(param.name, &param.dims, init, &mut rng);
+                let len = values.len();
+                param.tensor = device().tensor_from_vec(values, (len,));
             }
         }
         Ok(())

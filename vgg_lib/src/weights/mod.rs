@@ -2,15 +2,25 @@
 //!
 //! Names are `layer.parameter`, such as `block1_conv1.weight`; kernels are (k, k, in, out) and (in, out). Files of
 //! torchvision and timm have other names and layouts; [`load_weights`](Sequential::load_weights) knows them.
+//!
+//! Whole models, layers and all, go to and from ONNX (crate feature `onnx`) and to Core ML (feature `coreml`).
 
+#[cfg(feature = "coreml")]
+mod coreml;
+#[cfg(any(feature = "onnx", feature = "coreml"))]
+mod export;
 mod names;
 mod npz;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod pixels;
 mod pretrained;
 mod report;
 mod safetensors;
 mod tensors;
 
+#[cfg(any(feature = "onnx", feature = "coreml"))]
+pub use export::{Export, Exported};
 pub use pixels::Pixels;
 pub use pretrained::Pretrained;
 pub use report::LoadReport;
@@ -22,7 +32,6 @@ use dfdx::prelude::*;
 use memmap2::Mmap;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use tensors::{Tensor, Tensors};
 
@@ -130,13 +139,7 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
 
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     format(path)?;
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    if file.metadata().is_ok_and(|data| data.is_dir()) {
-        return Err(Error::file(path, "is a folder; give a .npz or .safetensors file"));
-    }
-    // SAFETY: the bytes are only read, by code that takes any bytes. Files are replaced by a rename here
-    // (`crate::files`); a program that cut this one short meanwhile would end the process, as with any mapped file.
-    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
+    crate::files::map(path)
 }
 
 fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {

@@ -87,9 +87,40 @@ fn hwio<T: Sync>(from: &[T], [o, i, h, w]: [usize; 4], value: impl Fn(&T) -> f32
     to
 }
 
+/// The other way: values that are (height, width, in, out) in the order (out, in, height, width).
+#[cfg(any(feature = "onnx", feature = "coreml"))]
+pub(super) fn oihw(from: &[f32], [h, w, i, o]: [usize; 4]) -> Vec<f32> {
+    // So many outputs at once, which lie side by side in `from`.
+    const OUTPUTS: usize = 16;
+    let (field, row) = (h * w, i * h * w);
+    let mut to = vec![0.0; from.len()];
+    to.par_chunks_mut((OUTPUTS * row).max(1)).enumerate().for_each(|(block, to)| {
+        for at in 0..row {
+            let (channel, position) = (at / field, at % field);
+            let start = (position * i + channel) * o + block * OUTPUTS;
+            for (to, value) in to[at..].iter_mut().step_by(row).zip(&from[start..]) {
+                *to = *value;
+            }
+        }
+    });
+    to
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(any(feature = "onnx", feature = "coreml"))]
+    #[test]
+    fn oihw_undoes_hwio() {
+        let shape = [2, 5, 3, 70]; // height, width, in, out
+        let array =
+            ArrayD::from_shape_fn(shape.to_vec(), |at| (at[0] * 5000 + at[1] * 1000 + at[2] * 100 + at[3]) as f32);
+        let turned = oihw(array.as_slice().unwrap(), shape);
+        let want: Vec<f32> = array.view().permuted_axes(vec![3, 2, 0, 1]).iter().copied().collect();
+        assert_eq!(turned, want);
+        assert_eq!(hwio(&turned, [70, 3, 2, 5], |v| *v), array.into_raw_vec_and_offset().0);
+    }
 
     #[test]
     fn hwio_is_the_permutation() {

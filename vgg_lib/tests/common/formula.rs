@@ -1,4 +1,5 @@
 //! The weights and images of the fixtures, by the formula that `fixtures/training.py` explains, and comparison.
+#![allow(dead_code)] // each test uses some of it
 
 /// lowbias32.
 pub fn hash(mut x: u32) -> u32 {

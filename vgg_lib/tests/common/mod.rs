@@ -1,6 +1,9 @@
 //! Shared by the integration tests.
 
-use std::{env, path::PathBuf};
+#![allow(dead_code)] // each test uses some of it
+
+use std::path::{Path, PathBuf};
+use std::{env, process::Command};
 
 /// The folder `sub` of the real data: under `$VGG_DATA`, or `data/` in the workspace. Where it is absent this
 /// prints why and gives `None`, so that the test can return; with `VGG_REQUIRE_DATA=1` it fails instead.
@@ -14,4 +17,21 @@ pub fn real_data(sub: &str) -> Option<PathBuf> {
     assert!(env::var("VGG_REQUIRE_DATA").as_deref() != Ok("1"), "{reason}");
     println!("skipped: {reason}");
     None
+}
+
+/// The Python that the environment variable names, which has these `packages`. Where it names none this prints so and
+/// gives `None`, so that the test can return.
+pub fn python_of(variable: &str, packages: &str) -> Option<PathBuf> {
+    let python = env::var_os(variable).map(PathBuf::from);
+    if python.is_none() {
+        println!("skipped: set {variable} to a Python with {packages}");
+    }
+    python
+}
+
+/// Runs a script and shows what it says if it fails.
+pub fn python(python: &Path, script: &str, arguments: &[&Path]) {
+    let output = Command::new(python).arg(script).args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }

@@ -1,0 +1,18 @@
+//! The ONNX reader: any bytes give a model or a sentence. Start it with the files of `vgg_lib/tests/fixtures/onnx`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use vgg_lib::nn::Sequential;
+
+fuzz_target!(|bytes: &[u8]| {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap());
+    let path: PathBuf = folder.path().join("model.onnx");
+    std::fs::write(&path, bytes).unwrap();
+    if let Err(error) = Sequential::load_onnx(&path) {
+        let error = error.to_string();
+        assert!(!error.contains('\n') && error.len() < 1000, "{error}");
+    }
+});

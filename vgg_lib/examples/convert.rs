@@ -1,0 +1,119 @@
+//! Converts a model from one format to another; the files' endings say which.
+//!
+//!     cargo run -p vgg_lib --features onnx,coreml --example convert -- vgg16.onnx VGG16.mlmodel --classes labels.txt
+//!     cargo run -p vgg_lib --features onnx,coreml --example convert -- cifar10vgg.safetensors cifar10vgg.onnx --arch cifar_vgg16
+//!
+//! | | holds | read | written |
+//! |---|---|---|---|
+//! | `.safetensors`, `.npz` | weights: `--arch` says of which network | yes | yes |
+//! | `.onnx` | a whole model | yes | yes |
+//! | `.mlmodel` | a whole Core ML classifier | no | yes |
+//!
+//! An `.mlmodel` takes pixels. They are normalized as its network expects it: as in the training of `cifar_vgg16`, as
+//! torchvision's and timm's weights for the others, or as `--mean` and `--std` say. An `.onnx` takes what the network
+//! takes, or with `--mean` and `--std` pixels of 0 to 255.
+
+mod common;
+
+use clap::Parser;
+use common::{Arch, build, class_names};
+use std::path::{Path, PathBuf};
+use vgg_lib::prelude::*;
+use vgg_lib::{Result, weights};
+
+#[derive(Parser)]
+struct Options {
+    /// The file to read.
+    from: PathBuf,
+    /// The file to write.
+    to: PathBuf,
+    /// The network that the weights are of.
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// The names of the classes: a text file with one on each line, or ImageNet's imagenet_class_index.json.
+    #[arg(long)]
+    classes: Option<PathBuf>,
+    /// Height and width of the images that the weights are of; 32 for cifar_vgg16, else 224.
+    #[arg(long)]
+    size: Option<usize>,
+    /// Mean of the pixels (0 to 255) in training: one value, or one a channel; with --std.
+    #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "std")]
+    mean: Option<Vec<f32>>,
+    /// Their standard deviation.
+    #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "mean")]
+    std: Option<Vec<f32>>,
+}
+
+fn main() {
+    if let Err(error) = run(&Options::parse()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let (from, to) = (ending(&options.from), ending(&options.to));
+    if !matches!(to, "onnx" | "mlmodel" | "safetensors" | "npz") {
+        let path = options.to.display();
+        let what = "cannot be written; choose the ending .onnx, .mlmodel, .safetensors or .npz";
+        return Err(Error::Config(format!("{path} {what}")));
+    }
+    let cifar = matches!(options.arch, Some(Arch::CifarVgg16));
+    let model = if from == "onnx" { Sequential::load_onnx(&options.from)? } else { network(options, cifar)? };
+    println!("{}: {} layers, {} parameters", options.from.display(), model.layers().len(), model.parameter_count());
+    if matches!(to, "safetensors" | "npz") {
+        model.save_weights(&options.to)?;
+        println!("Saved {}, the weights alone", options.to.display());
+        return Ok(());
+    }
+
+    let outputs = outputs(&model)?;
+    let prepared = matches!(model.layers()[0].op(), Op::Preprocess { .. });
+    let spread = |values: &[f32]| -> Vec<f32> { (0..3).map(|channel| values[channel % values.len()]).collect() };
+    let normalization = match (&options.mean, &options.std) {
+        (Some(mean), Some(std)) => Some(Normalization { mean: spread(mean), std: spread(std) }),
+        _ if to == "onnx" || prepared || from == "onnx" => None,
+        _ if cifar => Some(Normalization { mean: vec![120.707; 3], std: vec![64.15; 3] }), // CIFAR-10's
+        _ => Some(Normalization::imagenet()),
+    };
+    match &normalization {
+        Some(Normalization { mean, std }) => println!("It takes pixels of 0 to 255: (pixel - {mean:?}) / {std:?}"),
+        None if prepared => println!("It takes pixels of 0 to 255, as the model does"),
+        None => println!("It takes what the model takes; --mean and --std make that pixels of 0 to 255"),
+    }
+    let named = to == "mlmodel" || options.classes.is_some();
+    let classes = if named { class_names(options.classes.as_deref(), cifar, outputs)? } else { vec![] };
+    let export = Export { classes, normalization, ..Export::default() };
+    let written = match to {
+        "onnx" => model.save_onnx(&options.to, &export)?,
+        _ => model.save_coreml(&options.to, &export)?,
+    };
+    println!("{written}");
+    Ok(())
+}
+
+/// The network that `--arch` names with the weights of the file.
+fn network(options: &Options, cifar: bool) -> Result<Sequential> {
+    let path = options.from.display();
+    let Some(arch) = options.arch else {
+        return Err(Error::Config(format!("{path} has weights only; say of which network with --arch")));
+    };
+    let classes = weights::classes(&options.from)?
+        .ok_or_else(|| Error::Name(format!("{path} has no last layer (predictions, classifier.6 or head.fc)")))?;
+    let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
+    let mut model = build(arch, (size, size, 3), classes)?;
+    println!("{}", model.load_weights(&options.from)?);
+    Ok(model)
+}
+
+/// How many values the model gives for an image.
+fn outputs(model: &Sequential) -> Result<usize> {
+    match model.summary(model.input_shape()).rows.last() {
+        Some(row) => Ok(row.output.size()),
+        None => Err(Error::Config("the model has no layers".into())),
+    }
+}
+
+fn ending(path: &Path) -> &str {
+    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
+}

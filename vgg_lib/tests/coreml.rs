@@ -1,0 +1,169 @@
+//! What a Core ML file says, and, where `VGG_COREML_PYTHON` names a Python with coremltools, that coremltools reads it
+//! and that its layers give our probabilities (fixtures/coreml_run.py computes them: Core ML itself runs on Apple's
+//! systems only).
+#![cfg(all(feature = "coreml", not(feature = "cuda")))]
+
+mod common;
+#[path = "common/formula.rs"]
+mod formula;
+
+use formula::{close, hash, values};
+use ndarray::{Array2, Array4};
+use std::fs;
+use vgg_lib::data::Normalization;
+use vgg_lib::nn::{
+    LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
+    relu, softmax,
+};
+use vgg_lib::tensor::images;
+use vgg_lib::vgg;
+use vgg_lib::weights::Export;
+
+fn model(input: (usize, usize, usize), layers: &[(&str, LayerSpec)]) -> Sequential {
+    let mut model = Sequential::new(input, Seed(1));
+    layers.iter().for_each(|(name, layer)| model.push(name, *layer).unwrap());
+    model
+}
+
+fn export(classes: usize, normalization: Option<Normalization>) -> Export {
+    Export { classes: (0..classes).map(|i| format!("class {i}")).collect(), normalization, ..Export::default() }
+}
+
+/// A mean and a std for all channels, as the notebook's.
+fn common_scale(channels: usize) -> Option<Normalization> {
+    Some(Normalization { mean: vec![120.707; channels], std: vec![64.15; channels] })
+}
+
+#[test]
+fn the_summary_is_as_the_converters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("CIFAR10.mlmodel");
+    let model = vgg::cifar_vgg16(Seed(0));
+    let written = model.save_coreml(&path, &export(10, common_scale(3))).unwrap();
+    let text = written.to_string();
+    for line in ["  0 : block1_conv1, convolution", "  1 : block1_conv1__activation__, activation", "flatten, flatten"]
+    {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("dropout") && text.ends_with(" MB"), "{text}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), written.bytes as u64);
+    assert!(written.bytes > 4 * 14_900_000);
+}
+
+#[test]
+fn what_core_ml_cannot_hold_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.mlmodel");
+    let says = |layers: &[(&str, LayerSpec)], channels: usize, export: Export, words: &str| {
+        let error = model((4, 6, channels), layers).save_coreml(&path, &export).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!path.exists());
+    };
+    let mean = ("mean", global_avg_pool());
+    says(&[mean], 3, Export::default(), "needs the names of its 3 classes");
+    says(&[mean], 3, export(2, None), "2 classes are named, but the model has 3 outputs");
+    says(&[mean], 4, export(4, None), "image has 1 or 3 channels, but the model takes 4");
+    says(&[("conv", conv2d(2))], 3, export(48, None), "ends in one value a class, not in (None, 4, 6, 2)");
+    says(&[mean], 3, export(3, common_scale(1)), "does not fit images of 3 channels");
+    let pixels = ("pixels", preprocess([1.0; 3]));
+    says(&[pixels, mean], 3, export(3, common_scale(3)), "'pixels' prepares the pixels already");
+    says(&[("relu", relu()), pixels, mean], 3, export(3, None), "'pixels' prepares pixels; Core ML can do so only");
+}
+
+fn coremltools_agrees(name: &str, model: &Sequential, export: &Export, n: usize) {
+    let Some(python) = common::python_of("VGG_COREML_PYTHON", "coremltools") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [path, input, output] = ["model.mlmodel", "x.npy", "y.npy"].map(|file| folder.path().join(file));
+    model.save_coreml(&path, export).unwrap();
+    let (h, w, c) = model.input_shape();
+    let pixels: Vec<f32> = (0..n * h * w * c).map(|i| (hash(i as u32) & 255) as f32).collect();
+    ndarray_npy::write_npy(&input, &Array4::from_shape_vec((n, h, w, c), pixels.clone()).unwrap()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/coreml_run.py");
+    common::python(&python, script, &[&path, &input, &output]);
+    let theirs: Array2<f32> = ndarray_npy::read_npy(&output).unwrap();
+
+    let normalized = match &export.normalization {
+        Some(Normalization { mean, std }) => {
+            pixels.iter().enumerate().map(|(i, p)| (p - mean[i % c]) / (std[i % c] + 1e-7)).collect()
+        }
+        None => pixels,
+    };
+    let y = model.forward(images(normalized, (n, h, w, c)).unwrap()).unwrap().as_vec();
+    let classes = y.len() / n;
+    let ours: Vec<f32> = if model.layers().last().is_some_and(|layer| layer.op() == vgg_lib::nn::Op::Softmax) {
+        y
+    } else {
+        let row = |row: &[f32]| {
+            let sum: f32 = row.iter().map(|v| v.exp()).sum();
+            row.iter().map(|v| v.exp() / sum).collect::<Vec<_>>()
+        };
+        y.chunks(classes).flat_map(row).collect()
+    };
+    close(name, &ours, &theirs.into_iter().collect::<Vec<_>>(), 1e-4);
+}
+
+/// Batch norms with statistics of their own, so that each of their tensors counts.
+fn fill(model: &mut Sequential) {
+    let mut state = model.state_dict();
+    for (i, (name, tensor)) in state.iter_mut().enumerate().filter(|(_, (_, tensor))| tensor.ndim() == 1) {
+        let start = if name.ends_with("weight") || name.ends_with("running_var") { 1.0 } else { 0.0 };
+        tensor.iter_mut().zip(values(i as u32, 8192, start, 0.3)).for_each(|(to, value)| *to = value);
+    }
+    model.load_state_dict(&state).unwrap();
+}
+
+#[test]
+fn coremltools_reads_every_kind_of_layer() {
+    let scaled = || Some(Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] });
+    let convolutions =
+        [("conv", conv2d(4).kernel(5).relu()), ("norm", batch_norm()), ("drop", dropout(0.5)), ("pool", max_pool2d())];
+    let head = [
+        ("flatten", flatten()),
+        ("flat_norm", batch_norm()),
+        ("fc1", linear(6).relu()),
+        ("fc1_norm", batch_norm()),
+        ("predictions", linear(3)),
+    ];
+    let whole = [&convolutions[..], &head].concat();
+    let mean = [&convolutions[..], &[("mean", global_avg_pool()), ("fc", linear(3)), ("softmax", softmax())]].concat();
+    let pixels = preprocess([120.0, 110.0, 100.0]);
+    type Case<'a> = (&'a str, usize, Vec<(&'a str, LayerSpec)>, Option<Normalization>);
+    let cases: [Case; 6] = [
+        ("one scale", 3, whole.clone(), common_scale(3)),
+        ("a scale for each channel", 3, whole.clone(), scaled()),
+        ("grey", 1, mean.clone(), common_scale(1)),
+        ("no scale", 3, mean, None),
+        ("bgr", 3, [&[("pixels", pixels.bgr())][..], &whole].concat(), None),
+        (
+            "bgr and a scale for each",
+            3,
+            [&[("pixels", pixels.std([60.0, 50.0, 40.0]).bgr())][..], &whole].concat(),
+            None,
+        ),
+    ];
+    for (name, channels, layers, normalization) in cases {
+        let mut model = model((7, 6, channels), &layers); // an odd row, which the pooling leaves out
+        fill(&mut model);
+        coremltools_agrees(name, &model, &export(3, normalization), 3);
+    }
+}
+
+#[test]
+fn coremltools_reads_cifar_vgg16() {
+    let mut model = vgg::cifar_vgg16(Seed(2));
+    fill(&mut model);
+    coremltools_agrees("cifar_vgg16", &model, &export(10, common_scale(3)), 4);
+}
+
+#[test]
+fn coremltools_reads_vgg16() {
+    let model = vgg::vgg16((224, 224, 3), 1000, Seed(5)).unwrap();
+    coremltools_agrees("vgg16", &model, &export(1000, Some(Normalization::imagenet())), 1);
+}
+
+#[test]
+fn coremltools_reads_vgg16_bn() {
+    let mut model = vgg::vgg16_bn((224, 224, 3), 1000, Seed(5)).unwrap();
+    fill(&mut model);
+    coremltools_agrees("vgg16_bn", &model, &export(1000, Some(Normalization::imagenet())), 1);
+}

@@ -1,0 +1,261 @@
+//! ONNX files of PyTorch and TensorFlow against their own logits, our files read again, and, where `VGG_ONNX_PYTHON`
+//! names a Python with onnx and onnxruntime, our files run there (fixtures/onnx_*.py).
+#![cfg(all(feature = "onnx", not(feature = "cuda")))]
+
+mod common;
+#[path = "common/formula.rs"]
+mod formula;
+
+use formula::{close, values};
+use ndarray::{Array2, Array4};
+use ndarray_npy::NpzReader;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use vgg_lib::data::Normalization;
+use vgg_lib::nn::{
+    Op, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu,
+    softmax,
+};
+use vgg_lib::tensor::images;
+use vgg_lib::vgg;
+use vgg_lib::weights::Export;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx");
+
+fn model(input: (usize, usize, usize), layers: &[(&str, vgg_lib::nn::LayerSpec)]) -> Sequential {
+    let mut model = Sequential::new(input, Seed(1));
+    layers.iter().for_each(|(name, layer)| model.push(name, *layer).unwrap());
+    model
+}
+
+/// Gives every parameter other values than the ones that a new layer has.
+fn fill(model: &mut Sequential) {
+    let mut state = model.state_dict();
+    for (i, (name, tensor)) in state.iter_mut().enumerate() {
+        let start = if name.ends_with("running_var") { 1.0 } else { 0.0 };
+        let scale = if tensor.ndim() > 1 { 2.0 / (tensor.len() / tensor.shape().last().unwrap()) as f32 } else { 0.5 };
+        let filled = values(i as u32, tensor.len(), start, scale.sqrt());
+        let filled = filled.into_iter().map(|v| if start > 0.0 { v.abs() + 0.1 } else { v });
+        tensor.iter_mut().zip(filled).for_each(|(to, value)| *to = value);
+    }
+    model.load_state_dict(&state).unwrap();
+}
+
+fn run(model: &Sequential, x: &[f32], n: usize) -> Vec<f32> {
+    let (h, w, c) = model.input_shape();
+    model.forward(images(x.to_vec(), (n, h, w, c)).unwrap()).unwrap().as_vec()
+}
+
+/// What makes two models the same: layers, names and weights.
+fn described(model: &Sequential) -> Vec<(String, Op)> {
+    model.layers().iter().map(|layer| (layer.name().to_string(), layer.op())).collect()
+}
+
+#[test]
+fn files_of_pytorch_and_tensorflow_give_their_logits() {
+    let mut files: Vec<_> = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "onnx"));
+    assert_eq!(files.len(), 10, "{files:?}");
+    for path in files {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_string();
+        let by = if name.starts_with("keras") { "keras" } else { "torch" };
+        let mut npz = NpzReader::new(File::open(format!("{FOLDER}/{by}.npz")).unwrap()).unwrap();
+        let model = Sequential::load_onnx(&path).unwrap();
+        let x: Array4<f32> = npz.by_name(&format!("{name}.images")).unwrap();
+        let want: Array2<f32> = npz.by_name(&format!("{name}.logits")).unwrap();
+        let x: Vec<f32> = x.into_iter().collect();
+        let want: Vec<f32> = want.into_iter().collect();
+        close(&name, &run(&model, &x, 2), &want, 1e-5);
+
+        // What was read can be written and trained on: it is a model like others.
+        let folder = tempfile::tempdir().unwrap();
+        let again = folder.path().join("again.onnx");
+        model.save_onnx(&again, &Export::default()).unwrap();
+        let again = Sequential::load_onnx(&again).unwrap();
+        assert_eq!(described(&again), described(&model), "{name}");
+        assert!(again.state_dict() == model.state_dict(), "{name}");
+    }
+}
+
+#[test]
+fn layers_are_named_as_this_library_names_vggs() {
+    let read = Sequential::load_onnx(format!("{FOLDER}/torchscript_bn.onnx")).unwrap();
+    let names: Vec<_> = read.layers().iter().map(|layer| layer.name()).collect();
+    let features = ["block1_conv1", "block1_conv1_bn", "block1_conv1_relu", "block1_pool", "block2_conv1"];
+    assert_eq!(names[..5], features, "{names:?}");
+    assert!(names.ends_with(&["flatten", "fc1", "fc2", "predictions"]), "{names:?}");
+}
+
+/// Every kind of layer in every place that the writer treats in its own way.
+fn models() -> Vec<Sequential> {
+    let mut all = vec![
+        vgg::cifar_vgg16(Seed(2)),
+        model(
+            (7, 6, 3),
+            &[
+                ("pixels", preprocess([120.0, 110.0, 100.0]).std([60.0, 50.0, 40.0]).bgr()),
+                ("conv", conv2d(4).kernel(1)),
+                ("rectified", relu()),
+                ("norm", batch_norm().epsilon(1e-5).momentum(0.9)),
+                ("pool", max_pool2d()),
+                ("wide", conv2d(5).kernel(5).relu()),
+                ("flatten", flatten()),
+                ("flat_norm", batch_norm()),
+                ("drop", dropout(0.25)),
+                ("fc1", linear(6).relu()),
+                ("fc1_norm", batch_norm()),
+                ("fc2", linear(3)),
+            ],
+        ),
+        model(
+            (4, 6, 1),
+            &[("conv", conv2d(3)), ("mean", global_avg_pool()), ("fc", linear(2)), ("softmax", softmax())],
+        ),
+        model((4, 6, 3), &[("conv", conv2d(3)), ("softmax", softmax())]),
+        model((2, 3, 2), &[("conv", conv2d(3).relu()), ("flatten", flatten()), ("relu", relu())]), // ends in a flatten
+        model((2, 2, 3), &[("pool", max_pool2d()), ("fc", linear(2))]),                            // a map of one pixel
+        model((1, 1, 5), &[("norm", batch_norm()), ("fc", linear(2).relu()), ("flatten", flatten())]),
+    ];
+    all.iter_mut().for_each(fill);
+    all
+}
+
+#[test]
+fn our_files_give_the_model_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new folder").join("model.onnx");
+    for model in models() {
+        let written = model.save_onnx(&path, &Export::default()).unwrap();
+        assert_eq!(written.bytes as u64, fs::metadata(&path).unwrap().len());
+        let read = Sequential::load_onnx(&path).unwrap();
+        let names = described(&model);
+        // A flatten of a vector is none, and one before a dense layer is not left to it.
+        let (mut theirs, mut ours) = (described(&read), names.clone());
+        theirs.retain(|(_, op)| *op != Op::Flatten);
+        ours.retain(|(_, op)| *op != Op::Flatten);
+        assert_eq!(theirs, ours);
+        assert!(read.state_dict() == model.state_dict(), "{names:?}");
+        let (h, w, c) = model.input_shape();
+        let x = values(77, 2 * h * w * c, 0.5, 2.0);
+        close(&format!("{names:?}"), &run(&read, &x, 2), &run(&model, &x, 2), 1e-6);
+    }
+}
+
+#[test]
+fn a_normalization_becomes_part_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let mut model = model((4, 6, 3), &[("conv", conv2d(5).relu()), ("flatten", flatten()), ("fc", linear(2))]);
+    fill(&mut model);
+    let normalization = Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] };
+    let classes = vec!["a cat".to_string(), "a \"dog\"".to_string()];
+    let export = Export { classes: classes.clone(), normalization: Some(normalization.clone()), softmax: true };
+    let written = model.save_onnx(&path, &export).unwrap().to_string();
+    for line in ["  0 : normalization, Sub", "  2 : conv, Conv", "  6 : softmax, Softmax", "\nSaved "] {
+        assert!(written.contains(line), "{line} in {written}");
+    }
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.windows(7).any(|w| w == b"classes") && bytes.windows(9).any(|w| w == br#"a \"dog\""#));
+
+    let read = Sequential::load_onnx(&path).unwrap();
+    let pixels: Vec<u8> = (0..72).map(|i| (i * 37 % 256) as u8).collect();
+    let image = image::RgbImage::from_raw(6, 4, pixels.clone()).unwrap();
+    let want = model.forward(normalization.image(&image).unwrap()).unwrap().as_vec();
+    let sum: f32 = want.iter().map(|v| v.exp()).sum();
+    let want: Vec<f32> = want.iter().map(|v| v.exp() / sum).collect();
+    let got = run(&read, &pixels.iter().map(|&p| f32::from(p)).collect::<Vec<_>>(), 1);
+    close("probabilities", &got, &want, 1e-5);
+}
+
+#[test]
+fn what_cannot_be_written_gives_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let small = || model((4, 6, 3), &[("mean", global_avg_pool())]);
+    let says = |model: Sequential, export: Export, words: &str| {
+        let error = model.save_onnx(&path, &export).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!path.exists());
+    };
+    let named = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    let mean_of_one = Normalization { mean: vec![1.0], std: vec![1.0] };
+    let flat = Normalization { mean: vec![1.0; 3], std: vec![1.0, 0.0, -1.0] };
+    let nothing = Export::default;
+    says(small(), Export { classes: named(&["a"]), ..nothing() }, "1 classes are named, but the model has 3 outputs");
+    says(small(), Export { classes: named(&["a", "b", "a"]), ..nothing() }, "two classes have the same name");
+    says(small(), Export { normalization: Some(mean_of_one), ..nothing() }, "does not fit images of 3 channels");
+    says(small(), Export { normalization: Some(flat), ..nothing() }, "stds must be above 0");
+    says(model((4, 6, 3), &[]), nothing(), "no layers to write");
+    let prepared = model((4, 6, 3), &[("pixels", preprocess([0.0; 3]))]);
+    says(
+        prepared,
+        Export { normalization: Some(Normalization::imagenet()), ..nothing() },
+        "'pixels' prepares the pixels",
+    );
+    let missing = Sequential::load_onnx(folder.path().join("none.onnx")).err().unwrap().to_string();
+    assert!(missing.contains("none.onnx") && missing.contains("check the path"), "{missing}");
+    let sub = Sequential::load_onnx(folder.path()).err().unwrap().to_string();
+    assert!(sub.contains("is a folder"), "{sub}");
+}
+
+/// Writes the model, lets onnx check it and ONNX Runtime run it on `x`.
+fn in_onnxruntime(python: &Path, folder: &Path, model: &Sequential, x: &[f32], n: usize) -> Vec<f32> {
+    let (path, input, output) = (folder.join("model.onnx"), folder.join("x.npy"), folder.join("y.npy"));
+    model.save_onnx(&path, &Export::default()).unwrap();
+    let (h, w, c) = model.input_shape();
+    ndarray_npy::write_npy(&input, &Array4::from_shape_vec((n, h, w, c), x.to_vec()).unwrap()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx_run.py");
+    common::python(python, script, &[&path, &input, &output]);
+    let y: ndarray::ArrayD<f32> = ndarray_npy::read_npy(&output).unwrap();
+    y.into_iter().collect()
+}
+
+fn onnxruntime_agrees(name: &str, model: &mut Sequential, n: usize) {
+    let Some(python) = common::python_of("VGG_ONNX_PYTHON", "onnx and onnxruntime") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (h, w, c) = model.input_shape();
+    let x = values(1006, n * h * w * c, 0.0, 1.7);
+    let theirs = in_onnxruntime(&python, folder.path(), model, &x, n);
+    close(name, &run(model, &x, n), &theirs, 1e-4);
+    let read = Sequential::load_onnx(folder.path().join("model.onnx")).unwrap();
+    assert!(read.state_dict() == model.state_dict(), "{name}");
+    close(name, &run(&read, &x, n), &theirs, 1e-4);
+}
+
+#[test]
+fn onnxruntime_runs_every_kind_of_layer() {
+    for (i, mut model) in models().into_iter().enumerate() {
+        onnxruntime_agrees(&format!("model {i}"), &mut model, 3);
+    }
+}
+
+#[test]
+fn onnxruntime_runs_vgg16() {
+    onnxruntime_agrees("vgg16", &mut vgg::vgg16((224, 224, 3), 1000, Seed(5)).unwrap(), 1);
+}
+
+#[test]
+fn onnxruntime_runs_vgg16_bn() {
+    onnxruntime_agrees("vgg16_bn", &mut vgg::vgg16_bn((224, 224, 3), 1000, Seed(5)).unwrap(), 1);
+}
+
+#[test]
+fn external_weights_are_read_where_they_are_beside_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| fs::copy(PathBuf::from(FOLDER).join(name), folder.path().join(name)).unwrap();
+    copy("dynamo_external.onnx");
+    let path = folder.path().join("dynamo_external.onnx");
+    let load = || Sequential::load_onnx(&path).map_err(|error| error.to_string());
+    let error = load().err().unwrap();
+    assert!(error.contains("which is not beside it"), "{error}");
+    copy("dynamo_external.onnx.data");
+    load().unwrap();
+    let data = folder.path().join("dynamo_external.onnx.data");
+    let whole = fs::read(&data).unwrap();
+    fs::write(&data, &whole[..whole.len() / 2]).unwrap();
+    let error = load().err().unwrap();
+    assert!(error.contains("behind the end of 'dynamo_external.onnx.data'"), "{error}");
+    fs::remove_file(&data).unwrap();
+    fs::create_dir(&data).unwrap();
+    assert!(load().err().unwrap().contains("which is not beside it"));
+}

@@ -1,0 +1,189 @@
+//! Damaged ONNX files: a sentence each, no panic, and no more memory than a few times the file.
+#![cfg(all(feature = "onnx", not(feature = "cuda")))]
+
+#[path = "common/formula.rs"]
+mod formula;
+
+use formula::hash;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use vgg_lib::nn::{
+    Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
+};
+use vgg_lib::weights::Export;
+
+/// Counts what is allocated, and the most that it was.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all is the system's allocator; two numbers are counted besides.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        MOST.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: they share the count.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Loads the bytes as a file and checks that it took no more than 8 times the file, 6 MiB, and so much for messages,
+/// which are larger in memory than in the file.
+fn load(path: &Path, bytes: &[u8], messages: usize) -> Result<Sequential, String> {
+    fs::write(path, bytes).unwrap();
+    let before = NOW.load(Relaxed);
+    MOST.store(before, Relaxed);
+    let result = Sequential::load_onnx(path).map_err(|error| error.to_string());
+    let took = MOST.load(Relaxed) - before;
+    assert!(took <= 8 * bytes.len() + (6 << 20) + messages, "{took} bytes for a file of {}", bytes.len());
+    if let Err(error) = &result {
+        assert!(error.contains("hostile.onnx: ") && error.len() < 700 && !error.contains('\n'), "{error}");
+    }
+    result
+}
+
+/// Preprocessing, both kinds of norm, a flatten that is undone, dropout.
+fn small() -> Vec<u8> {
+    let mut model = Sequential::new((4, 4, 3), Seed(0));
+    for (name, layer) in [
+        ("pixels", preprocess([1.0; 3]).std([2.0; 3]).bgr()),
+        ("conv", conv2d(2).relu()),
+        ("norm", batch_norm()),
+        ("pool", max_pool2d()),
+        ("flatten", flatten()),
+        ("flat_norm", batch_norm()),
+        ("drop", dropout(0.5)),
+        ("fc", linear(2)),
+    ] {
+        model.push(name, layer).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.onnx");
+    model.save_onnx(&path, &Export { softmax: true, ..Export::default() }).unwrap();
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn a_cut_file_gives_a_sentence() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.onnx");
+    let whole = small();
+    load(&path, &whole, 0).unwrap();
+    let cuts = (0..100).map(|percent| whole.len() * percent / 100);
+    for len in cuts.chain([1, 2, 7, whole.len() - 1]) {
+        let error = load(&path, &whole[..len], 0).err().unwrap_or_else(|| panic!("{len} of {}", whole.len()));
+        assert!(error.contains("is not a whole .onnx file"), "{error}");
+    }
+}
+
+/// Every byte changed in turn: an error or other numbers, never a panic.
+#[test]
+fn a_changed_byte_does_no_harm() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.onnx");
+    let whole = small();
+    let mut errors = 0;
+    for at in 0..whole.len() {
+        for change in [0xff, 0x01, 0x80] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= change;
+            errors += usize::from(load(&path, &bytes, 0).is_err());
+        }
+    }
+    assert!(errors > whole.len(), "{errors} of {}", 3 * whole.len());
+}
+
+/// Bytes changed, left out and doubled at random places.
+#[test]
+fn changed_files_do_no_harm() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.onnx");
+    let whole = small();
+    let mut seed = 0;
+    let mut random = |below: usize| {
+        seed += 1;
+        hash(seed) as usize % below
+    };
+    for _ in 0..5000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random(8) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes.truncate(at.max(1)),
+                2 => drop(bytes.drain(at..(at + random(16)).min(bytes.len()))),
+                _ => {
+                    let part = bytes[at..(at + random(64)).min(bytes.len())].to_vec();
+                    bytes.splice(at..at, part);
+                }
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        let _ = load(&path, &bytes, 0);
+    }
+}
+
+/// Messages without content, two bytes each: nodes, initializers, inputs, attributes, names.
+#[test]
+fn many_empty_messages_take_a_bounded_memory() {
+    let _turn = TURN.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hostile.onnx");
+    let within = |field: u8, content: &[u8]| {
+        let mut len = content.len();
+        let mut bytes = vec![field << 3 | 2];
+        while len >= 0x80 {
+            bytes.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        bytes.push(len as u8);
+        [bytes, content.to_vec()].concat()
+    };
+    const MESSAGES: usize = 64 << 20;
+    for count in [90_000, 3_000_000] {
+        for field in [1, 5, 11, 12] {
+            let graph = [field << 3 | 2, 0].repeat(count);
+            load(&path, &within(7, &graph), MESSAGES).err().unwrap();
+        }
+        for field in [1, 2, 5] {
+            let node = [field << 3 | 2, 0].repeat(count);
+            load(&path, &within(7, &within(1, &node)), MESSAGES).err().unwrap();
+        }
+        let attribute = [8 << 3, 1].repeat(count);
+        load(&path, &within(7, &within(1, &within(5, &attribute))), MESSAGES).err().unwrap();
+        let tensor = [1 << 3, 1].repeat(count);
+        load(&path, &within(7, &within(5, &tensor)), MESSAGES).err().unwrap();
+        let packed = within(1, &[1].repeat(count));
+        load(&path, &within(7, &within(5, &packed)), MESSAGES).err().unwrap();
+        let metadata = [14 << 3 | 2, 0].repeat(count);
+        load(&path, &metadata, MESSAGES).err().unwrap();
+    }
+    // The values of a tensor are no messages: this is large and yet read.
+    let mut model = Sequential::new((8, 8, 512), Seed(0));
+    model.push("mean", global_avg_pool()).unwrap();
+    model.push("fc", linear(4096)).unwrap();
+    model.save_onnx(&path, &Export::default()).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    drop(model);
+    load(&path, &bytes, 0).unwrap();
+}
