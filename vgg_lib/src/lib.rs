@@ -33,7 +33,7 @@ pub mod prelude {
     pub use crate::tensor::{Images, images};
     pub use crate::train::*;
     pub use crate::vgg;
-    pub use crate::weights::Pixels;
+    pub use crate::weights::{Names, Pixels};
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;
 }
