@@ -61,13 +61,17 @@ pub(super) fn open<'a>(path: &Path, file: &'a Bytes, part: Range<usize>) -> Resu
     let tensors = || {
         let hdf5 = Hdf5File::from_owner(Part { file: file.clone(), part }, options).map_err(damaged)?;
         let mut reading =
-            Reading { hdf5, bytes, budget, tensors: Tensors::default(), layers: vec![], theano: None };
+            Reading { hdf5, bytes, budget, tensors: Tensors::default(), layers: vec![], theano: None, visited: 0 };
         reading.whole()?;
         let Reading { mut tensors, layers, theano, .. } = reading;
         tensors.keras = Some(KerasLayers { layers, theano });
         Ok(tensors)
     };
     tensors().map_err(|message| Error::file(path, message))
+}
+
+fn too_many() -> String {
+    format!("names more than {MOST_LAYERS} layers; save the network's weights alone")
 }
 
 struct Part {
@@ -93,6 +97,8 @@ struct Reading<'a> {
     tensors: Tensors<'a>,
     layers: Vec<Vec<String>>,
     theano: Option<bool>,
+    /// Groups seen, which a file can make go in circles.
+    visited: usize,
 }
 
 impl<'a> Reading<'a> {
@@ -120,6 +126,7 @@ impl<'a> Reading<'a> {
         let backend = group.attributes().map_err(damaged)?.into_iter().find(|attribute| attribute.name == "backend");
         self.theano = backend.and_then(|backend| backend.read_string().ok()).map(|name| name == "theano");
         for layer in layers {
+            self.visit()?;
             let group = child(group, layer)?;
             // A layer may be a model: then the weights' own paths tell its layers apart.
             let mut parts: Vec<(&str, Vec<String>)> = vec![];
@@ -134,9 +141,7 @@ impl<'a> Reading<'a> {
                     None => parts.push((folder, vec![full])),
                 }
             }
-            for (_, names) in parts {
-                self.layer(names)?;
-            }
+            self.layers.extend(parts.into_iter().map(|part| part.1));
         }
         Ok(())
     }
@@ -151,6 +156,7 @@ impl<'a> Reading<'a> {
             _ => (name.clone(), 0),
         });
         for name in names {
+            self.visit()?;
             let layer = group.group(&name).map_err(damaged)?;
             let (parts, _) = layer.member_names().map_err(damaged)?;
             let has = |name: &str| parts.iter().any(|part| part == name);
@@ -164,7 +170,9 @@ impl<'a> Reading<'a> {
                     self.add(&name, &group.dataset(&weight).map_err(damaged)?)?;
                     full.push(name);
                 }
-                self.layer(full)?;
+                if !full.is_empty() {
+                    self.layers.push(full);
+                }
             }
             if has("layers") && nested > 0 {
                 self.numbered(&layer.group("layers").map_err(damaged)?, &format!("{path}/{name}/layers"), nested - 1)?;
@@ -173,15 +181,9 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn layer(&mut self, names: Vec<String>) -> Outcome<()> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        if self.layers.len() == MOST_LAYERS {
-            return Err(format!("names more than {MOST_LAYERS} layers; save the network's weights alone"));
-        }
-        self.layers.push(names);
-        Ok(())
+    fn visit(&mut self) -> Outcome<()> {
+        self.visited += 1;
+        if self.visited > MOST_LAYERS { Err(too_many()) } else { Ok(()) }
     }
 
     fn add(&mut self, name: &str, dataset: &Dataset) -> Outcome<()> {
@@ -253,7 +255,7 @@ fn strings(group: &Group, name: &str) -> Outcome<Vec<String>> {
             texts.extend(attribute.read_strings().map_err(damaged)?);
         }
         if texts.len() > MOST_LAYERS {
-            return Err(format!("names more than {MOST_LAYERS} layers; save the network's weights alone"));
+            return Err(too_many());
         }
     }
     Ok(texts)

@@ -235,6 +235,7 @@ fn no_hdf5(path: &Path) -> Error {
     Error::file(path, message)
 }
 
+#[derive(Clone, Copy)]
 enum Format {
     Npz,
     Safetensors,
@@ -245,27 +246,31 @@ enum Format {
     KerasZip,
 }
 
+const ENDINGS: [(&str, Format); 8] = [
+    (".npz", Format::Npz),
+    (".safetensors", Format::Safetensors),
+    (".pth", Format::Torch),
+    (".pt", Format::Torch),
+    (".pth.tar", Format::Torch), // no tar, in spite of its name
+    (".h5", Format::Hdf5),
+    (".hdf5", Format::Hdf5),
+    (".keras", Format::KerasZip),
+];
+
 fn format(path: &Path) -> Result<Format> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    match () {
-        _ if ends(&[".npz"]) => Ok(Format::Npz),
-        _ if ends(&[".safetensors"]) => Ok(Format::Safetensors),
-        _ if ends(&[".pth", ".pt", ".pth.tar"]) => Ok(Format::Torch),
-        _ if ends(&[".h5", ".hdf5"]) => Ok(Format::Hdf5),
-        _ if ends(&[".keras"]) => Ok(Format::KerasZip),
-        _ => {
-            let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
-                           choose one of these endings";
-            Err(Error::file(path, message))
-        }
-    }
+    let found = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
+    found.map(|(_, format)| *format).ok_or_else(|| {
+        let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
+                       choose one of these endings";
+        Error::file(path, message)
+    })
 }
 
-/// A text out of a file, short and without line ends, for a sentence.
+/// A text out of a file, short and on one line, for a sentence.
 fn printable(text: &str) -> String {
-    const SHOWN: usize = 120;
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    const SHOWN: usize = 160;
+    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }

@@ -17,6 +17,7 @@ pub(super) struct Tensors<'a> {
 
 /// The layers with weights of an HDF5 file of Keras. Their names are whatever Keras counted up when they were made, so
 /// it is their order that says which is which.
+#[cfg_attr(not(feature = "hdf5"), allow(dead_code))]
 pub(super) struct KerasLayers {
     /// The names of each layer's tensors, in Keras' order: kernel, bias; gamma, beta, moving mean, moving variance.
     pub layers: Vec<Vec<String>>,
