@@ -130,7 +130,12 @@ fn zip(content: &[u8], files: &[(&str, std::ops::Range<usize>)], method: u16) ->
         central.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10], &start, name.as_bytes()].concat());
     }
     let count = files.len() as u16;
-    let end = [b"PK\x05\x06".to_vec(), u16s(&[0, 0, count, count]), u32s(&[central.len() as u32, zip.len() as u32]), vec![0; 2]];
+    let end = [
+        b"PK\x05\x06".to_vec(),
+        u16s(&[0, 0, count, count]),
+        u32s(&[central.len() as u32, zip.len() as u32]),
+        vec![0; 2],
+    ];
     [zip, central, end.concat()].concat()
 }
 
@@ -154,8 +159,24 @@ fn tuple(values: &[i64]) -> Vec<u8> {
 
 /// A view of storage 0.
 fn view(len: i64, first: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-    let storage = [b"(".to_vec(), text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text("0"), text("cpu"), integer(len), b"tQ".to_vec()];
-    [b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(), storage.concat(), integer(first), tuple(shape), tuple(strides), b"\x89}tR".to_vec()].concat()
+    let storage = [
+        b"(".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        integer(len),
+        b"tQ".to_vec(),
+    ];
+    [
+        b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(),
+        storage.concat(),
+        integer(first),
+        tuple(shape),
+        tuple(strides),
+        b"\x89}tR".to_vec(),
+    ]
+    .concat()
 }
 
 fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -170,7 +191,8 @@ fn wrong_torch_files_give_a_sentence() {
     assert_eq!(read("good.pth", &one(view(4, 1, &[3], &[1]))).unwrap()["w"].shape(), [3]);
     assert_eq!(read("good.pth", &one(view(4, 0, &[2, 2], &[1, 2]))).unwrap()["w"].shape(), [2, 2]);
     let beyond = "w reaches beyond its numbers";
-    let many: Vec<(&str, Vec<u8>)> = ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
+    let many: Vec<(&str, Vec<u8>)> =
+        ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
     let names: Vec<String> = (0..400).map(|n| format!("w{n}")).collect();
     let shared: Vec<(&str, Vec<u8>)> = names.iter().zip(many).map(|(name, (_, view))| (name.as_str(), view)).collect();
     let long = dict(&[("w", view(4, 0, &[4], &[1]))]);

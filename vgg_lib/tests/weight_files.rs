@@ -86,7 +86,8 @@ fn torchvision_s_numbers_are_counted_from_the_layers() {
         let names = weights::read(&path).unwrap().into_keys();
         let mut modules: Vec<String> = names.map(|name| name.rsplit_once('.').unwrap().0.to_string()).collect();
         modules.dedup();
-        modules.sort_by_key(|name| name.split_once('.').map(|(part, n)| (part.to_string(), n.parse::<usize>().unwrap())));
+        modules
+            .sort_by_key(|name| name.split_once('.').map(|(part, n)| (part.to_string(), n.parse::<usize>().unwrap())));
         modules
     };
     let list = |part: &str, numbers: &[usize]| numbers.iter().map(|n| format!("{part}.{n}")).collect::<Vec<_>>();
@@ -236,7 +237,10 @@ mod hdf5 {
         let mut two = model(0);
         two.replace("predictions", linear(2)).unwrap();
         let text = error(two.clone(), "tiny_applications.h5");
-        assert!(text.contains("predictions/predictions_W_1:0 has shape [7, 4], but layer 'predictions' needs [7, 2]"), "{text}");
+        assert!(
+            text.contains("predictions/predictions_W_1:0 has shape [7, 4], but layer 'predictions' needs [7, 2]"),
+            "{text}"
+        );
         assert!(text.contains("build the model with 4 classes and replace 'predictions' after loading"), "{text}");
         let text = error(two, "tiny_theano.h5");
         assert!(text.contains("build the model with 4 classes"), "{text}");

@@ -245,7 +245,8 @@ fn child(group: &Group, path: &str) -> Outcome<Group> {
 /// An attribute of texts. Where it is too long for one, Keras writes NAME0, NAME1 …; empty if there is none.
 fn strings(group: &Group, name: &str) -> Outcome<Vec<String>> {
     let attributes = group.attributes().map_err(damaged)?;
-    let attributes: BTreeMap<&str, _> = attributes.iter().map(|attribute| (attribute.name.as_str(), attribute)).collect();
+    let attributes: BTreeMap<&str, _> =
+        attributes.iter().map(|attribute| (attribute.name.as_str(), attribute)).collect();
     let parts = (0..).map(|part| format!("{name}{part}")).map_while(|name| attributes.get(name.as_str()));
     let found: Vec<_> = attributes.get(name).map_or_else(|| parts.collect(), |whole| vec![whole]);
     let mut texts = vec![];
@@ -265,7 +266,8 @@ fn strings(group: &Group, name: &str) -> Outcome<Vec<String>> {
 fn number(dataset: &Dataset) -> hdf5_reader::error::Result<Option<Number>> {
     // NumPy has no bf16: it is two bytes of anything, and Keras says so beside them.
     if matches!(dataset.dtype(), Datatype::Opaque { size: 2, .. }) {
-        let says = dataset.attributes().iter().any(|a| a.name == "dtype" && a.read_string().is_ok_and(|s| s == "bfloat16"));
+        let says =
+            dataset.attributes().iter().any(|a| a.name == "dtype" && a.read_string().is_ok_and(|s| s == "bfloat16"));
         return Ok(says.then_some(Number::Bf16));
     }
     // Class and version, flags (bits 0 and 6: the byte order), size; then the first bit, bits, where the exponent is,

@@ -142,10 +142,14 @@ impl Sequential {
 
     fn keras_bytes(&self, path: &Path, names: Names) -> Result<Vec<u8>> {
         if !path.to_str().is_some_and(|path| path.ends_with(".weights.h5")) {
-            return Err(Error::file(path, "cannot be written; choose a name that ends in .weights.h5, which Keras reads"));
+            return Err(Error::file(
+                path,
+                "cannot be written; choose a name that ends in .weights.h5, which Keras reads",
+            ));
         }
         if names != Names::Keras {
-            let message = "is a file for Keras, which finds weights by their order; choose Names::Keras or .safetensors";
+            let message =
+                "is a file for Keras, which finds weights by their order; choose Names::Keras or .safetensors";
             return Err(Error::file(path, message));
         }
         #[cfg(feature = "hdf5")]

@@ -209,6 +209,10 @@ impl<'a> Matching<'a> {
         let channels_first = channels_first.unwrap_or(false);
         // Keras 1 does not say who computed, but on TensorFlow its kernels were (k, k, in, out).
         let layout = Layout::Keras { channels_first, rotated: keras.theano.unwrap_or(channels_first) };
+        let convolutions = our_convolutions.into_iter().zip(convolutions);
+        for (layer, names) in convolutions.chain(our_norms.into_iter().zip(norms)) {
+            self.keras_layer(layer, names, layout);
+        }
         for (at, layer) in our_dense.iter().enumerate() {
             match dense.get(at) {
                 Some(names) => self.keras_layer(*layer, names, layout),
@@ -216,10 +220,6 @@ impl<'a> Matching<'a> {
             }
         }
         self.spare.extend(dense.into_iter().skip(our_dense.len()).flatten().cloned());
-        let convolutions = our_convolutions.into_iter().zip(convolutions);
-        for (layer, names) in convolutions.chain(our_norms.into_iter().zip(norms)) {
-            self.keras_layer(layer, names, layout);
-        }
         Ok(())
     }
 
@@ -289,8 +289,11 @@ impl<'a> Matching<'a> {
         if self.file.contains_key("classifier.weight") {
             return (modules(&["classifier"]), vec![]);
         }
-        let numbers: BTreeSet<usize> =
-            self.file.keys().filter_map(|name| name.strip_prefix("classifier.")?.split_once('.')?.0.parse().ok()).collect();
+        let numbers: BTreeSet<usize> = self
+            .file
+            .keys()
+            .filter_map(|name| name.strip_prefix("classifier.")?.split_once('.')?.0.parse().ok())
+            .collect();
         let found: Vec<String> = numbers.into_iter().map(|n| format!("classifier.{n}")).collect();
         if !found.is_empty() && found.iter().all(|module| TORCHVISION_DENSE.contains(&module.as_str())) {
             return (modules(&TORCHVISION_DENSE), vec![]);

@@ -38,6 +38,8 @@ pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
+    /// A tensor's class, which before 2017 was called without arguments and told the rest afterwards.
+    Tensor,
     Parameter,
     Storage(Numbers),
 }
@@ -53,12 +55,14 @@ const fn storage(name: &'static str, size: usize) -> Global {
     Global::Storage(Numbers { name, size })
 }
 
-const GLOBALS: [(&str, &str, Global); 15] = [
+const GLOBALS: [(&str, &str, Global); 17] = [
     ("collections", "OrderedDict", Global::OrderedDict),
     ("torch._utils", "_rebuild_tensor", Global::RebuildTensor),
     ("torch._utils", "_rebuild_tensor_v2", Global::RebuildTensor),
     ("torch._utils", "_rebuild_parameter", Global::RebuildParameter),
     ("torch.nn.parameter", "Parameter", Global::Parameter),
+    ("torch", "FloatTensor", Global::Tensor),
+    ("torch.cuda", "FloatTensor", Global::Tensor),
     ("torch", "FloatStorage", storage("Float", 4)),
     ("torch", "HalfStorage", storage("Half", 2)),
     ("torch", "BFloat16Storage", storage("BFloat16", 2)),
@@ -78,6 +82,8 @@ pub(super) enum Object<'a> {
     Dict(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
     Tensor(Tensor),
+    /// A tensor that is not told yet what it is a view of.
+    Blank,
 }
 
 /// Numbers that lie elsewhere in the file, under a key.
@@ -92,7 +98,7 @@ pub(super) struct Storage<'a> {
 }
 
 /// A view of a storage; sizes in numbers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tensor {
     /// An index of [`Pickle::objects`].
     pub storage: usize,
@@ -128,7 +134,9 @@ impl<'a> Pickle<'a> {
     }
 
     pub fn storages(&self) -> impl Iterator<Item = Storage<'a>> {
-        self.objects.iter().filter_map(|object| if let Object::Storage(storage) = object { Some(*storage) } else { None })
+        self.objects
+            .iter()
+            .filter_map(|object| if let Object::Storage(storage) = object { Some(*storage) } else { None })
     }
 }
 
@@ -295,10 +303,15 @@ impl<'a> Machine<'a> {
                 let storage = self.storage(id)?;
                 self.push(Object::Storage(storage));
             }
-            // Attributes of an object: of a state dict its versions, of a parameter its hooks.
             b'b' => {
-                self.pop()?;
-                let Value::Object(_) = self.top()? else { return Err(damaged("attributes of what has none")) };
+                let state = self.pop()?;
+                let Value::Object(index) = self.top()? else { return Err(damaged("attributes of what has none")) };
+                // Else they are of a state dict, its versions, or of a parameter, its hooks.
+                if let Object::Blank = self.objects[index] {
+                    let tensor = self.values(state).and_then(|parts| self.blank(parts));
+                    let tensor = tensor.ok_or_else(|| damaged("a tensor of an unknown kind"))?;
+                    self.objects[index] = Object::Tensor(tensor);
+                }
             }
             code => return Err(damaged(&format!("pickle instruction {code:#04x}, which torch.save does not write"))),
         }
@@ -414,13 +427,8 @@ impl<'a> Machine<'a> {
                 let entries = self.values(*entries).ok_or_else(wrong)?;
                 Object::Dict(entries.iter().map(pair).collect::<Option<_>>().ok_or_else(wrong)?)
             }
-            (Global::RebuildTensor, [Value::Object(storage), first, shape, strides, ..]) => {
-                let shape = self.sizes(*shape).ok_or_else(wrong)?;
-                let strides = self.sizes(*strides).filter(|strides| strides.len() == shape.len()).ok_or_else(wrong)?;
-                let first = size(*first).ok_or_else(wrong)?;
-                let Object::Storage(_) = &self.objects[*storage] else { return Err(wrong()) };
-                Object::Tensor(Tensor { storage: *storage, first, shape, strides })
-            }
+            (Global::RebuildTensor, parts) => Object::Tensor(self.view(parts).ok_or_else(wrong)?),
+            (Global::Tensor | Global::Parameter, []) => Object::Blank,
             // A parameter is its tensor.
             (Global::RebuildParameter | Global::Parameter, [tensor, ..]) => return Ok(*tensor),
             _ => return Err(wrong()),
@@ -429,11 +437,31 @@ impl<'a> Machine<'a> {
         self.pop()
     }
 
+    /// (storage, first, shape, strides, …)
+    fn view(&self, parts: &[Value]) -> Option<Tensor> {
+        let [Value::Object(storage), first, shape, strides, ..] = parts else { return None };
+        let Object::Storage(_) = &self.objects[*storage] else { return None };
+        let (first, shape, strides) = (size(*first)?, self.sizes(*shape)?, self.sizes(*strides)?);
+        (shape.len() == strides.len()).then_some(Tensor { storage: *storage, first, shape, strides })
+    }
+
+    /// What a tensor is told: a view, or of a parameter its tensor first.
+    fn blank(&self, parts: &[Value]) -> Option<Tensor> {
+        match (parts.len(), parts.first()?) {
+            (5, Value::Object(index)) => match &self.objects[*index] {
+                Object::Tensor(tensor) => Some(tensor.clone()),
+                _ => None,
+            },
+            _ => self.view(parts),
+        }
+    }
+
     /// What ("storage", type, key, device, length) stands for; in the old format a view follows: None or (key, first,
     /// length).
     fn storage(&self, id: Value) -> Result<Storage<'a>> {
         let parts = self.values(id).unwrap_or_default();
-        let [Value::Text("storage"), Value::Global(Global::Storage(numbers)), Value::Text(key), _, len, view @ ..] = parts
+        let [Value::Text("storage"), Value::Global(Global::Storage(numbers)), Value::Text(key), _, len, view @ ..] =
+            parts
         else {
             return Err(damaged("a storage without type, key and length"));
         };
@@ -521,7 +549,9 @@ mod tests {
         ] {
             assert_eq!(root(pickle), Ok(value));
         }
-        let (pickle, rest) = unpickle(b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01X\x01\x00\x00\x00bq\x02]q\x03(K\x02K\x03eu.rest").unwrap();
+        let (pickle, rest) =
+            unpickle(b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01X\x01\x00\x00\x00bq\x02]q\x03(K\x02K\x03eu.rest")
+                .unwrap();
         assert_eq!(rest, b"rest");
         let pairs = pickle.dict(pickle.root).unwrap();
         assert_eq!(pairs[0], (Value::Text("a"), Value::Int(1)));
@@ -587,6 +617,8 @@ mod tests {
             b"K\x01Q.",
             b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuJ\xff\xff\xff\xfftQ.",
             b"K\x01K\x02b.",
+            b"ctorch\nFloatTensor\n)R)b.",
+            b"ctorch.nn.parameter\nParameter\n)\x81(NNNNNtb.",
             b"I1\n.",
             b"P1\n.",
             b"\x97.",
@@ -599,7 +631,9 @@ mod tests {
     /// Tuples in tuples, a million deep; more instructions than any state dict; both without a stack overflow.
     #[test]
     fn depth_and_length_are_bounded() {
-        for (instruction, count) in [(&b"\x85"[..], MOST_STEPS - 10), (b"\x85", 1_000_000), (b"(", 1_000_000), (b"}", 1_000_000)] {
+        for (instruction, count) in
+            [(&b"\x85"[..], MOST_STEPS - 10), (b"\x85", 1_000_000), (b"(", 1_000_000), (b"}", 1_000_000)]
+        {
             let pickle = [&b"\x80\x02N"[..], &instruction.repeat(count), b"."].concat();
             let result = root(&pickle);
             assert_eq!(result.is_ok(), count < MOST_STEPS, "{result:?}");

@@ -37,10 +37,8 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
         (parts || name.contains("data/")).then_some(name)
     }
     let advice = "save with torch.save, which compresses nothing";
-    let files: HashMap<String, &[u8]> = stored(path, file, "PyTorch", advice, wanted)?
-        .into_iter()
-        .map(|(name, place)| (name, &file[place]))
-        .collect();
+    let files: HashMap<String, &[u8]> =
+        stored(path, file, "PyTorch", advice, wanted)?.into_iter().map(|(name, place)| (name, &file[place])).collect();
     zipped(&files, file.len()).map_err(fault)
 }
 
