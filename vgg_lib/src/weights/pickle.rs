@@ -418,13 +418,14 @@ impl<'a> Machine<'a> {
         let arguments = self.values(arguments).ok_or_else(wrong)?;
         let object = match (function, arguments) {
             (Global::OrderedDict, []) => Object::Dict(vec![]),
-            // Python 2 gives it its entries.
-            (Global::OrderedDict, [entries]) => {
+            // Python 2 gives it its entries, which nobody else has: copied, one list could become any number of dicts.
+            (Global::OrderedDict, &[Value::Object(entries)]) => {
+                let Object::List(entries) = &mut self.objects[entries] else { return Err(wrong()) };
+                let entries = std::mem::take(entries);
                 let pair = |entry: &Value| match self.values(*entry)? {
                     [key, value] => Some((*key, *value)),
                     _ => None,
                 };
-                let entries = self.values(*entries).ok_or_else(wrong)?;
                 Object::Dict(entries.iter().map(pair).collect::<Option<_>>().ok_or_else(wrong)?)
             }
             (Global::RebuildTensor, parts) => Object::Tensor(self.view(parts).ok_or_else(wrong)?),

@@ -1,6 +1,7 @@
 //! The files of a zip where they lie: NumPy's `.npz`, torch's `.pth` and Keras' `.keras` are zips whose files are
 //! stored, not compressed, so that they can be mapped.
 
+use super::printable;
 use crate::{Error, Result};
 use std::io::Cursor;
 use std::ops::Range;
@@ -28,19 +29,20 @@ pub(super) fn stored(
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
         let Some(name) = name(entry.name()).map(str::to_string) else { continue };
+        let shown = printable(&name);
         if entry.compression() != CompressionMethod::Stored {
-            return Err(Error::file(path, format!("{name} is compressed; {advice}")));
+            return Err(Error::file(path, format!("{shown} is compressed; {advice}")));
         }
         let start = usize::try_from(entry.data_start()).unwrap_or(usize::MAX);
         let end = usize::try_from(entry.size()).ok().and_then(|size| start.checked_add(size));
         let place = start..end.unwrap_or(usize::MAX);
-        let bytes = file.get(place.clone()).ok_or_else(|| damaged(format!("{name} is cut off")))?;
+        let bytes = file.get(place.clone()).ok_or_else(|| damaged(format!("{shown} is cut off")))?;
         total += bytes.len();
         if total > file.len() {
             return Err(damaged("its files lie over one another".into()));
         }
         if crc32fast::hash(bytes) != entry.crc32() {
-            return Err(damaged(format!("the bytes of {name} are not those that were written")));
+            return Err(damaged(format!("the bytes of {shown} are not those that were written")));
         }
         places.push((name, place));
     }
