@@ -10,7 +10,6 @@
 #[path = "common/formula.rs"]
 mod formula;
 
-use dfdx::prelude::*;
 use ndarray::{Array2, Array4};
 use ndarray_npy::NpzReader;
 use std::fs::File;

@@ -7,7 +7,6 @@ mod formula;
 #[path = "common/tiny.rs"]
 mod tiny;
 
-use dfdx::prelude::*;
 use ndarray::ArrayD;
 use tiny::{FOLDER, expected, loaded, model};
 use vgg_lib::nn::{Seed, Sequential, linear};

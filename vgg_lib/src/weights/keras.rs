@@ -58,7 +58,7 @@ pub(super) fn open<'a>(path: &Path, file: &'a Bytes, part: Range<usize>) -> Resu
         .with_max_chunk_bytes(budget)
         .with_max_read_bytes(budget)
         .with_max_object_header_bytes(bytes.len());
-    let tensors = || {
+    let tensors = || -> Outcome<Tensors<'a>> {
         let hdf5 = Hdf5File::from_owner(Part { file: file.clone(), part }, options).map_err(damaged)?;
         let mut reading =
             Reading { hdf5, bytes, budget, tensors: Tensors::default(), layers: vec![], theano: None, visited: 0 };

@@ -77,6 +77,9 @@ impl Sequential {
     /// more memory than the model (but for compressed HDF5). No file can make this run anything: of a pickle's
     /// functions only those are known that torch makes tensors with.
     ///
+    /// The ImageNet weights of torchvision and timm take pixels as [`Pixels::Torch`] says, those of Keras and fast.ai as
+    /// [`Pixels::Caffe`].
+    ///
     /// # Errors
     /// If the file is missing, damaged or of another ending, or its tensors do not fit the model; the sentence says
     /// which and what to do.

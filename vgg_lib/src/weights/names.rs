@@ -16,7 +16,6 @@ use super::StateDict;
 use super::report::LoadReport;
 use super::tensors::{KerasLayers, Order, Tensors};
 use crate::nn::{Layer, Op, Param, Sequential, Shape};
-use dfdx::prelude::*;
 use ndarray::ArrayD;
 use std::collections::BTreeSet;
 
