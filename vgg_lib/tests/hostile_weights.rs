@@ -82,6 +82,11 @@ fn a_cut_file_gives_a_sentence() {
     }
 }
 
+/// HDF5 takes longer to read and its files are longer: there each byte gets one change, not all.
+fn of_all<T: Copy>(name: &str, at: usize, changes: &[T]) -> Vec<T> {
+    if name.ends_with("pth") { changes.to_vec() } else { vec![changes[at % changes.len()]] }
+}
+
 #[test]
 fn a_changed_byte_does_no_harm() {
     let _alone = ALONE.lock();
@@ -89,7 +94,7 @@ fn a_changed_byte_does_no_harm() {
         let mut bytes = fixture(name);
         let mut refused = 0;
         for at in 0..bytes.len() {
-            for change in [0x01, 0x80, 0xff] {
+            for change in of_all(name, at, &[0x01, 0x80, 0xff]) {
                 bytes[at] ^= change;
                 refused += usize::from(read(name, &bytes).is_err());
                 bytes[at] ^= change;
@@ -99,16 +104,17 @@ fn a_changed_byte_does_no_harm() {
     }
 }
 
-/// Lengths, counts and addresses are four or eight bytes; the largest of each size in every place.
+/// Lengths, counts and addresses are of four or eight bytes: large ones in every place, for HDF5 in every third.
 #[test]
 fn a_huge_length_anywhere_does_no_harm() {
     let _alone = ALONE.lock();
     for name in files() {
         let whole = fixture(name);
-        for at in 0..whole.len() - 8 {
-            for value in [&u32::MAX.to_le_bytes()[..], &(u64::MAX >> 1).to_le_bytes(), &(1u64 << 40).to_le_bytes()] {
+        for at in (0..whole.len() - 8).step_by(if name.ends_with("pth") { 1 } else { 3 }) {
+            for value in of_all(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
+                let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
                 let mut bytes = whole.clone();
-                bytes[at..at + value.len()].copy_from_slice(value);
+                bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
                 let _ = read(name, &bytes);
             }
         }

@@ -7,6 +7,7 @@
 //! ```
 #![cfg(not(feature = "cuda"))]
 
+#[allow(dead_code)] // one half of it is for other tests
 #[path = "common/formula.rs"]
 mod formula;
 

@@ -196,7 +196,7 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     let tensors = open(path, &file)?;
     if let Some(keras) = &tensors.keras {
         let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
-        return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).last());
+        return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
     }
     let biases = ["predictions.bias", "predictions/bias", "classifier.6.bias", "head.fc.bias", "classifier.bias"];
     Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))

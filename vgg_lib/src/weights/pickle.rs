@@ -475,7 +475,7 @@ impl<'a> Machine<'a> {
             _ => None,
         };
         match (size(*len), first) {
-            (Some(len), Some(first)) => Ok(Storage { numbers: *numbers, key: *key, len, first }),
+            (Some(len), Some(first)) => Ok(Storage { numbers: *numbers, key, len, first }),
             _ => Err(damaged("a storage without type, key and length")),
         }
     }
