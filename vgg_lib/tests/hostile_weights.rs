@@ -40,6 +40,12 @@ const SPARE: usize = 64 << 20;
 /// f16 compressed to a quarter becomes f32, and `read_bytes` has its values twice for a moment.
 const TIMES: usize = 24;
 
+/// On one thread: to wake others for tensors so small takes longer than to read them.
+fn alone(test: impl FnOnce() + Send) {
+    let _alone = ALONE.lock();
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
+}
+
 /// Reads bytes as a file of this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {
     let file = bytes.to_vec();
@@ -67,19 +73,20 @@ fn fixture(name: &str) -> Vec<u8> {
 
 #[test]
 fn a_cut_file_gives_a_sentence() {
-    let _alone = ALONE.lock();
-    for name in files() {
-        let whole = fixture(name);
-        let state = read(name, &whole).unwrap();
-        let cuts = (0..100).map(|percent| whole.len() * percent / 100);
-        for len in cuts.chain([1, 2, 7, 8, 9, 16, whole.len() - 9, whole.len() - 2, whole.len() - 1]) {
-            match read(name, &whole[..len]) {
-                Err(error) => assert!(error.contains("is not a whole"), "{error}"),
-                // HDF5 may end in space that nothing needs.
-                Ok(same) => assert!(same == state && name.ends_with(".h5"), "{name} {len}"),
+    alone(|| {
+        for name in files() {
+            let whole = fixture(name);
+            let state = read(name, &whole).unwrap();
+            let cuts = (0..100).map(|percent| whole.len() * percent / 100);
+            for len in cuts.chain([1, 2, 7, 8, 9, 16, whole.len() - 9, whole.len() - 2, whole.len() - 1]) {
+                match read(name, &whole[..len]) {
+                    Err(error) => assert!(error.contains("is not a whole"), "{error}"),
+                    // HDF5 may end in space that nothing needs.
+                    Ok(same) => assert!(same == state && name.ends_with(".h5"), "{name} {len}"),
+                }
             }
         }
-    }
+    });
 }
 
 /// HDF5 takes longer to read and its files are longer: there each byte gets one change, not all.
@@ -89,36 +96,38 @@ fn of_all<T: Copy>(name: &str, at: usize, changes: &[T]) -> Vec<T> {
 
 #[test]
 fn a_changed_byte_does_no_harm() {
-    let _alone = ALONE.lock();
-    for name in files() {
-        let mut bytes = fixture(name);
-        let mut refused = 0;
-        for at in 0..bytes.len() {
-            for change in of_all(name, at, &[0x01, 0x80, 0xff]) {
-                bytes[at] ^= change;
-                refused += usize::from(read(name, &bytes).is_err());
-                bytes[at] ^= change;
+    alone(|| {
+        for name in files() {
+            let mut bytes = fixture(name);
+            let mut refused = 0;
+            for at in 0..bytes.len() {
+                for change in of_all(name, at, &[0x01, 0x80, 0xff]) {
+                    bytes[at] ^= change;
+                    refused += usize::from(read(name, &bytes).is_err());
+                    bytes[at] ^= change;
+                }
             }
+            assert!(refused > 0, "{name}");
         }
-        assert!(refused > 0, "{name}");
-    }
+    });
 }
 
 /// Lengths, counts and addresses are of four or eight bytes: large ones in every place, for HDF5 in every third.
 #[test]
 fn a_huge_length_anywhere_does_no_harm() {
-    let _alone = ALONE.lock();
-    for name in files() {
-        let whole = fixture(name);
-        for at in (0..whole.len() - 8).step_by(if name.ends_with("pth") { 1 } else { 3 }) {
-            for value in of_all(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
-                let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
-                let mut bytes = whole.clone();
-                bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
-                let _ = read(name, &bytes);
+    alone(|| {
+        for name in files() {
+            let whole = fixture(name);
+            for at in (0..whole.len() - 8).step_by(if name.ends_with("pth") { 1 } else { 3 }) {
+                for value in of_all(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
+                    let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
+                    let mut bytes = whole.clone();
+                    bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+                    let _ = read(name, &bytes);
+                }
             }
         }
-    }
+    });
 }
 
 /// A zip of uncompressed files, each at the place in `content` that it says.
@@ -192,108 +201,113 @@ fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
 
 #[test]
 fn wrong_torch_files_give_a_sentence() {
-    let _alone = ALONE.lock();
-    let one = |view: Vec<u8>| torch(&dict(&[("w", view)]));
-    assert_eq!(read("good.pth", &one(view(4, 1, &[3], &[1]))).unwrap()["w"].shape(), [3]);
-    assert_eq!(read("good.pth", &one(view(4, 0, &[2, 2], &[1, 2]))).unwrap()["w"].shape(), [2, 2]);
-    let beyond = "w reaches beyond its numbers";
-    let many: Vec<(&str, Vec<u8>)> =
-        ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
-    let names: Vec<String> = (0..400).map(|n| format!("w{n}")).collect();
-    let shared: Vec<(&str, Vec<u8>)> = names.iter().zip(many).map(|(name, (_, view))| (name.as_str(), view)).collect();
-    let long = dict(&[("w", view(4, 0, &[4], &[1]))]);
-    for (bytes, words) in [
-        (one(view(5, 0, &[4], &[1])), "its numbers are cut off"),
-        (one(view(i64::MAX, 0, &[4], &[1])), "its numbers are cut off"),
-        (one(view(-1, 0, &[4], &[1])), "a storage without type, key and length"),
-        (one(view(4, 1, &[4], &[1])), beyond),
-        (one(view(4, i64::MAX, &[4], &[1])), beyond),
-        (one(view(4, 0, &[1 << 40], &[0])), beyond),
-        (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), beyond),
-        (one(view(4, 0, &[2, 2], &[i64::MAX, i64::MAX])), beyond),
-        (one(view(4, -1, &[4], &[1])), "a call with other arguments than torch's"),
-        (one(view(4, 0, &[4], &[])), "a call with other arguments than torch's"),
-        (one(view(4, 0, &[1; 9], &[1; 9])), "a call with other arguments than torch's"),
-        (one(text("no tensor")), "holds no state dict"),
-        (torch(b"\x80\x02N."), "holds no state dict"),
-        (torch(&dict(&[])), "holds no state dict"),
-        (torch(&dict(&[("state_dict", b"}".to_vec())])), "holds no state dict"),
-        (torch(&[b"\x80\x02N".to_vec(), b"\x85".repeat(290_000), b".".to_vec()].concat()), "holds no state dict"),
-        (torch(&b"]".repeat(1_000_000)), "more than 300000 pickle instructions"),
-        (torch(b"\x80\x02cos\nsystem\n."), "asks to run os.system"),
-        (zip(&long, &[("a/data.pkl", 0..long.len())], 0), "the numbers of a tensor are missing"),
-        (zip(&long, &[("a/data.pkl", 0..long.len())], 8), "a/data.pkl is compressed; save with torch.save"),
-        (zip(b"", &[("a/other", 0..0)], 0), "a zip without data.pkl"),
-        (zip(b"big", &[("a/byteorder", 0..3), ("a/data.pkl", 0..0)], 0), "holds big-endian numbers"),
-        (b"\x80\x02K\x01.".to_vec(), "is not a whole PyTorch file"),
-        (b"\x80\x02K\x01.\x80\x02K\x01.".to_vec(), "a pickle that torch.save did not write"),
-        (b"no pickle".to_vec(), "torch.save did not write its beginning"),
-        (vec![], "torch.save did not write its beginning"),
-        (b"PK\x05\x06".to_vec(), "is not a whole PyTorch file"),
-    ] {
-        let error = read("hostile.pth", &bytes).unwrap_err();
-        assert!(error.contains(words), "{error}, not {words}");
-    }
-    // 400 tensors on the same 16 bytes: allowed as long as that is not much more than the file.
-    let _ = read("shared.pth", &torch(&dict(&shared)));
+    alone(|| {
+        let one = |view: Vec<u8>| torch(&dict(&[("w", view)]));
+        assert_eq!(read("good.pth", &one(view(4, 1, &[3], &[1]))).unwrap()["w"].shape(), [3]);
+        assert_eq!(read("good.pth", &one(view(4, 0, &[2, 2], &[1, 2]))).unwrap()["w"].shape(), [2, 2]);
+        let beyond = "w reaches beyond its numbers";
+        let many: Vec<(&str, Vec<u8>)> =
+            ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
+        let names: Vec<String> = (0..400).map(|n| format!("w{n}")).collect();
+        let shared: Vec<(&str, Vec<u8>)> =
+            names.iter().zip(many).map(|(name, (_, view))| (name.as_str(), view)).collect();
+        let long = dict(&[("w", view(4, 0, &[4], &[1]))]);
+        for (bytes, words) in [
+            (one(view(5, 0, &[4], &[1])), "its numbers are cut off"),
+            (one(view(i64::MAX, 0, &[4], &[1])), "its numbers are cut off"),
+            (one(view(-1, 0, &[4], &[1])), "a storage without type, key and length"),
+            (one(view(4, 1, &[4], &[1])), beyond),
+            (one(view(4, i64::MAX, &[4], &[1])), beyond),
+            (one(view(4, 0, &[1 << 40], &[0])), beyond),
+            (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), beyond),
+            (one(view(4, 0, &[2, 2], &[i64::MAX, i64::MAX])), beyond),
+            (one(view(4, -1, &[4], &[1])), "a call with other arguments than torch's"),
+            (one(view(4, 0, &[4], &[])), "a call with other arguments than torch's"),
+            (one(view(4, 0, &[1; 9], &[1; 9])), "a call with other arguments than torch's"),
+            (one(text("no tensor")), "holds no state dict"),
+            (torch(b"\x80\x02N."), "holds no state dict"),
+            (torch(&dict(&[])), "holds no state dict"),
+            (torch(&dict(&[("state_dict", b"}".to_vec())])), "holds no state dict"),
+            (torch(&[b"\x80\x02N".to_vec(), b"\x85".repeat(290_000), b".".to_vec()].concat()), "holds no state dict"),
+            (torch(&b"]".repeat(1_000_000)), "more than 300000 pickle instructions"),
+            (torch(b"\x80\x02cos\nsystem\n."), "asks to run os.system"),
+            (zip(&long, &[("a/data.pkl", 0..long.len())], 0), "the numbers of a tensor are missing"),
+            (zip(&long, &[("a/data.pkl", 0..long.len())], 8), "a/data.pkl is compressed; save with torch.save"),
+            (zip(b"", &[("a/other", 0..0)], 0), "a zip without data.pkl"),
+            (zip(b"big", &[("a/byteorder", 0..3), ("a/data.pkl", 0..0)], 0), "holds big-endian numbers"),
+            (b"\x80\x02K\x01.".to_vec(), "is not a whole PyTorch file"),
+            (b"\x80\x02K\x01.\x80\x02K\x01.".to_vec(), "a pickle that torch.save did not write"),
+            (b"no pickle".to_vec(), "torch.save did not write its beginning"),
+            (vec![], "torch.save did not write its beginning"),
+            (b"PK\x05\x06".to_vec(), "is not a whole PyTorch file"),
+        ] {
+            let error = read("hostile.pth", &bytes).unwrap_err();
+            assert!(error.contains(words), "{error}, not {words}");
+        }
+        // 400 tensors on the same 16 bytes: allowed as long as that is not much more than the file.
+        let _ = read("shared.pth", &torch(&dict(&shared)));
+    });
 }
 
 /// One storage of a megabyte, a thousand tensors of it.
 #[test]
 fn tensors_over_one_another_do_not_multiply_a_file() {
-    let _alone = ALONE.lock();
-    let names: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
-    let entries = |strides: &[i64]| -> Vec<(&str, Vec<u8>)> {
-        names.iter().map(|name| (name.as_str(), view(1 << 18, 0, &[512, 512], strides))).collect()
-    };
-    for strides in [[512, 1], [1, 512]] {
-        let pickle = dict(&entries(&strides));
-        let content = [&pickle[..], &vec![0; 1 << 20]].concat();
-        let files = [("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())];
-        let error = read("hostile.pth", &zip(&content, &files, 0)).unwrap_err();
-        assert!(error.contains("its tensors lie over one another"), "{error}");
-    }
+    alone(|| {
+        let names: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
+        let entries = |strides: &[i64]| -> Vec<(&str, Vec<u8>)> {
+            names.iter().map(|name| (name.as_str(), view(1 << 18, 0, &[512, 512], strides))).collect()
+        };
+        for strides in [[512, 1], [1, 512]] {
+            let pickle = dict(&entries(&strides));
+            let content = [&pickle[..], &vec![0; 1 << 20]].concat();
+            let files = [("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())];
+            let error = read("hostile.pth", &zip(&content, &files, 0)).unwrap_err();
+            assert!(error.contains("its tensors lie over one another"), "{error}");
+        }
+    });
 }
 
 #[test]
 fn old_files_with_wrong_lengths_give_a_sentence() {
-    let _alone = ALONE.lock();
-    let whole = fixture("tiny_old.pth");
-    let names = |name: &str| whole.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-    assert!(names("_rebuild_tensor_v2") < whole.len() / 2);
-    // Each storage is preceded by its count, and the first follows the last pickle's end.
-    let state = read("old.pth", &whole).unwrap();
-    let len: usize = state.values().map(|values| values.len() * 4 + 8).sum::<usize>() + 2 * 16;
-    let first = whole.len() - len;
-    for count in [u64::MAX, u64::MAX >> 1, 1 << 62, 1 << 40, 10_000] {
-        let mut bytes = whole.clone();
-        bytes[first..first + 8].copy_from_slice(&count.to_le_bytes());
-        let error = read("old.pth", &bytes).unwrap_err();
-        assert!(error.contains("its numbers are cut off"), "{error}");
-    }
+    alone(|| {
+        let whole = fixture("tiny_old.pth");
+        let names = |name: &str| whole.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+        assert!(names("_rebuild_tensor_v2") < whole.len() / 2);
+        // Each storage is preceded by its count, and the first follows the last pickle's end.
+        let state = read("old.pth", &whole).unwrap();
+        let len: usize = state.values().map(|values| values.len() * 4 + 8).sum::<usize>() + 2 * 16;
+        let first = whole.len() - len;
+        for count in [u64::MAX, u64::MAX >> 1, 1 << 62, 1 << 40, 10_000] {
+            let mut bytes = whole.clone();
+            bytes[first..first + 8].copy_from_slice(&count.to_le_bytes());
+            let error = read("old.pth", &bytes).unwrap_err();
+            assert!(error.contains("its numbers are cut off"), "{error}");
+        }
+    });
 }
 
 #[cfg(feature = "hdf5")]
 #[test]
 fn hdf5_bombs_give_a_sentence() {
-    let _alone = ALONE.lock();
-    assert!(read("bomb.h5", &fixture("bomb.h5")).unwrap_err().contains("is larger than the file"));
-    assert!(read("loop.weights.h5", &fixture("loop.weights.h5")).unwrap_err().contains("more than 4096 layers"));
-    for (bytes, words) in [
-        (b"\x89HDF\r\n\x1a\n".to_vec(), "is not a whole HDF5 file"),
-        (vec![], "is not a whole HDF5 file"),
-        (vec![0xff; 4096], "is not a whole HDF5 file"),
-    ] {
-        assert!(read("hostile.h5", &bytes).unwrap_err().contains(words));
-    }
-    let h5 = fixture("tiny.weights.h5");
-    let zipped = |name: &str, method| zip(&h5, &[(name, 0..h5.len())], method);
-    assert_eq!(read("a.keras", &zipped("model.weights.h5", 0)).unwrap(), read("a.h5", &h5).unwrap());
-    for (bytes, words) in [
-        (zipped("model.weights.npz", 0), "holds no model.weights.h5"),
-        (zipped("model.weights.h5", 8), "model.weights.h5 is compressed; save with model.save"),
-        (h5.clone(), "is not a whole .keras file"),
-    ] {
-        assert!(read("hostile.keras", &bytes).unwrap_err().contains(words));
-    }
+    alone(|| {
+        assert!(read("bomb.h5", &fixture("bomb.h5")).unwrap_err().contains("is larger than the file"));
+        assert!(read("loop.weights.h5", &fixture("loop.weights.h5")).unwrap_err().contains("more than 4096 layers"));
+        for (bytes, words) in [
+            (b"\x89HDF\r\n\x1a\n".to_vec(), "is not a whole HDF5 file"),
+            (vec![], "is not a whole HDF5 file"),
+            (vec![0xff; 4096], "is not a whole HDF5 file"),
+        ] {
+            assert!(read("hostile.h5", &bytes).unwrap_err().contains(words));
+        }
+        let h5 = fixture("tiny.weights.h5");
+        let zipped = |name: &str, method| zip(&h5, &[(name, 0..h5.len())], method);
+        assert_eq!(read("a.keras", &zipped("model.weights.h5", 0)).unwrap(), read("a.h5", &h5).unwrap());
+        for (bytes, words) in [
+            (zipped("model.weights.npz", 0), "holds no model.weights.h5"),
+            (zipped("model.weights.h5", 8), "model.weights.h5 is compressed; save with model.save"),
+            (h5.clone(), "is not a whole .keras file"),
+        ] {
+            assert!(read("hostile.keras", &bytes).unwrap_err().contains(words));
+        }
+    });
 }
