@@ -35,7 +35,7 @@ pub mod prelude {
     pub use crate::vgg;
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::weights::Export;
-    pub use crate::weights::Pixels;
+    pub use crate::weights::{Names, Pixels};
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;
 }

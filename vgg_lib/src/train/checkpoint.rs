@@ -18,7 +18,7 @@ use super::history::History;
 use super::sgd::Sgd;
 use crate::nn::Sequential;
 use crate::tensor::{Flat, device};
-use crate::{Error, Result, files, weights};
+use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
 use dfdx::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -196,7 +196,7 @@ impl Keeper {
         average: Option<&mut Average>,
     ) -> Result<Option<History>> {
         let Some(path) = self.latest() else { return Ok(None) };
-        let bytes = weights::map(&path)?;
+        let bytes = files::map(&path)?;
         let (state, tensors) = parse(&bytes).map_err(|why| {
             let help = match self.epochs().unwrap_or_default().as_slice() {
                 [.., before, _] => format!("delete it to go on after epoch {before}"),

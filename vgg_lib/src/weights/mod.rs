@@ -1,7 +1,15 @@
 //! Weights in and out: every format goes through a [`StateDict`].
 //!
 //! Names are `layer.parameter`, such as `block1_conv1.weight`; kernels are (k, k, in, out) and (in, out). Files of
-//! torchvision and timm have other names and layouts; [`load_weights`](Sequential::load_weights) knows them.
+//! torchvision, timm and Keras have other names and layouts; [`load_weights`](Sequential::load_weights) knows them, and
+//! [`save_weights_as`](Sequential::save_weights_as) writes them.
+//!
+//! | file | read | written |
+//! |---|---|---|
+//! | `.safetensors`, `.npz` | yes | yes, under any [`Names`] |
+//! | torch's `.pth`, `.pt` | yes, of before 2020 too | yes, under any [`Names`] |
+//! | Keras' `.weights.h5`, with the crate's feature `hdf5` | yes | yes |
+//! | Keras' `.h5` and `.keras`, with the crate's feature `hdf5` | yes | no |
 //!
 //! Whole models, layers and all, go to and from ONNX (crate feature `onnx`) and to Core ML (feature `coreml`).
 
@@ -9,18 +17,24 @@
 mod coreml;
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 mod export;
+#[cfg(feature = "hdf5")]
+mod keras;
 mod names;
 mod npz;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod pickle;
 mod pixels;
 mod pretrained;
 mod report;
 mod safetensors;
+mod stored;
 mod tensors;
+mod torch;
 
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 pub use export::{Export, Exported};
+pub use names::Names;
 pub use pixels::Pixels;
 pub use pretrained::Pretrained;
 pub use report::LoadReport;
@@ -29,10 +43,10 @@ use crate::nn::Sequential;
 use crate::tensor::device;
 use crate::{Error, Result};
 use dfdx::prelude::*;
-use memmap2::Mmap;
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tensors::{Tensor, Tensors};
 
 /// Named tensors, in the order of their names.
@@ -41,13 +55,7 @@ pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 impl Sequential {
     /// All parameters and running statistics, copied.
     pub fn state_dict(&self) -> StateDict {
-        let params = self.layers.iter().flat_map(|layer| layer.params().iter().map(move |param| (layer, param)));
-        params
-            .map(|(layer, param)| {
-                let values = ArrayD::from_shape_vec(param.dims.clone(), param.tensor.as_vec());
-                (format!("{}.{}", layer.name, param.name), values.expect("as many values as dims say"))
-            })
-            .collect()
+        names::named(self, Names::Own)
     }
 
     /// Takes over the tensors of `state`, named as [`load_weights`](Self::load_weights) says; on error the model
@@ -60,18 +68,25 @@ impl Sequential {
         self.load(&tensors.collect()).map_err(Error::Name)
     }
 
-    /// Reads weights from a `.npz` or `.safetensors` file of f32, f16 or bf16 numbers; on error the model keeps its
-    /// own. The names may be
+    /// Reads weights from a file of f32, f16 or bf16 numbers whose name ends in `.safetensors`, `.npz`, `.pth` or
+    /// `.pt` (torch) or, with the crate's feature `hdf5`, `.h5` or `.keras` (Keras); on error the model keeps its own.
+    /// The names may be
     ///
     /// - those of this library, the model's layers,
-    /// - torchvision's (`features.0.weight`, `classifier.6.bias`) or
-    /// - timm's (`features.0.weight`, `pre_logits.fc1.weight`, `head.fc.bias`),
+    /// - torchvision's (`features.0.weight`, `classifier.6.bias`),
+    /// - timm's (`features.0.weight`, `pre_logits.fc1.weight`, `head.fc.bias`) or
+    /// - Keras' (`block1_conv1/kernel`, and whatever its HDF5 files have),
     ///
-    /// the last two matched in order with the model's convolutions, batch norms and dense layers.
+    /// torchvision's, timm's and those of HDF5 files matched in order with the model's convolutions, batch norms and
+    /// dense layers.
     ///
-    /// A file without any dense layer ("no top") leaves the model's own as they are, and dense layers that follow
-    /// torchvision's or timm's three keep their weights too: the report names them. The file is mapped, not read
-    /// whole: loading takes no more memory than the model.
+    /// A file without any dense layer ("no top") leaves the model's own as they are, and dense layers that follow the
+    /// file's last keep their weights too: the report names them. The file is mapped, not read whole: loading takes no
+    /// more memory than the model (but for compressed HDF5). No file can make this run anything: of a pickle's
+    /// functions only those are known that torch makes tensors with.
+    ///
+    /// The ImageNet weights of torchvision and timm take pixels as [`Pixels::Torch`] says, those of Keras and fast.ai as
+    /// [`Pixels::Caffe`].
     ///
     /// # Errors
     /// If the file is missing, damaged or of another ending, or its tensors do not fit the model; the sentence says
@@ -89,43 +104,97 @@ impl Sequential {
             // The old values go first: two of VGG's first dense layer would be 800 MB.
             param.tensor = device().tensor_from_vec(vec![0.0], (1,));
             let tensor = &tensors[&step.name];
-            let values = step.oihw.map_or_else(|| tensor.to_vec(), |shape| tensor.to_hwio(shape));
+            let values = step.order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order));
             let len = values.len();
             param.tensor = device().tensor_from_vec(values, (len,));
         }
         Ok(report)
     }
 
-    /// Writes all weights to a `.npz` (NumPy) or `.safetensors` file, as its name ends. An older file is
-    /// replaced only when the new one is whole.
+    /// Writes all weights to a file, as its name ends: `.safetensors` or `.npz` (NumPy) under the names of this
+    /// library, `.pth` or `.pt` under torchvision's, `.weights.h5` (with the crate's feature `hdf5`) for Keras. An
+    /// older file is replaced only when the new one is whole.
     ///
     /// # Errors
     /// If the ending is another or the file cannot be written.
     pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<()> {
+        let names = match format(path.as_ref())? {
+            Format::Npz | Format::Safetensors => Names::Own,
+            Format::Torch => Names::Torchvision,
+            Format::Hdf5 | Format::KerasZip => Names::Keras,
+        };
+        self.save_weights_as(path, names)
+    }
+
+    /// The same under other names and in their layout: `.safetensors`, `.npz`, `.pth` and `.pt` take any.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let folder = tempfile::tempdir().unwrap();
+    /// let model = vgg::cifar_vgg16(Seed(0));
+    /// // In Python: model.load_state_dict(safetensors.torch.load_file("vgg.safetensors"))
+    /// model.save_weights_as(folder.path().join("vgg.safetensors"), Names::Torchvision)?;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`save_weights`](Self::save_weights), and if the file is one of Keras and the names are not.
+    pub fn save_weights_as(&self, path: impl AsRef<Path>, names: Names) -> Result<()> {
         let path = path.as_ref();
-        let state = self.state_dict();
+        let state = || names::named(self, names);
         let bytes = match format(path)? {
-            Format::Npz => npz::to_bytes(path, &state)?,
-            Format::Safetensors => safetensors::to_bytes(path, &state)?,
+            Format::Npz => npz::to_bytes(path, &state())?,
+            Format::Safetensors => safetensors::to_bytes(path, &state())?,
+            Format::Torch => torch::to_bytes(path, &state())?,
+            Format::Hdf5 | Format::KerasZip => self.keras_bytes(path, names)?,
         };
         crate::files::write(path, &bytes)
     }
+
+    fn keras_bytes(&self, path: &Path, names: Names) -> Result<Vec<u8>> {
+        if !path.to_str().is_some_and(|path| path.ends_with(".weights.h5")) {
+            return Err(Error::file(
+                path,
+                "cannot be written; choose a name that ends in .weights.h5, which Keras reads",
+            ));
+        }
+        if names != Names::Keras {
+            let message =
+                "is a file for Keras, which finds weights by their order; choose Names::Keras or .safetensors";
+            return Err(Error::file(path, message));
+        }
+        #[cfg(feature = "hdf5")]
+        return keras::to_bytes(path, self);
+        #[cfg(not(feature = "hdf5"))]
+        return Err(no_hdf5(path));
+    }
 }
 
-/// The tensors of a `.npz` or `.safetensors` file as they are, under the file's names and in its layout.
+/// The tensors of a weight file as they are, under the file's names and in its layout. The endings are those of
+/// [`load_weights`](Sequential::load_weights).
 ///
 /// # Errors
 /// If the file is missing, damaged or of another ending, or holds numbers that are not f32, f16 or bf16.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
     let path = path.as_ref();
-    let file = map(path)?;
-    let tensors = open(path, &file)?;
+    arrays(path, &map(path)?)
+}
+
+/// [`read`] of what a file of this name would hold.
+#[doc(hidden)] // for the fuzz targets
+pub fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<StateDict> {
+    format(name.as_ref())?;
+    arrays(name.as_ref(), &(Arc::new(bytes) as Bytes))
+}
+
+fn arrays(path: &Path, file: &Bytes) -> Result<StateDict> {
+    let tensors = open(path, file)?;
     let array = |tensor: &Tensor| ArrayD::from_shape_vec(tensor.shape.clone(), tensor.to_vec());
     Ok(tensors.iter().map(|(name, tensor)| (name.clone(), array(tensor).expect("checked when opened"))).collect())
 }
 
-/// The number of classes that a weight file's last layer tells apart, be it named by this library, torchvision or
-/// timm; `None` if the file has no such layer. Reads no values.
+/// The number of classes that a weight file's last layer tells apart, be it named by this library, torchvision, timm
+/// or Keras; `None` if the file has no such layer. Reads no values.
 ///
 /// # Errors
 /// As [`read`].
@@ -133,31 +202,85 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     let path = path.as_ref();
     let file = map(path)?;
     let tensors = open(path, &file)?;
-    let biases = ["predictions.bias", "classifier.6.bias", "head.fc.bias"];
+    if let Some(keras) = &tensors.keras {
+        let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
+        return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
+    }
+    let biases = ["predictions.bias", "predictions/bias", "classifier.6.bias", "head.fc.bias", "classifier.bias"];
     Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
 }
 
-pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    format(path)?;
-    crate::files::map(path)
+/// A file's bytes. HDF5 keeps a handle of its own.
+type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+fn bytes(file: &Bytes) -> &[u8] {
+    (**file).as_ref()
 }
 
-fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
+fn map(path: &Path) -> Result<Bytes> {
+    format(path)?;
+    Ok(Arc::new(crate::files::map(path)?))
+}
+
+fn open<'a>(path: &Path, file: &'a Bytes) -> Result<Tensors<'a>> {
     match format(path)? {
-        Format::Npz => npz::open(path, file),
-        Format::Safetensors => safetensors::open(path, file),
+        Format::Npz => npz::open(path, bytes(file)),
+        Format::Safetensors => safetensors::open(path, bytes(file)),
+        Format::Torch => torch::open(path, bytes(file)),
+        #[cfg(feature = "hdf5")]
+        Format::Hdf5 => keras::open(path, file, 0..bytes(file).len()),
+        #[cfg(feature = "hdf5")]
+        Format::KerasZip => keras::open_zip(path, file),
+        #[cfg(not(feature = "hdf5"))]
+        Format::Hdf5 | Format::KerasZip => Err(no_hdf5(path)),
     }
 }
 
+#[cfg(not(feature = "hdf5"))]
+fn no_hdf5(path: &Path) -> Error {
+    let message = "is a file of Keras, which takes vgg_lib's feature hdf5: \
+                   vgg_lib = { path = \"../vgg_lib\", features = [\"hdf5\"] }";
+    Error::file(path, message)
+}
+
+#[derive(Clone, Copy)]
 enum Format {
     Npz,
     Safetensors,
+    /// A pickle or a zip with one.
+    Torch,
+    Hdf5,
+    /// A zip with HDF5.
+    KerasZip,
 }
 
+const ENDINGS: [(&str, Format); 8] = [
+    (".npz", Format::Npz),
+    (".safetensors", Format::Safetensors),
+    (".pth", Format::Torch),
+    (".pt", Format::Torch),
+    (".pth.tar", Format::Torch), // no tar, in spite of its name
+    (".h5", Format::Hdf5),
+    (".hdf5", Format::Hdf5),
+    (".keras", Format::KerasZip),
+];
+
 fn format(path: &Path) -> Result<Format> {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("npz") => Ok(Format::Npz),
-        Some("safetensors") => Ok(Format::Safetensors),
-        _ => Err(Error::file(path, "weights are .npz or .safetensors files; choose one of these endings")),
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let found = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
+    found.map(|(_, format)| *format).ok_or_else(|| {
+        let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
+                       choose one of these endings";
+        Error::file(path, message)
+    })
+}
+
+/// A text out of a file, short and on one line, for a sentence.
+fn printable(text: &str) -> String {
+    const SHOWN: usize = 160;
+    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
     }
+    shown
 }

@@ -2,12 +2,12 @@
 
 use super::StateDict;
 use super::names::is_no_weight;
+use super::stored::stored;
 use super::tensors::{Number, Tensor, Tensors};
 use crate::{Error, Result};
 use ndarray_npy::NpzWriter;
 use std::io::Cursor;
 use std::path::Path;
-use zip::{CompressionMethod, ZipArchive};
 
 pub(super) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
     let fault = |error: String| Error::file(path, format!("cannot be written: {error}"));
@@ -22,35 +22,15 @@ pub(super) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
 
 // ndarray-npy would copy each array, and allocate whatever an array's header claims.
 pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
-    let damaged =
-        |why: String| Error::file(path, format!("is not a whole .npz file ({why}); download or save it again"));
-    let mut zip = ZipArchive::new(Cursor::new(file)).map_err(|e| damaged(e.to_string()))?;
-    let mut tensors = Tensors::new();
-    let mut total = 0;
-    for index in 0..zip.len() {
-        let entry = zip.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
-        let name = entry.name().strip_suffix(".npy").unwrap_or(entry.name()).to_string();
-        if is_no_weight(&name) {
-            continue;
-        }
-        if entry.compression() != CompressionMethod::Stored {
-            let message = format!("{name} is compressed; save with numpy.savez, not numpy.savez_compressed");
-            return Err(Error::file(path, message));
-        }
-        let start = usize::try_from(entry.data_start()).unwrap_or(usize::MAX);
-        let bytes = usize::try_from(entry.size()).ok().and_then(|size| file.get(start..start.checked_add(size)?));
-        let bytes = bytes.ok_or_else(|| damaged(format!("{name} is cut off")))?;
-        total += bytes.len();
-        if total > file.len() {
-            return Err(damaged("its arrays lie over one another".into()));
-        }
-        if crc32fast::hash(bytes) != entry.crc32() {
-            return Err(damaged(format!("the bytes of {name} are not those that were written")));
-        }
-        let tensor = npy(bytes).map_err(|why| Error::file(path, format!("{name} {why}")))?;
-        tensors.insert(name, tensor);
+    fn weight(name: &str) -> Option<&str> {
+        Some(name.strip_suffix(".npy").unwrap_or(name)).filter(|name| !is_no_weight(name))
     }
-    Ok(tensors)
+    let advice = "save with numpy.savez, not numpy.savez_compressed";
+    let tensor = |(name, place): (String, _)| match npy(&file[place]) {
+        Ok(tensor) => Ok((name, tensor)),
+        Err(why) => Err(Error::file(path, format!("{name} {why}"))),
+    };
+    stored(path, file, ".npz", advice, weight)?.into_iter().map(tensor).collect()
 }
 
 /// The tensor of a `.npy` file: `\x93NUMPY`, two bytes of version, the header's length (2 bytes, from version 2 on 4),

@@ -1,7 +1,7 @@
 //! An ONNX file as a model: its nodes are gone through once, in their order, and each leaves a layer or changes the
 //! last one. Nothing is computed but shapes; weights are copied from the mapped file into the layers.
 
-use super::super::tensors::{self, Number};
+use super::super::tensors::{self, Number, Order};
 use super::PRODUCER;
 use super::proto::{Attribute, Graph, Model, Node, Tensor, ValueInfo};
 use crate::nn::{
@@ -600,7 +600,7 @@ impl<'a> Reader<'a> {
             return Err(node.fault(format!("has a kernel for {inputs} channels but gets {c}")));
         }
         self.afford(node, filters * inputs * height * width)?; // the file has as many
-        let values = vec![kernel.to_hwio([filters, inputs, height, width]), self.bias(node, filters)?];
+        let values = vec![kernel.to_hwio(Order::oihw([filters, inputs, height, width])), self.bias(node, filters)?];
         self.push(node, conv2d(filters).kernel(height), values, vec![filters, h, w])
     }
 
@@ -621,7 +621,7 @@ impl<'a> Reader<'a> {
         self.afford(node, units * inputs)?;
         let weight = if transposed {
             let (h, w, c) = self.flattened.unwrap_or((1, 1, inputs));
-            kernel.to_hwio([units, c, h, w])
+            kernel.to_hwio(Order::oihw([units, c, h, w]))
         } else {
             self.ordered(kernel.to_vec(), units)
         };

@@ -1,0 +1,6 @@
+//! HDF5 as Keras writes it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = vgg_lib::weights::read_bytes("fuzz.h5", bytes.to_vec());
+});

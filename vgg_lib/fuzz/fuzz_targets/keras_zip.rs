@@ -1,0 +1,6 @@
+//! A zip with HDF5.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = vgg_lib::weights::read_bytes("fuzz.keras", bytes.to_vec());
+});

@@ -1,0 +1,6 @@
+//! NumPy's zips.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = vgg_lib::weights::read_bytes("fuzz.npz", bytes.to_vec());
+});

@@ -1,0 +1,6 @@
+//! The library's parser and our reading of its views.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = vgg_lib::weights::read_bytes("fuzz.safetensors", bytes.to_vec());
+});

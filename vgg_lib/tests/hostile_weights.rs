@@ -1,0 +1,313 @@
+//! Hostile weight files: cut off, changed, bombs. Each gives one sentence or some numbers, never a panic, and the
+//! parser takes no more memory than a small multiple of the file; an allocator that counts holds it to that.
+#![cfg(not(feature = "cuda"))]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use vgg_lib::weights::{self, StateDict};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// The counters are of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system's.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What a parser may take besides what it makes of the file: 300,000 instructions of a pickle, and caches.
+const SPARE: usize = 64 << 20;
+/// f16 compressed to a quarter becomes f32, and `read_bytes` has its values twice for a moment.
+const TIMES: usize = 24;
+
+/// On one thread: to wake others for tensors so small takes longer than to read them.
+fn alone(test: impl FnOnce() + Send) {
+    let _alone = ALONE.lock();
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
+}
+
+/// Reads bytes as a file of this name.
+fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {
+    let file = bytes.to_vec();
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let result = weights::read_bytes(name, file).map_err(|error| error.to_string());
+    let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(taken <= SPARE + TIMES * bytes.len(), "{name} of {} bytes took {taken}", bytes.len());
+    if let Err(error) = &result {
+        assert!(error.starts_with(&format!("{name}: ")), "{error}");
+        assert!(error.len() < 600 && !error.chars().any(char::is_control), "{error}");
+    }
+    result
+}
+
+fn files() -> Vec<&'static str> {
+    let torch = ["tiny.pth", "tiny_old.pth", "tiny_2017.pth", "tiny_views.pth", "tiny_checkpoint.pth.tar"];
+    let keras = ["tiny.weights.h5", "tiny.keras", "tiny_theano.h5", "tiny_packed.h5", "tiny_nested.weights.h5"];
+    if cfg!(feature = "hdf5") { [&torch[..], &keras].concat() } else { torch.to_vec() }
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{FOLDER}/{name}")).unwrap()
+}
+
+#[test]
+fn a_cut_file_gives_a_sentence() {
+    alone(|| {
+        for name in files() {
+            let whole = fixture(name);
+            let state = read(name, &whole).unwrap();
+            let cuts = (0..100).map(|percent| whole.len() * percent / 100);
+            for len in cuts.chain([1, 2, 7, 8, 9, 16, whole.len() - 9, whole.len() - 2, whole.len() - 1]) {
+                match read(name, &whole[..len]) {
+                    Err(error) => assert!(error.contains("is not a whole"), "{error}"),
+                    // HDF5 may end in space that nothing needs.
+                    Ok(same) => assert!(same == state && name.ends_with(".h5"), "{name} {len}"),
+                }
+            }
+        }
+    });
+}
+
+/// HDF5 takes longer to read and its files are longer: there each byte gets one change, not all.
+fn of_all<T: Copy>(name: &str, at: usize, changes: &[T]) -> Vec<T> {
+    if name.ends_with("pth") { changes.to_vec() } else { vec![changes[at % changes.len()]] }
+}
+
+#[test]
+fn a_changed_byte_does_no_harm() {
+    alone(|| {
+        for name in files() {
+            let mut bytes = fixture(name);
+            let mut refused = 0;
+            for at in 0..bytes.len() {
+                for change in of_all(name, at, &[0x01, 0x80, 0xff]) {
+                    bytes[at] ^= change;
+                    refused += usize::from(read(name, &bytes).is_err());
+                    bytes[at] ^= change;
+                }
+            }
+            assert!(refused > 0, "{name}");
+        }
+    });
+}
+
+/// Lengths, counts and addresses are of four or eight bytes: large ones in every place, for HDF5 in every third.
+#[test]
+fn a_huge_length_anywhere_does_no_harm() {
+    alone(|| {
+        for name in files() {
+            let whole = fixture(name);
+            for at in (0..whole.len() - 8).step_by(if name.ends_with("pth") { 1 } else { 3 }) {
+                for value in of_all(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
+                    let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
+                    let mut bytes = whole.clone();
+                    bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+                    let _ = read(name, &bytes);
+                }
+            }
+        }
+    });
+}
+
+/// A zip of uncompressed files, each at the place in `content` that it says.
+fn zip(content: &[u8], files: &[(&str, std::ops::Range<usize>)], method: u16) -> Vec<u8> {
+    let u16s = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let mut zip = vec![];
+    let mut central = vec![];
+    for (name, place) in files {
+        let content = &content[place.clone()];
+        let sizes = u32s(&[crc32fast::hash(content), content.len() as u32, content.len() as u32]);
+        let common = [u16s(&[20, 0, method, 0, 33]), sizes, u16s(&[name.len() as u16, 0])].concat();
+        let start = u32s(&[zip.len() as u32]);
+        zip.extend([b"PK\x03\x04", &common[..], name.as_bytes(), content].concat());
+        central.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10], &start, name.as_bytes()].concat());
+    }
+    let count = files.len() as u16;
+    let end = [
+        b"PK\x05\x06".to_vec(),
+        u16s(&[0, 0, count, count]),
+        u32s(&[central.len() as u32, zip.len() as u32]),
+        vec![0; 2],
+    ];
+    [zip, central, end.concat()].concat()
+}
+
+/// Torch's zip of a pickle and one storage of 16 bytes.
+fn torch(pickle: &[u8]) -> Vec<u8> {
+    let content = [pickle, &[0; 16]].concat();
+    zip(&content, &[("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())], 0)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+fn integer(value: i64) -> Vec<u8> {
+    [&b"\x8a\x08"[..], &value.to_le_bytes()].concat()
+}
+
+fn tuple(values: &[i64]) -> Vec<u8> {
+    [b"(".to_vec(), values.iter().flat_map(|v| integer(*v)).collect(), b"t".to_vec()].concat()
+}
+
+/// A view of storage 0.
+fn view(len: i64, first: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
+    let storage = [
+        b"(".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        integer(len),
+        b"tQ".to_vec(),
+    ];
+    [
+        b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(),
+        storage.concat(),
+        integer(first),
+        tuple(shape),
+        tuple(strides),
+        b"\x89}tR".to_vec(),
+    ]
+    .concat()
+}
+
+fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let entries = entries.iter().map(|(name, value)| [text(name), value.clone()].concat()).collect::<Vec<_>>().concat();
+    [b"\x80\x02}(".to_vec(), entries, b"u.".to_vec()].concat()
+}
+
+#[test]
+fn wrong_torch_files_give_a_sentence() {
+    alone(|| {
+        let one = |view: Vec<u8>| torch(&dict(&[("w", view)]));
+        assert_eq!(read("good.pth", &one(view(4, 1, &[3], &[1]))).unwrap()["w"].shape(), [3]);
+        assert_eq!(read("good.pth", &one(view(4, 0, &[2, 2], &[1, 2]))).unwrap()["w"].shape(), [2, 2]);
+        let beyond = "w reaches beyond its numbers";
+        let many: Vec<(&str, Vec<u8>)> =
+            ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
+        let names: Vec<String> = (0..400).map(|n| format!("w{n}")).collect();
+        let shared: Vec<(&str, Vec<u8>)> =
+            names.iter().zip(many).map(|(name, (_, view))| (name.as_str(), view)).collect();
+        let long = dict(&[("w", view(4, 0, &[4], &[1]))]);
+        for (bytes, words) in [
+            (one(view(5, 0, &[4], &[1])), "its numbers are cut off"),
+            (one(view(i64::MAX, 0, &[4], &[1])), "its numbers are cut off"),
+            (one(view(-1, 0, &[4], &[1])), "a storage without type, key and length"),
+            (one(view(4, 1, &[4], &[1])), beyond),
+            (one(view(4, i64::MAX, &[4], &[1])), beyond),
+            (one(view(4, 0, &[1 << 40], &[0])), beyond),
+            (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), beyond),
+            (one(view(4, 0, &[2, 2], &[i64::MAX, i64::MAX])), beyond),
+            (one(view(4, -1, &[4], &[1])), "a call with other arguments than torch's"),
+            (one(view(4, 0, &[4], &[])), "a call with other arguments than torch's"),
+            (one(view(4, 0, &[1; 9], &[1; 9])), "a call with other arguments than torch's"),
+            (one(text("no tensor")), "holds no state dict"),
+            (torch(b"\x80\x02N."), "holds no state dict"),
+            (torch(&dict(&[])), "holds no state dict"),
+            (torch(&dict(&[("state_dict", b"}".to_vec())])), "holds no state dict"),
+            (torch(&[b"\x80\x02N".to_vec(), b"\x85".repeat(290_000), b".".to_vec()].concat()), "holds no state dict"),
+            (torch(&b"]".repeat(1_000_000)), "more than 300000 pickle instructions"),
+            (torch(b"\x80\x02cos\nsystem\n."), "asks to run os.system"),
+            (zip(&long, &[("a/data.pkl", 0..long.len())], 0), "the numbers of a tensor are missing"),
+            (zip(&long, &[("a/data.pkl", 0..long.len())], 8), "a/data.pkl is compressed; save with torch.save"),
+            (zip(b"", &[("a/other", 0..0)], 0), "a zip without data.pkl"),
+            (zip(b"big", &[("a/byteorder", 0..3), ("a/data.pkl", 0..0)], 0), "holds big-endian numbers"),
+            (b"\x80\x02K\x01.".to_vec(), "is not a whole PyTorch file"),
+            (b"\x80\x02K\x01.\x80\x02K\x01.".to_vec(), "a pickle that torch.save did not write"),
+            (b"no pickle".to_vec(), "torch.save did not write its beginning"),
+            (vec![], "torch.save did not write its beginning"),
+            (b"PK\x05\x06".to_vec(), "is not a whole PyTorch file"),
+        ] {
+            let error = read("hostile.pth", &bytes).unwrap_err();
+            assert!(error.contains(words), "{error}, not {words}");
+        }
+        // 400 tensors on the same 16 bytes: allowed as long as that is not much more than the file.
+        let _ = read("shared.pth", &torch(&dict(&shared)));
+    });
+}
+
+/// One storage of a megabyte, a thousand tensors of it.
+#[test]
+fn tensors_over_one_another_do_not_multiply_a_file() {
+    alone(|| {
+        let names: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
+        let entries = |strides: &[i64]| -> Vec<(&str, Vec<u8>)> {
+            names.iter().map(|name| (name.as_str(), view(1 << 18, 0, &[512, 512], strides))).collect()
+        };
+        for strides in [[512, 1], [1, 512]] {
+            let pickle = dict(&entries(&strides));
+            let content = [&pickle[..], &vec![0; 1 << 20]].concat();
+            let files = [("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())];
+            let error = read("hostile.pth", &zip(&content, &files, 0)).unwrap_err();
+            assert!(error.contains("its tensors lie over one another"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn old_files_with_wrong_lengths_give_a_sentence() {
+    alone(|| {
+        let whole = fixture("tiny_old.pth");
+        let names = |name: &str| whole.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+        assert!(names("_rebuild_tensor_v2") < whole.len() / 2);
+        // Each storage is preceded by its count, and the first follows the last pickle's end.
+        let state = read("old.pth", &whole).unwrap();
+        let len: usize = state.values().map(|values| values.len() * 4 + 8).sum::<usize>() + 2 * 16;
+        let first = whole.len() - len;
+        for count in [u64::MAX, u64::MAX >> 1, 1 << 62, 1 << 40, 10_000] {
+            let mut bytes = whole.clone();
+            bytes[first..first + 8].copy_from_slice(&count.to_le_bytes());
+            let error = read("old.pth", &bytes).unwrap_err();
+            assert!(error.contains("its numbers are cut off"), "{error}");
+        }
+    });
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn hdf5_bombs_give_a_sentence() {
+    alone(|| {
+        assert!(read("bomb.h5", &fixture("bomb.h5")).unwrap_err().contains("is larger than the file"));
+        assert!(read("loop.weights.h5", &fixture("loop.weights.h5")).unwrap_err().contains("more than 4096 layers"));
+        for (bytes, words) in [
+            (b"\x89HDF\r\n\x1a\n".to_vec(), "is not a whole HDF5 file"),
+            (vec![], "is not a whole HDF5 file"),
+            (vec![0xff; 4096], "is not a whole HDF5 file"),
+        ] {
+            assert!(read("hostile.h5", &bytes).unwrap_err().contains(words));
+        }
+        let h5 = fixture("tiny.weights.h5");
+        let zipped = |name: &str, method| zip(&h5, &[(name, 0..h5.len())], method);
+        assert_eq!(read("a.keras", &zipped("model.weights.h5", 0)).unwrap(), read("a.h5", &h5).unwrap());
+        for (bytes, words) in [
+            (zipped("model.weights.npz", 0), "holds no model.weights.h5"),
+            (zipped("model.weights.h5", 8), "model.weights.h5 is compressed; save with model.save"),
+            (h5.clone(), "is not a whole .keras file"),
+        ] {
+            assert!(read("hostile.keras", &bytes).unwrap_err().contains(words));
+        }
+    });
+}
