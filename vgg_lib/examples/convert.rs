@@ -1,11 +1,14 @@
 //! Converts a model from one format to another; the files' endings say which.
 //!
-//!     cargo run -p vgg_lib --features onnx,coreml --example convert -- vgg16.onnx VGG16.mlmodel --classes labels.txt
-//!     cargo run -p vgg_lib --features onnx,coreml --example convert -- cifar10vgg.safetensors cifar10vgg.onnx --arch cifar_vgg16
+//!     cargo run -p vgg_lib --features onnx,coreml,hdf5 --example convert -- vgg16.onnx VGG16.mlmodel --classes labels.txt
+//!     cargo run -p vgg_lib --features onnx,coreml,hdf5 --example convert -- vgg16-397923af.pth vgg16.weights.h5 --arch vgg16
 //!
 //! | | holds | read | written |
 //! |---|---|---|---|
-//! | `.safetensors`, `.npz` | weights: `--arch` says of which network | yes | yes |
+//! | `.safetensors`, `.npz` | weights: `--arch` says of which network | yes | yes, under any `--names` |
+//! | torch's `.pth`, `.pt` | the same | yes | yes, under torchvision's names |
+//! | Keras' `.weights.h5` | the same | yes | yes |
+//! | Keras' `.h5`, `.keras` | the same | yes | no |
 //! | `.onnx` | a whole model | yes | yes |
 //! | `.mlmodel` | a whole Core ML classifier | no | yes |
 //!
@@ -15,7 +18,7 @@
 
 mod common;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use common::{Arch, build, class_names};
 use std::path::{Path, PathBuf};
 use vgg_lib::prelude::*;
@@ -30,6 +33,9 @@ struct Options {
     /// The network that the weights are of.
     #[arg(long)]
     arch: Option<Arch>,
+    /// Whose names the weights are written under, in .safetensors and .npz.
+    #[arg(long, value_enum, default_value_t = WeightNames::Own)]
+    names: WeightNames,
     /// The names of the classes: a text file with one on each line, or ImageNet's imagenet_class_index.json.
     #[arg(long)]
     classes: Option<PathBuf>,
@@ -44,6 +50,13 @@ struct Options {
     std: Option<Vec<f32>>,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum WeightNames {
+    Own,
+    Torchvision,
+    Keras,
+}
+
 fn main() {
     if let Err(error) = run(&Options::parse()) {
         eprintln!("error: {error}");
@@ -53,16 +66,20 @@ fn main() {
 
 fn run(options: &Options) -> Result<()> {
     let (from, to) = (ending(&options.from), ending(&options.to));
-    if !matches!(to, "onnx" | "mlmodel" | "safetensors" | "npz") {
+    if !matches!(to, "onnx" | "mlmodel" | "safetensors" | "npz" | "pth" | "pt" | "h5") {
         let path = options.to.display();
-        let what = "cannot be written; choose the ending .onnx, .mlmodel, .safetensors or .npz";
+        let what = "cannot be written; choose the ending .onnx, .mlmodel, .safetensors, .npz, .pth or .weights.h5";
         return Err(Error::Config(format!("{path} {what}")));
     }
     let cifar = matches!(options.arch, Some(Arch::CifarVgg16));
     let model = if from == "onnx" { Sequential::load_onnx(&options.from)? } else { network(options, cifar)? };
     println!("{}: {} layers, {} parameters", options.from.display(), model.layers().len(), model.parameter_count());
-    if matches!(to, "safetensors" | "npz") {
-        model.save_weights(&options.to)?;
+    if !matches!(to, "onnx" | "mlmodel") {
+        match (to, options.names) {
+            ("safetensors" | "npz", WeightNames::Torchvision) => model.save_weights_as(&options.to, Names::Torchvision)?,
+            ("safetensors" | "npz", WeightNames::Keras) => model.save_weights_as(&options.to, Names::Keras)?,
+            _ => model.save_weights(&options.to)?,
+        }
         println!("Saved {}, the weights alone", options.to.display());
         return Ok(());
     }

@@ -9,8 +9,8 @@ use crate::{notebooks, root};
 
 const CARGO: [(&str, &str); 4] = [
     ("formatting", "fmt --all --check"),
-    ("clippy", "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml -- -D warnings"),
-    ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml"),
+    ("clippy", "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5 -- -D warnings"),
+    ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5"),
     ("CUDA type check", "check -p vgg_lib --features cuda,ci-check"),
 ];
 

@@ -269,6 +269,9 @@ fn format(path: &Path) -> Result<Format> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let found = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
     found.map(|(_, format)| *format).ok_or_else(|| {
+        if name.ends_with(".onnx") {
+            return Error::file(path, "is a whole model; `load_onnx` and `save_onnx` (crate feature `onnx`) are for it");
+        }
         let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
                        choose one of these endings";
         Error::file(path, message)
