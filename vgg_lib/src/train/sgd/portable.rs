@@ -110,8 +110,10 @@ mod tests {
             let (mut w, mut v, g) = (numbers(60, 7), numbers(60, 11), numbers(60, 13));
             let (mut other_w, mut other_v) = (numbers(60, 7), numbers(60, 11));
             let (mut here, mut there) = (gradients(&w, &g), gradients(&other_w, &g));
-            let norms =
-                (squared_norm(&w, &mut here, 0.1).unwrap(), super::super::squared_norm(&other_w, &mut there, 0.1).unwrap());
+            let norms = (
+                squared_norm(&w, &mut here, 0.1).unwrap(),
+                super::super::squared_norm(&other_w, &mut there, 0.1).unwrap(),
+            );
             approx::assert_relative_eq!(norms.0, norms.1, max_relative = 1e-5);
             let penalty = update(&mut w, &mut v, &mut here, step(nesterov)).unwrap();
             let other = super::super::update(&mut other_w, &mut other_v, &mut there, step(nesterov)).unwrap();
