@@ -79,9 +79,9 @@ fn the_first_convolution_whitens() {
     let (train, _) = data();
     let mut model = Sequential::new((16, 16, 3), Seed(2));
     model.push("conv", conv2d(60)).unwrap();
-    let before = model.state_dict()["conv.weight"].clone();
+    let before = model.state_dict()["conv.weight"].iter().copied().collect::<Vec<f32>>();
     model.whiten(&train).unwrap();
-    let after = model.state_dict()["conv.weight"].clone();
+    let after = model.state_dict()["conv.weight"].iter().copied().collect::<Vec<f32>>();
     let column = |weights: &[f32], output: usize| weights.iter().skip(output).step_by(60).copied().collect::<Vec<_>>();
     for output in 0..60 {
         let filter = column(&after, output);

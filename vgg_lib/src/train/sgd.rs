@@ -115,6 +115,10 @@ impl Sgd {
         }
         penalty += muon_updates(&mut hidden, gradients).map_err(dfdx_error)?;
         self.velocities.extend(hidden.into_iter().map(|kernel| (kernel.key, kernel.v)));
+        // There dfdx has no way to fill them with zeros; what is not there counts as 0.
+        if cfg!(feature = "cuda") {
+            *gradients = Gradients::leaky();
+        }
         Ok(penalty as f32)
     }
 
