@@ -3,7 +3,9 @@
 //!     cargo run -p vgg_lib --example train_cifar10
 //!     cargo run -p vgg_lib --example train_cifar10 -- --recipe document --epochs 3
 //!
-//! A thousand of the training images are held out for validation (`--held-out 5000` to choose a recipe by); the test images are looked at once, at the end.
+//! A thousand of the training images are held out for validation (`--held-out 5000` to choose a recipe by); the test
+//! images are looked at once, at the end.
+//!
 //! Checkpoints, weights, history and curves go to `--out` (default `target/cifar10`). Interrupted, the same command
 //! goes on after the last finished epoch. With `--json` each new epoch is a line of JSON on stdout:
 //! `{"epoch","seconds","images_per_second","lr","loss","acc","val_loss","val_acc"}`, and nothing else is printed.

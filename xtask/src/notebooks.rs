@@ -1,7 +1,8 @@
 //! Executes the notebooks, or opens them in JupyterLab.
 //!
 //! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib, data and docs: but for
-//! checkpoints, what they write there leaves the working tree as it is. evcxr resolves the links, so vgg_lib is the workspace's own.
+//! checkpoints, what they write there leaves the working tree as it is. evcxr resolves the links, so vgg_lib is the
+//! workspace's own.
 
 use std::{
     fs, io,

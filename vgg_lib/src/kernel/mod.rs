@@ -9,12 +9,10 @@ pub mod gemm;
 pub mod im2col;
 pub mod linear;
 pub mod memory;
-#[cfg(not(feature = "cuda"))]
 pub mod muon;
 pub mod pool;
 #[cfg(test)]
 mod real_data_tests;
-#[cfg(not(feature = "cuda"))]
 pub mod sgd;
 pub mod simd;
 pub mod softmax;

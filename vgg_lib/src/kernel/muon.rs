@@ -2,18 +2,14 @@
 
 use super::CHUNK;
 use super::gemm::{Matrix, gemm};
+use super::sgd::Step;
 use multiversion::multiversion;
 
-/// The numbers of one step.
-#[derive(Clone, Copy)]
-pub struct Step {
-    pub rate: f32,
-    /// Of the gradient, l2's share included.
-    pub scale: f32,
-    pub momentum: f32,
-    pub nesterov: bool,
-    pub l2: f32,
-}
+/// How often the singular values go through Jordan's polynomial.
+pub const ITERATIONS: usize = 4;
+
+/// Of x, x³ and x⁵ in that polynomial, which takes all but the smallest singular values into 0.7 to 1.2.
+pub const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 /// v = μv + g, u = v (or g + μv with Nesterov) as a matrix of `outputs` columns, w = w·√r/‖w‖ − η·orthogonalized(u)
 /// with r the smaller side of the matrix, g = 0. Returns λΣw² of the old w. On one thread: kernels are independent of
@@ -64,12 +60,9 @@ fn direction(w: &[f32], g: &mut [f32], v: &mut [f32], step: Step) -> (f32, f32) 
     (of_w.iter().sum(), of_u.iter().sum())
 }
 
-/// The polynomial P with X·P(XᵀX) nearly orthogonal, for X whose XᵀX is `scale · gram`, by Jordan's quintic iteration
-/// x ← 3.4445x − 4.7750x³ + 2.0315x⁵ of the singular values, which takes all but the smallest into 0.7 to 1.2. It is
-/// carried out on the Gram matrix, n×n, and touches X only once.
+/// The polynomial P with X·P(XᵀX) nearly orthogonal, for X whose XᵀX is `scale · gram`, by Jordan's quintic iteration. It
+/// is carried out on the Gram matrix, n×n, and touches X only once.
 fn newton_schulz(mut gram: Vec<f32>, n: usize, scale: f64) -> Vec<f32> {
-    const ITERATIONS: usize = 4;
-    const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
     gram.iter_mut().for_each(|value| *value *= scale as f32);
     let [mut square, mut product] = [(); 2].map(|()| vec![0.0; n * n]);
     let mut total: Option<Vec<f32>> = None;

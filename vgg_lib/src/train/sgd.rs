@@ -161,6 +161,15 @@ struct Step {
     l2: f32,
 }
 
+#[cfg(not(feature = "cuda"))]
+impl Step {
+    /// As the kernels take it.
+    fn on_slices(&self) -> kernel::Step {
+        let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = *self;
+        kernel::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
+    }
+}
+
 /// A kernel that Muon moves.
 struct Kernel<'a> {
     key: (String, &'static str),
@@ -173,10 +182,8 @@ struct Kernel<'a> {
 #[cfg(not(feature = "cuda"))]
 fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> std::result::Result<f64, CpuError> {
     use crate::tensor::as_mut_slice;
-    let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = step;
-    let step = kernel::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 };
     let g = gradients.get_or_alloc_mut(w)?;
-    Ok(kernel::update(as_mut_slice(w), g, as_mut_slice(v), step))
+    Ok(kernel::update(as_mut_slice(w), g, as_mut_slice(v), step.on_slices()))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -189,9 +196,7 @@ fn muon_updates(kernels: &mut [Kernel], gradients: &mut Gradients) -> std::resul
         all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(*w)?));
     }
     let slices = kernels.iter_mut().zip(&mut all).map(|(kernel, g)| {
-        let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = kernel.step;
-        let step = muon::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 };
-        (as_mut_slice(kernel.w), &mut g[..], as_mut_slice(&mut kernel.v), kernel.outputs, step)
+        (as_mut_slice(kernel.w), &mut g[..], as_mut_slice(&mut kernel.v), kernel.outputs, kernel.step.on_slices())
     });
     let slices: Vec<_> = slices.collect();
     let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step);

@@ -1,6 +1,7 @@
 //! The arithmetic of [`Sgd`](super::Sgd) by dfdx's operations, where there are no kernels of our own.
 
 use super::{Kernel, SgdConfig, Step};
+use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::tensor::{Device, Flat, Gradients};
 use dfdx::prelude::*;
 
@@ -63,10 +64,11 @@ fn orthogonalize(u: Flat, rows: usize, cols: usize, norm: f64) -> Result<Flat> {
     let len = *u.shape();
     let x = u.try_reshape_like(&(rows, cols))?.try_mul(1.0 / norm as f32)?;
     let mut x = if rows < cols { transpose(x)? } else { x };
-    for _ in 0..4 {
+    let [a, b, c] = COEFFICIENTS;
+    for _ in 0..ITERATIONS {
         let gram = transpose(x.clone())?.try_matmul(x.clone())?;
-        let polynomial = gram.clone().try_mul(-4.7750)?.try_add(gram.clone().try_matmul(gram)?.try_mul(2.0315)?)?;
-        x = x.clone().try_mul(3.4445)?.try_add(x.try_matmul(polynomial)?)?;
+        let polynomial = gram.clone().try_mul(b)?.try_add(gram.clone().try_matmul(gram)?.try_mul(c)?)?;
+        x = x.clone().try_mul(a)?.try_add(x.try_matmul(polynomial)?)?;
     }
     let x = if rows < cols { transpose(x)? } else { x };
     x.try_reshape_like(&len)
