@@ -76,7 +76,9 @@ fn run(options: &Options) -> Result<()> {
     println!("{}: {} layers, {} parameters", options.from.display(), model.layers().len(), model.parameter_count());
     if !matches!(to, "onnx" | "mlmodel") {
         match (to, options.names) {
-            ("safetensors" | "npz", WeightNames::Torchvision) => model.save_weights_as(&options.to, Names::Torchvision)?,
+            ("safetensors" | "npz", WeightNames::Torchvision) => {
+                model.save_weights_as(&options.to, Names::Torchvision)?
+            }
             ("safetensors" | "npz", WeightNames::Keras) => model.save_weights_as(&options.to, Names::Keras)?,
             _ => model.save_weights(&options.to)?,
         }
@@ -116,7 +118,7 @@ fn network(options: &Options, cifar: bool) -> Result<Sequential> {
         return Err(Error::Config(format!("{path} has weights only; say of which network with --arch")));
     };
     let classes = weights::classes(&options.from)?
-        .ok_or_else(|| Error::Name(format!("{path} has no last layer (predictions, classifier.6 or head.fc)")))?;
+        .ok_or_else(|| Error::Name(format!("{path} has no last layer (predictions, classifier.N or head.fc)")))?;
     let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
     let mut model = build(arch, (size, size, 3), classes)?;
     println!("{}", model.load_weights(&options.from)?);

@@ -70,7 +70,7 @@ fn run(options: Options) -> Result<()> {
     let classes = weights::classes(&options.weights)?.ok_or_else(|| {
         let path = options.weights.display();
         Error::Name(format!(
-            "{path} has no last layer (predictions, classifier.6 or head.fc), so nothing to predict with"
+            "{path} has no last layer (predictions, classifier.N or head.fc), so nothing to predict with"
         ))
     })?;
     let batch = match &options.npy {

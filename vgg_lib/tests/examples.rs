@@ -190,3 +190,28 @@ fn convert_writes_what_its_reader_reads() {
     let few = [text(&onnx), text(&core), "--classes", text(&labels)];
     fails(&few, "names 2 classes");
 }
+
+#[cfg(all(feature = "onnx", feature = "coreml", feature = "hdf5"))]
+#[test]
+fn convert_carries_weights_from_format_to_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, weights) = weights(folder.path());
+    let want = vgg_lib::weights::read(&weights).unwrap();
+    let mut from = weights;
+    for (name, names, one_of_theirs) in [
+        ("torch.pth", "own", "features.2.running_mean"),
+        ("keras.weights.h5", "own", "layers/conv2d/vars/0"),
+        ("theirs.npz", "torchvision", "features.2.running_mean"),
+        ("theirs.safetensors", "keras", "block1_conv1/kernel"),
+        ("ours.npz", "own", "block1_conv1.weight"),
+    ] {
+        let to = folder.path().join(name);
+        let output = run("convert", &[text(&from), text(&to), "--arch", "cifar_vgg16", "--names", names]);
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(printed.contains("tensors loaded.") && printed.contains(name), "{printed}");
+        let written = vgg_lib::weights::read(&to).unwrap();
+        assert!(written.contains_key(one_of_theirs), "{name}: {:?}", written.keys());
+        from = to;
+    }
+    assert!(vgg_lib::weights::read(&from).unwrap() == want);
+}

@@ -7,7 +7,7 @@
 //! ```
 #![cfg(not(feature = "cuda"))]
 
-#[allow(dead_code)] // one half of it is for other tests
+mod common;
 #[path = "common/formula.rs"]
 mod formula;
 
@@ -15,18 +15,18 @@ use ndarray::{Array2, Array4};
 use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::Path;
-use std::process::Command;
 use vgg_lib::nn::{Seed, Sequential};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
 use vgg_lib::weights::Names;
 
-const NETS: [&str; 3] = ["vgg16", "vgg16_bn", "cifar_vgg16"];
+const NETS: [&str; 4] = ["vgg16", "vgg16_bn", "vgg16_wide", "cifar_vgg16"];
 
 fn network(name: &str) -> Sequential {
     match name {
-        "vgg16" => vgg::vgg16((64, 96, 3), 10, Seed(5)).unwrap(),
-        "vgg16_bn" => vgg::vgg16_bn((64, 96, 3), 10, Seed(5)).unwrap(),
+        "vgg16" => vgg::vgg16((224, 224, 3), 10, Seed(5)).unwrap(),
+        "vgg16_bn" => vgg::vgg16_bn((224, 224, 3), 10, Seed(5)).unwrap(),
+        "vgg16_wide" => vgg::vgg16((64, 96, 3), 10, Seed(5)).unwrap(),
         _ => {
             let mut model = vgg::cifar_vgg16(Seed(5));
             model.pop(); // the softmax
@@ -35,19 +35,9 @@ fn network(name: &str) -> Sequential {
     }
 }
 
-/// The Python that this variable names; says so where it names none.
-fn python(variable: &str) -> Option<String> {
-    let python = std::env::var(variable).ok();
-    if python.is_none() {
-        println!("skipped: {variable} names no Python with the library");
-    }
-    python
-}
-
-fn run(python: &str, library: &str, task: &str, folder: &Path) {
+fn run(python: &Path, library: &str, task: &str, folder: &Path, net: &str) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/round_trip.py");
-    let status = Command::new(python).args([script, library, task]).arg(folder).status().unwrap();
-    assert!(status.success(), "{library} {task}");
+    common::python(python, script, &[library.as_ref(), task.as_ref(), folder, net.as_ref()]);
 }
 
 /// The network with the file's weights gives the logits that its maker got.
@@ -67,10 +57,10 @@ fn loaded(folder: &Path, name: &str, file: &str) -> Sequential {
 
 #[test]
 fn pytorch_s_networks_come_here_and_go_back() {
-    let Some(python) = python("VGG_TORCH_PYTHON") else { return };
-    let folder = tempfile::tempdir().unwrap();
-    run(&python, "torch", "make", folder.path());
+    let Some(python) = common::python_of("VGG_TORCH_PYTHON", "torchvision and safetensors") else { return };
     for name in NETS {
+        let folder = tempfile::tempdir().unwrap(); // up to 3 GB: one network at a time
+        run(&python, "torch", "make", folder.path(), name);
         for file in ["safetensors", "pth"].map(|ending| format!("{name}.{ending}")) {
             loaded(folder.path(), name, &file);
         }
@@ -78,22 +68,22 @@ fn pytorch_s_networks_come_here_and_go_back() {
         model.save_weights(folder.path().join(format!("ours.{name}.pth"))).unwrap();
         let path = folder.path().join(format!("ours.{name}.safetensors"));
         model.save_weights_as(path, Names::Torchvision).unwrap();
+        run(&python, "torch", "check", folder.path(), name);
     }
-    run(&python, "torch", "check", folder.path());
 }
 
 #[cfg(feature = "hdf5")]
 #[test]
 fn keras_networks_come_here_and_go_back() {
-    let Some(python) = python("VGG_KERAS_PYTHON") else { return };
-    let folder = tempfile::tempdir().unwrap();
-    run(&python, "keras", "make", folder.path());
+    let Some(python) = common::python_of("VGG_KERAS_PYTHON", "keras and tensorflow") else { return };
     for name in NETS {
+        let folder = tempfile::tempdir().unwrap();
+        run(&python, "keras", "make", folder.path(), name);
         for file in ["h5", "keras"].map(|ending| format!("{name}.{ending}")) {
             loaded(folder.path(), name, &file);
         }
         let model = loaded(folder.path(), name, &format!("{name}.weights.h5"));
         model.save_weights(folder.path().join(format!("ours.{name}.weights.h5"))).unwrap();
+        run(&python, "keras", "check", folder.path(), name);
     }
-    run(&python, "keras", "check", folder.path());
 }

@@ -166,7 +166,8 @@ fn what_cannot_be_saved_is_named() {
     for names in [Names::Own, Names::Torchvision] {
         assert!(error("a.weights.h5", names).contains("choose Names::Keras or .safetensors"));
     }
-    assert!(error("weights.onnx", Names::Own).contains("choose one of these endings"));
+    assert!(error("weights.bin", Names::Own).contains("choose one of these endings"));
+    assert!(error("weights.onnx", Names::Own).contains("`save_onnx`"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

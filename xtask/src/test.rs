@@ -7,10 +7,11 @@ use xshell::{Shell, cmd};
 
 use crate::{notebooks, root};
 
-const CARGO: [(&str, &str); 4] = [
+const CARGO: [(&str, &str); 5] = [
     ("formatting", "fmt --all --check"),
     ("clippy", "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5 -- -D warnings"),
     ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5"),
+    ("without features", "test -p vgg_lib --test weight_files"),
     ("CUDA type check", "check -p vgg_lib --features cuda,ci-check"),
 ];
 

@@ -206,7 +206,12 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
         let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
         return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
     }
-    let biases = ["predictions.bias", "predictions/bias", "classifier.6.bias", "head.fc.bias", "classifier.bias"];
+    // PyTorch numbers dense layers with what lies between them; a VGG whose last one is gone has 0 and 3.
+    let numbers =
+        tensors.keys().filter_map(|name| name.strip_prefix("classifier.")?.strip_suffix(".bias")?.parse().ok());
+    let last: Option<usize> = numbers.max().filter(|number| ![0, 3].contains(number));
+    let last = last.map(|number| format!("classifier.{number}.bias")).unwrap_or_default();
+    let biases = ["predictions.bias", "predictions/bias", "head.fc.bias", "classifier.bias", &last];
     Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
 }
 
@@ -270,7 +275,10 @@ fn format(path: &Path) -> Result<Format> {
     let found = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
     found.map(|(_, format)| *format).ok_or_else(|| {
         if name.ends_with(".onnx") {
-            return Error::file(path, "is a whole model; `load_onnx` and `save_onnx` (crate feature `onnx`) are for it");
+            return Error::file(
+                path,
+                "is a whole model; `load_onnx` and `save_onnx` (crate feature `onnx`) are for it",
+            );
         }
         let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
                        choose one of these endings";
