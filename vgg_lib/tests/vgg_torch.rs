@@ -5,13 +5,15 @@
 mod common;
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use dfdx::prelude::*;
 use formula::{close, hash, values};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_npy::NpzReader;
 use std::fs::File;
-use vgg_lib::nn::{Op, Seed, Sequential, batch_norm, conv2d, flatten, linear, max_pool2d, relu};
+use vgg_lib::nn::{Op, Seed, linear};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg::{self, Depth};
 use vgg_lib::weights::{Pixels, StateDict};
@@ -151,27 +153,8 @@ fn files_written_by_python_give_its_logits() {
     let x: ArrayD<f32> = npz.by_name("tiny.images").unwrap();
     let x = images(x.into_iter().collect(), (2, 4, 6, 3)).unwrap();
     for (file, numbers) in [("tiny_f16.safetensors", "f16"), ("tiny_bf16.safetensors", "bf16"), ("tiny.npz", "f32")] {
-        let mut model = Sequential::new((4, 6, 3), Seed(0));
-        let norm = batch_norm().epsilon(1e-5);
-        for (name, layer) in [
-            ("conv1", conv2d(5)),
-            ("norm1", norm),
-            ("relu1", relu()),
-            ("pool", max_pool2d()),
-            ("conv2", conv2d(6)),
-            ("norm2", norm),
-            ("relu2", relu()),
-            ("flatten", flatten()),
-            ("fc1", linear(8).relu()),
-            ("fc2", linear(7).relu()),
-            ("predictions", linear(4)),
-        ] {
-            model.push(name, layer).unwrap();
-        }
-        let report = model.load_weights(format!("{FOLDER}/{file}")).unwrap();
-        assert_eq!(report.to_string(), "18 tensors loaded.");
-        let want: Array2<f32> = npz.by_name(&format!("tiny.logits_{numbers}")).unwrap();
-        let want: Vec<f32> = want.into_iter().collect();
+        let model = tiny::loaded(file);
+        let want = tiny::expected(&format!("tiny.logits_{numbers}"));
         close(file, &model.forward(x.clone()).unwrap().as_vec(), &want, 1e-5);
     }
 }
