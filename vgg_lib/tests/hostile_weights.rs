@@ -2,38 +2,12 @@
 //! parser takes no more memory than a small multiple of the file; an allocator that counts holds it to that.
 #![cfg(not(feature = "cuda"))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "common/memory.rs"]
+mod memory;
+
 use vgg_lib::weights::{self, StateDict};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// The counters are of the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system's.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What a parser may take besides what it makes of the file: 300,000 instructions of a pickle, and caches.
 const SPARE: usize = 64 << 20;
@@ -42,17 +16,14 @@ const TIMES: usize = 24;
 
 /// On one thread: to wake others for tensors so small takes longer than to read them.
 fn alone(test: impl FnOnce() + Send) {
-    let _alone = ALONE.lock();
+    let _alone = memory::alone();
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
 }
 
 /// Reads bytes as a file of this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {
     let file = bytes.to_vec();
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let result = weights::read_bytes(name, file).map_err(|error| error.to_string());
-    let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    let (result, taken) = memory::taken(|| weights::read_bytes(name, file).map_err(|error| error.to_string()));
     assert!(taken <= SPARE + TIMES * bytes.len(), "{name} of {} bytes took {taken}", bytes.len());
     if let Err(error) = &result {
         assert!(error.starts_with(&format!("{name}: ")), "{error}");

@@ -3,53 +3,22 @@
 
 #[path = "common/formula.rs"]
 mod formula;
+#[path = "common/memory.rs"]
+mod memory;
 
 use formula::hash;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use vgg_lib::nn::{
     Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
 };
 use vgg_lib::weights::Export;
 
-/// Counts what is allocated, and the most that it was.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all is the system's allocator; two numbers are counted besides.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        MOST.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// One test at a time: they share the count.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Loads the bytes as a file and checks that it took no more than 8 times the file, 6 MiB, and so much for messages,
 /// which are larger in memory than in the file.
 fn load(path: &Path, bytes: &[u8], messages: usize) -> Result<Sequential, String> {
     fs::write(path, bytes).unwrap();
-    let before = NOW.load(Relaxed);
-    MOST.store(before, Relaxed);
-    let result = Sequential::load_onnx(path).map_err(|error| error.to_string());
-    let took = MOST.load(Relaxed) - before;
+    let (result, took) = memory::taken(|| Sequential::load_onnx(path).map_err(|error| error.to_string()));
     assert!(took <= 8 * bytes.len() + (6 << 20) + messages, "{took} bytes for a file of {}", bytes.len());
     if let Err(error) = &result {
         assert!(error.contains("hostile.onnx: ") && error.len() < 700 && !error.contains('\n'), "{error}");
@@ -80,7 +49,7 @@ fn small() -> Vec<u8> {
 
 #[test]
 fn a_cut_file_gives_a_sentence() {
-    let _turn = TURN.lock().unwrap();
+    let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
     let whole = small();
@@ -95,7 +64,7 @@ fn a_cut_file_gives_a_sentence() {
 /// Every byte changed in turn: an error or other numbers, never a panic.
 #[test]
 fn a_changed_byte_does_no_harm() {
-    let _turn = TURN.lock().unwrap();
+    let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
     let whole = small();
@@ -113,7 +82,7 @@ fn a_changed_byte_does_no_harm() {
 /// Bytes changed, left out and doubled at random places.
 #[test]
 fn changed_files_do_no_harm() {
-    let _turn = TURN.lock().unwrap();
+    let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
     let whole = small();
@@ -146,7 +115,7 @@ fn changed_files_do_no_harm() {
 /// Messages without content, two bytes each: nodes, initializers, inputs, attributes, names.
 #[test]
 fn many_empty_messages_take_a_bounded_memory() {
-    let _turn = TURN.lock().unwrap();
+    let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
     let within = |field: u8, content: &[u8]| {
