@@ -206,12 +206,8 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
         let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
         return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
     }
-    // PyTorch numbers dense layers with what lies between them; a VGG whose last one is gone has 0 and 3.
-    let numbers =
-        tensors.keys().filter_map(|name| name.strip_prefix("classifier.")?.strip_suffix(".bias")?.parse().ok());
-    let last: Option<usize> = numbers.max().filter(|number| ![0, 3].contains(number));
-    let last = last.map(|number| format!("classifier.{number}.bias")).unwrap_or_default();
-    let biases = ["predictions.bias", "predictions/bias", "head.fc.bias", "classifier.bias", &last];
+    let torch = names::torch_head(&tensors).0.pop().map(|last| format!("{last}.bias")).unwrap_or_default();
+    let biases = ["predictions.bias", "predictions/bias", &torch];
     Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
 }
 

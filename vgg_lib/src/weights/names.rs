@@ -118,6 +118,29 @@ pub(super) fn plan(model: &Sequential, file: &Tensors) -> Result<(Vec<Step>, Loa
     matching.finish()
 }
 
+/// PyTorch's modules of the dense layers, first to last, and of the batch norms between them; of torchvision's and
+/// timm's VGGs also those that the file lacks.
+pub(super) fn torch_head(file: &Tensors) -> (Vec<String>, Vec<String>) {
+    let has = |module: &&str| file.keys().any(|name| is_in(name, module));
+    let modules = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    if TIMM_DENSE.iter().any(has) {
+        return (modules(&TIMM_DENSE), vec![]);
+    }
+    // Small VGGs for CIFAR-10 have one dense layer and no list of them.
+    if file.contains_key("classifier.weight") {
+        return (modules(&["classifier"]), vec![]);
+    }
+    let numbers: BTreeSet<usize> =
+        file.keys().filter_map(|name| name.strip_prefix("classifier.")?.split_once('.')?.0.parse().ok()).collect();
+    let found: Vec<String> = numbers.into_iter().map(|n| format!("classifier.{n}")).collect();
+    if !found.is_empty() && found.iter().all(|module| TORCHVISION_DENSE.contains(&module.as_str())) {
+        return (modules(&TORCHVISION_DENSE), vec![]);
+    }
+    found
+        .into_iter()
+        .partition(|module| !matches!(file.get(&format!("{module}.weight")), Some(weight) if weight.shape.len() == 1))
+}
+
 fn own_name(layer: &Layer, param: &Param) -> String {
     format!("{}.{}", layer.name(), param.name)
 }
@@ -258,7 +281,7 @@ impl<'a> Matching<'a> {
             self.layer(layer, |_, param| format!("{module}.{}", param.name), Layout::Torch);
         }
 
-        let (dense, norms) = self.torch_head();
+        let (dense, norms) = torch_head(self.file);
         let (mut dense, mut norms) = (dense.into_iter(), norms.into_iter());
         if dense.len() == 0 {
             self.keep(&head);
@@ -275,31 +298,6 @@ impl<'a> Matching<'a> {
             self.spare.extend(self.file.keys().filter(|name| is_in(name, &module)).cloned());
         }
         Ok(())
-    }
-
-    /// The modules of the dense layers and of the batch norms between them.
-    fn torch_head(&self) -> (Vec<String>, Vec<String>) {
-        let has = |module: &&str| self.file.keys().any(|name| is_in(name, module));
-        let modules = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        if TIMM_DENSE.iter().any(has) {
-            return (modules(&TIMM_DENSE), vec![]);
-        }
-        // Small VGGs for CIFAR-10 have one dense layer and no list of them.
-        if self.file.contains_key("classifier.weight") {
-            return (modules(&["classifier"]), vec![]);
-        }
-        let numbers: BTreeSet<usize> = self
-            .file
-            .keys()
-            .filter_map(|name| name.strip_prefix("classifier.")?.split_once('.')?.0.parse().ok())
-            .collect();
-        let found: Vec<String> = numbers.into_iter().map(|n| format!("classifier.{n}")).collect();
-        if !found.is_empty() && found.iter().all(|module| TORCHVISION_DENSE.contains(&module.as_str())) {
-            return (modules(&TORCHVISION_DENSE), vec![]);
-        }
-        found.into_iter().partition(
-            |module| !matches!(self.file.get(&format!("{module}.weight")), Some(weight) if weight.shape.len() == 1),
-        )
     }
 
     fn keep(&mut self, layers: &[usize]) {
