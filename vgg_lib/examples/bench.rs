@@ -86,8 +86,7 @@ fn load(augment: Augment) -> Result<()> {
     let data = images_to_learn();
     let mut epoch = 0;
     measure(STEPS, || {
-        Loader::new(&data, BATCH, shuffled(data.len(), 0, epoch), augment, epoch as u64)
-            .for_each(|b| drop(black_box(b)));
+        Loader::new(&data, BATCH, shuffled(data.len(), 0, epoch), augment, 0, epoch).for_each(|b| drop(black_box(b)));
         epoch += 1;
         Ok(())
     })

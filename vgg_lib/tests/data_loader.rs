@@ -45,7 +45,7 @@ fn in_order_gives_every_image_unchanged() {
 fn the_order_is_followed() {
     let d = ten();
     let order = vec![7, 2, 2, 9];
-    let batches: Vec<Batch> = Loader::new(&d, 3, order.clone(), Augment::default(), 5).collect();
+    let batches: Vec<Batch> = Loader::new(&d, 3, order.clone(), Augment::default(), 5, 0).collect();
     let images: Vec<f32> = batches.iter().flat_map(|b| b.images.clone()).collect();
     let labels: Vec<usize> = batches.iter().flat_map(|b| b.labels.clone()).collect();
     for (i, &index) in order.iter().enumerate() {
@@ -55,20 +55,46 @@ fn the_order_is_followed() {
 }
 
 #[test]
-fn augmentation_depends_on_seed_and_position_only() {
+fn augmentation_depends_on_seed_epoch_and_position_only() {
     let d = ten();
-    let images = |batch_size, seed| -> Vec<f32> {
-        Loader::new(&d, batch_size, vec![3; 6], AUGMENT, seed).flat_map(|b| b.images).collect()
+    let images = |batch_size, seed, epoch| -> Vec<f32> {
+        Loader::new(&d, batch_size, vec![3; 6], AUGMENT, seed, epoch).flat_map(|b| b.images).collect()
     };
-    let one = images(6, 1);
-    assert_eq!(images(6, 1), one);
-    assert_eq!(images(4, 1), one, "the batch size changes nothing");
-    assert_ne!(images(6, 2), one);
+    let one = images(6, 1, 0);
+    assert_eq!(images(6, 1, 0), one);
+    assert_eq!(images(4, 1, 0), one, "the batch size changes nothing");
+    assert_ne!(images(6, 2, 0), one);
+    assert_ne!(images(6, 1, 2), one);
     for a in 0..6 {
         for b in 0..a {
             assert_ne!(one[a * SIZE..][..SIZE], one[b * SIZE..][..SIZE], "positions {a} and {b} drew the same");
         }
     }
+}
+
+#[test]
+fn flips_alternate() {
+    let d = shapes::generate(100, (8, 8), 0);
+    let flip = Augment { horizontal_flip: true, ..Augment::default() };
+    let epoch = |seed, epoch| -> Vec<f32> {
+        Loader::new(&d, 7, (0..100).collect(), flip, seed, epoch).flat_map(|batch| batch.images).collect()
+    };
+    let (first, second) = (epoch(1, 0), epoch(1, 1));
+    let (mut plain, mirrored) = (0, d.mirrored());
+    for i in 0..100 {
+        let mut other = vec![0.0; SIZE];
+        mirrored.read(i, &mut other);
+        let both = [&first[i * SIZE..][..SIZE], &second[i * SIZE..][..SIZE]];
+        if both[0] == read(&d, i) {
+            plain += 1;
+            assert_eq!(both[1], other);
+        } else {
+            assert_eq!(both, [&other[..], &read(&d, i)]);
+        }
+    }
+    assert!((30..70).contains(&plain), "{plain} of 100 are as they are at first");
+    assert_eq!(epoch(1, 2), first);
+    assert_ne!(epoch(2, 0), first);
 }
 
 #[test]
@@ -96,7 +122,7 @@ fn a_dropped_loader_ends_its_thread() {
     let (done, ended) = channel();
     thread::spawn(move || {
         // Far more than the loader would prepare unread.
-        let mut loader = Loader::new(&ten(), 1, vec![0; 1_000_000], AUGMENT, 0);
+        let mut loader = Loader::new(&ten(), 1, vec![0; 1_000_000], AUGMENT, 0, 0);
         loader.next();
         let start = Instant::now();
         drop(loader); // joins the thread
@@ -109,5 +135,5 @@ fn a_dropped_loader_ends_its_thread() {
 #[test]
 #[should_panic(expected = "the order names image 10, but the dataset has 10 images")]
 fn an_unknown_image_is_refused_at_once() {
-    Loader::new(&ten(), 4, vec![0, 10], AUGMENT, 0);
+    Loader::new(&ten(), 4, vec![0, 10], AUGMENT, 0, 0);
 }

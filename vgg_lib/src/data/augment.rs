@@ -32,7 +32,7 @@ pub struct Augment {
     pub width_shift: f32,
     /// Moves up or down by up to this fraction of the height; from 1 on it counts pixels, as in Keras.
     pub height_shift: f32,
-    /// Mirrors an image left to right with probability 1/2.
+    /// Mirrors an image left to right with probability 1/2; a [`Loader`](super::Loader) every other epoch.
     pub horizontal_flip: bool,
     /// Pixels: pads each side with so many zeros, then crops the original size at random. 0 is off.
     pub crop_padding: usize,

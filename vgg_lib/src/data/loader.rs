@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rand::{SeedableRng, seq::SliceRandom};
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Augment, Dataset};
@@ -37,12 +37,20 @@ pub struct Loader {
 
 impl Loader {
     /// Batches of `batch_size` images (0 counts as 1), in the given `order` of image numbers. The image at
-    /// position p of `order` is transformed by a draw from `augment` that depends on `seed` and p: pass
-    /// another seed each epoch.
+    /// position p of `order` is transformed by a draw from `augment` that depends on `seed`, `epoch` and p. Its flip
+    /// depends on the image and `epoch`: which half of the images is mirrored is drawn once, in every other epoch it is
+    /// the other half (Jordan 2024, arXiv:2404.00498), so that two epochs show each image both ways.
     ///
     /// # Panics
     /// Like a slice, if `order` names an image that `dataset` does not have.
-    pub fn new(dataset: &Dataset, batch_size: usize, order: Vec<usize>, augment: Augment, seed: u64) -> Loader {
+    pub fn new(
+        dataset: &Dataset,
+        batch_size: usize,
+        order: Vec<usize>,
+        augment: Augment,
+        seed: u64,
+        epoch: usize,
+    ) -> Loader {
         if let Some(index) = order.iter().find(|&&index| index >= dataset.len()) {
             panic!("the order names image {index}, but the dataset has {} images", dataset.len());
         }
@@ -52,7 +60,7 @@ impl Loader {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = thread::spawn(move || {
             for (b, indices) in order.chunks(batch_size).enumerate() {
-                if sender.send(prepare(&dataset, indices, b * batch_size, augment, seed)).is_err() {
+                if sender.send(prepare(&dataset, indices, b * batch_size, augment, seed, epoch)).is_err() {
                     return;
                 }
             }
@@ -62,7 +70,7 @@ impl Loader {
 
     /// Every image once, in the order of the dataset and unchanged: for evaluation.
     pub fn in_order(dataset: &Dataset, batch_size: usize) -> Loader {
-        Loader::new(dataset, batch_size, (0..dataset.len()).collect(), Augment::default(), 0)
+        Loader::new(dataset, batch_size, (0..dataset.len()).collect(), Augment::default(), 0, 0)
     }
 }
 
@@ -80,8 +88,13 @@ fn stream(seed: u64, number: usize) -> ChaCha8Rng {
     rng
 }
 
+/// Another augmentation each epoch.
+fn epoch_seed(seed: u64, epoch: usize) -> u64 {
+    seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// The batch that starts at position `start` of the epoch.
-fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment, seed: u64) -> Batch {
+fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment, seed: u64, epoch: usize) -> Batch {
     let (h, w, c) = dataset.image_shape();
     let mut images = vec![0.0; indices.len() * h * w * c];
     let mut original = vec![0.0; h * w * c];
@@ -90,7 +103,10 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
             dataset.read(index, out);
         } else {
             dataset.read(index, &mut original);
-            augment.sample(h, w, &mut stream(seed, start + i)).apply(&original, (h, w, c), out);
+            let mut transform = augment.sample(h, w, &mut stream(epoch_seed(seed, epoch), start + i));
+            let first: bool = stream(seed, index).random();
+            transform.flip = augment.horizontal_flip && first == epoch.is_multiple_of(2);
+            transform.apply(&original, (h, w, c), out);
         }
     }
     let labels = indices.iter().map(|&index| dataset.labels()[index]).collect();

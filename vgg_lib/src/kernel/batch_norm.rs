@@ -10,9 +10,25 @@ use super::{rows_per_chunk, sum_chunks};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+/// Mean and (biased) variance of each channel.
+pub type Moments = (Vec<f32>, Vec<f32>);
+
+/// Those of groups of the same size as if they were one.
+pub fn together(groups: &[Moments]) -> Moments {
+    let average = |of: &dyn Fn(&Moments, usize) -> f64, k: usize| {
+        groups.iter().map(|group| of(group, k)).sum::<f64>() / groups.len() as f64
+    };
+    let channels = 0..groups[0].0.len();
+    let mean: Vec<f64> = channels.clone().map(|k| average(&|group, k| f64::from(group.0[k]), k)).collect();
+    let variance = channels
+        .map(|k| average(&|group, k| f64::from(group.1[k]) + (f64::from(group.0[k]) - mean[k]).powi(2), k) as f32);
+    let variance = variance.collect();
+    (mean.iter().map(|&mean| mean as f32).collect(), variance)
+}
+
 /// Mean and (biased) variance of each of the `c` channels. Chunks are combined as Chan et al. do, so
 /// that a large mean costs no digits.
-pub fn statistics(x: &[f32], c: usize) -> (Vec<f32>, Vec<f32>) {
+pub fn statistics(x: &[f32], c: usize) -> Moments {
     let rows = rows_per_chunk(c);
     let size = rows * c;
     let mut partial = vec![0.0f32; x.len().div_ceil(size) * 2 * c];

@@ -5,11 +5,12 @@
 //! the batch norm behind it share one buffer, and dropout keeps nothing.
 
 use super::buffer::{Buffer, Pool};
-use super::layer::{Layer, Op, Shape};
+use super::layer::{Layer, Op, Shape, groups};
 use crate::Result;
+use crate::kernel::batch_norm::{self, Moments};
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::winograd::Epilogue;
-use crate::kernel::{batch_norm, conv2d, linear, pool, softmax};
+use crate::kernel::{conv2d, linear, pool, softmax};
 use crate::tensor::{Flat, Gradients, Nhwc, as_slice, dfdx_error};
 use dfdx::shapes::HasShape;
 use std::sync::Arc;
@@ -50,8 +51,8 @@ pub enum Step {
     BatchNorm {
         x: Arc<Buffer>,
         params: [Flat; 2],
-        mean: Vec<f32>,
-        variance: Vec<f32>,
+        /// Mean and variance of each group of images.
+        groups: Vec<Moments>,
         epsilon: f32,
         dropout: Option<Dropout>,
         frozen: bool,
@@ -226,28 +227,31 @@ pub fn forward(
                 }
                 y
             }
-            Op::BatchNorm { epsilon, .. } => {
+            Op::BatchNorm { epsilon, group, .. } => {
                 let [weight, bias] = params(layer);
                 let frozen = layer.frozen || !training;
-                let (mean, variance) = if frozen {
-                    (values(layer.tensor(2)).to_vec(), values(layer.tensor(3)).to_vec())
+                let part = x.len() / if frozen { 1 } else { groups(n, group) };
+                let groups: Vec<Moments> = if frozen {
+                    vec![(values(layer.tensor(2)).to_vec(), values(layer.tensor(3)).to_vec())]
                 } else {
-                    batch_norm::statistics(&x, output.channels())
+                    x.chunks(part).map(|x| batch_norm::statistics(x, output.channels())).collect()
                 };
-                let (scale, shift) = affine(layer, &mean, &variance, epsilon);
                 // A dropout behind it is done in the same pass.
                 let dropout = match layers.get(i + 1).map(|next| next.op) {
-                    Some(Op::Dropout { p }) if training => {
+                    Some(Op::Dropout { p }) if training && groups.len() == 1 => {
                         i += 1;
                         mask(i, p)
                     }
                     _ => None,
                 };
                 let mut y = pool.take(size);
-                batch_norm::affine(&x, &scale, &shift, dropout, &mut y);
+                for ((x, y), (mean, variance)) in x.chunks(part).zip(y.chunks_mut(part)).zip(&groups) {
+                    let (scale, shift) = affine(layer, mean, variance, epsilon);
+                    batch_norm::affine(x, &scale, &shift, dropout, y);
+                }
                 if training {
                     let params = [weight, bias];
-                    steps.push((at, Step::BatchNorm { x, params, mean, variance, epsilon, dropout, frozen }));
+                    steps.push((at, Step::BatchNorm { x, params, groups, epsilon, dropout, frozen }));
                 }
                 Arc::new(y)
             }
@@ -367,10 +371,10 @@ pub fn backward(
                     dy = dx;
                 }
             }
-            Step::BatchNorm { x, params: [weight, bias], mean, variance, epsilon, dropout, frozen } => {
-                let inv_std = inv_std(&variance, epsilon);
+            Step::BatchNorm { x, params: [weight, bias], groups, epsilon, dropout, frozen } => {
                 if frozen {
-                    let scale: Vec<f32> = inv_std.iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
+                    let scale: Vec<f32> =
+                        inv_std(&groups[0].1, epsilon).iter().zip(values(&weight)).map(|(s, w)| s * w).collect();
                     let mut dx = pool.take(x.len());
                     batch_norm::affine(&dy, &scale, &vec![0.0; scale.len()], dropout, &mut dx);
                     dy = dx;
@@ -379,11 +383,16 @@ pub fn backward(
                         steps.last(),
                         Some((_, Step::Conv2d { y: Some(_), .. } | Step::Linear { y: Some(_), .. }))
                     );
-                    let moments = (&mean[..], &inv_std[..]);
-                    let sums = batch_norm::backward(&mut dy, &x, moments, values(&weight), dropout, relu);
-                    add(gradients.get_or_alloc_mut(&weight)?, &sums.gamma);
-                    add(gradients.get_or_alloc_mut(&bias)?, &sums.beta);
-                    before_relu = relu.then_some(sums.dx);
+                    let part = x.len() / groups.len();
+                    let mut of_bias = vec![0.0; values(&bias).len()];
+                    for ((dy, x), (mean, variance)) in dy.chunks_mut(part).zip(x.chunks(part)).zip(&groups) {
+                        let moments = (&mean[..], &inv_std(variance, epsilon)[..]);
+                        let sums = batch_norm::backward(dy, x, moments, values(&weight), dropout, relu);
+                        add(gradients.get_or_alloc_mut(&weight)?, &sums.gamma);
+                        add(gradients.get_or_alloc_mut(&bias)?, &sums.beta);
+                        add(&mut of_bias, &sums.dx);
+                    }
+                    before_relu = relu.then_some(of_bias);
                 }
             }
             Step::Preprocess { std, bgr } => {

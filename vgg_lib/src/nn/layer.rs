@@ -39,6 +39,8 @@ pub enum Op {
         momentum: f32,
         /// Added to the variance.
         epsilon: f32,
+        /// Images that a training step normalises together; 0 is the whole batch.
+        group: usize,
     },
     /// While training, sets each value to 0 with probability p and scales the rest by 1/(1−p).
     Dropout {
@@ -171,7 +173,7 @@ impl Op {
             Op::Dropout { p } if !(0.0..1.0).contains(&p) => {
                 format!("dropout p must be at least 0 and less than 1, not {p}")
             }
-            Op::BatchNorm { momentum, epsilon } if !(0.0..=1.0).contains(&momentum) || epsilon <= 0.0 => {
+            Op::BatchNorm { momentum, epsilon, .. } if !(0.0..=1.0).contains(&momentum) || epsilon <= 0.0 => {
                 format!("batch norm needs a momentum from 0 to 1 and an epsilon above 0, not {momentum} and {epsilon}")
             }
             Op::Preprocess { std, .. } if std.iter().any(|s| *s <= 0.0) => {
@@ -190,6 +192,12 @@ pub struct LayerSpec {
     pub(crate) op: Op,
     pub(crate) l2: f32,
     pub(crate) init: Init,
+}
+
+/// How many groups of `size` images a batch norm makes of a training batch of n; see
+/// [`Sequential::set_batch_norm_group`](super::Sequential::set_batch_norm_group).
+pub(super) fn groups(n: usize, size: usize) -> usize {
+    if size == 0 || n % size != 0 { 1 } else { n / size }
 }
 
 impl LayerSpec {
@@ -442,7 +450,7 @@ pub fn relu() -> LayerSpec {
 
 /// Batch normalisation with Keras' defaults: momentum 0.99, epsilon 1e-3.
 pub fn batch_norm() -> LayerSpec {
-    LayerSpec::new(Op::BatchNorm { momentum: 0.99, epsilon: 1e-3 })
+    LayerSpec::new(Op::BatchNorm { momentum: 0.99, epsilon: 1e-3, group: 0 })
 }
 
 /// Dropout of the fraction `p`.

@@ -1,7 +1,7 @@
 //! The same layers composed of dfdx's own operations: runs on every dfdx device, which makes it the path
 //! of `Cuda`. On the CPU it is what the fast kernels are tested against.
 
-use super::layer::{Layer, Op, Shape};
+use super::layer::{Layer, Op, Shape, groups};
 use crate::Result;
 use crate::kernel::elementwise::Dropout;
 use crate::tensor::{Device, Flat, Images, Nhwc, device, dfdx_error};
@@ -48,18 +48,19 @@ pub fn forward<T: Tape<f32, Device>>(
                 rectify(affine(x, (n, 1, 1, dims[1]), layer.tensor(0), layer.tensor(1), (dims[0], dims[1])), relu)
             }
             Op::Relu => x.relu(),
-            Op::BatchNorm { epsilon, .. } => {
+            Op::BatchNorm { epsilon, group, .. } => {
                 if training.is_none() || layer.frozen {
                     let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
                     normalize(x, mean, variance, layer, epsilon)
                 } else {
+                    // Of the whole batch, also where it is normalised in groups.
                     let mean = x.retaped::<T>().mean::<(usize,), Axes3<0, 1, 2>>();
                     let s = *x.shape();
                     let centred = x.retaped::<T>() - mean.retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
                     let variance = centred.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
                     statistics.push(Statistics { layer: i, mean: mean.as_vec(), variance: variance.as_vec() });
                     drop(centred);
-                    batch_normalize(x, layer, epsilon)
+                    batch_normalize(x, layer, epsilon, groups(n, group))
                 }
             }
             Op::Dropout { p } => match training {
@@ -131,14 +132,17 @@ fn affine<T: Tape<f32, Device>>(
     (y + spread).reshape_like(&shape)
 }
 
-fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Images<T> {
-    let s = *x.shape();
-    let mean = x.retaped::<T>().mean::<(usize,), Axes3<0, 1, 2>>();
-    let centred = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-    let variance = centred.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
-    let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();
-    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-    centred * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
+fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32, groups: usize) -> Images<T> {
+    let shape = *x.shape();
+    let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
+    let x = x.reshape_like(&s);
+    let mean = x.retaped::<T>().mean::<(usize, usize), Axis<1>>();
+    let centred = x - mean.broadcast_like::<_, Axis<1>>(&s);
+    let variance = centred.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
+    let gamma = layer.tensor(0).retaped::<T>().broadcast_like::<_, Axis<0>>(&(s.0, s.2));
+    let scale = gamma / (variance + epsilon).sqrt();
+    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes2<0, 1>>(&s);
+    (centred * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
 }
 
 /// With fixed statistics.

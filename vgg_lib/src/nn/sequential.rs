@@ -8,6 +8,8 @@ use super::{
     buffer::Pool,
     cpu::{self, Mode},
 };
+#[cfg(not(feature = "cuda"))]
+use crate::kernel::batch_norm;
 use crate::tensor::{GradientTape, Images, device};
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -252,6 +254,24 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no dropout layer"))) }
     }
 
+    /// Lets batch norms normalise a training batch in groups of so many images, each by its own mean and variance: the
+    /// noise of small batches in the steps of large ones ("ghost" batch norm, Hoffer et al. 2017, arXiv:1705.08741;
+    /// Keras 2's `virtual_batch_size`). A batch that is no multiple of it, and any with 0, is taken whole. `name` is one
+    /// layer's, or what the names of all that are meant start with ("" is every one).
+    ///
+    /// # Errors
+    /// [`Error::Name`] if none is a batch norm.
+    pub fn set_batch_norm_group(&mut self, name: &str, images: usize) -> Result<()> {
+        let mut found = false;
+        for i in self.select(name)? {
+            if let Op::BatchNorm { group, .. } = &mut self.layers[i].op {
+                *group = images;
+                found = true;
+            }
+        }
+        if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no batch norm"))) }
+    }
+
     /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every one). Layers
     /// without l2 stay without it, so 0 ends it for good.
     ///
@@ -385,8 +405,9 @@ impl Sequential {
         let first = if need_dx { 0 } else { layers.iter().position(trained).unwrap_or(count) };
         let pass = cpu::forward(layers, input, *x.shape(), Mode::Training { seed, first }, |_, _, _| ())?;
         for (layer, step) in &pass.steps {
-            if let cpu::Step::BatchNorm { mean, variance, frozen: false, .. } = step {
-                self.move_statistics(*layer, mean, variance);
+            if let cpu::Step::BatchNorm { groups, frozen: false, .. } = step {
+                let (mean, variance) = batch_norm::together(groups);
+                self.move_statistics(*layer, &mean, &variance);
             }
         }
         let y = cpu::tensor(&pass.y, pass.shape)?;

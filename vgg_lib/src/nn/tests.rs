@@ -52,6 +52,7 @@ proptest! {
     #[test]
     fn fast_and_portable_paths_agree(
         n in 1..4usize, h in 2..8usize, w in 2..8usize, c in 1..6usize, filters in 1..20usize, seed in 0..1000u32,
+        group in 0..3usize,
     ) {
         let mut model = Sequential::new((h, w, c), Seed(u64::from(seed)));
         for (i, layer) in [
@@ -60,6 +61,7 @@ proptest! {
         ].into_iter().enumerate() {
             model.push(&format!("layer{i}"), layer).unwrap();
         }
+        model.set_batch_norm_group("", group).unwrap();
         // Biases of 0 behind a channel that is dead would be summed to 0 or nearly 0, and ReLU tells these apart.
         let mut state = model.state_dict();
         for (i, values) in state.values_mut().enumerate() {
@@ -79,6 +81,39 @@ proptest! {
         let (slow, _) = portable::forward(&model.layers, x, None, |_, _| ()).unwrap();
         assert_within(2e-3, &fast, &slow.as_vec(), "in use");
     }
+}
+
+#[test]
+fn a_group_is_normalised_as_a_batch_of_its_own() -> Result<()> {
+    let mut model = Sequential::new((4, 5, 3), Seed(1));
+    model.push("norm", batch_norm())?;
+    model.push("drop", dropout(0.4))?;
+    let x = batch((6, 4, 5, 3), 2);
+    let values = x.as_vec();
+    let whole = training_pass(&model, &x, false);
+    model.set_batch_norm_group("", 2)?;
+    let grouped = training_pass(&model, &x, false);
+    assert_eq!(
+        grouped.0[0].iter().map(|&y| y == 0.0).collect::<Vec<_>>(),
+        whole.0[0].iter().map(|&y| y == 0.0).collect::<Vec<_>>(),
+        "the same are dropped"
+    );
+    model.set_dropout("", 0.0)?;
+    let (y, state) = (training_pass(&model, &x, false).0.swap_remove(0), training_pass(&model, &x, false).1);
+    model.set_batch_norm_group("", 0)?;
+    for (part, y) in values.chunks(2 * 60).zip(y.chunks(2 * 60)) {
+        let alone = training_pass(&model, &images(part.to_vec(), (2, 4, 5, 3))?, false);
+        assert_within(1e-5, y, &alone.0[0], "two images");
+    }
+    for ((name, grouped), whole) in state.iter().zip(whole.1.values()) {
+        assert_within(1e-5, grouped.as_slice().unwrap(), whole.as_slice().unwrap(), name);
+    }
+    // What it does not divide is taken whole.
+    let all = training_pass(&model, &x, false).0.swap_remove(0);
+    model.set_batch_norm_group("norm", 4)?;
+    assert_eq!(training_pass(&model, &x, false).0[0], all);
+    assert!(model.set_batch_norm_group("drop", 2).unwrap_err().to_string().contains("no batch norm"));
+    Ok(())
 }
 
 fn small() -> Result<Sequential> {

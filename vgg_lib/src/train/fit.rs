@@ -154,7 +154,7 @@ impl Sequential {
             progress.start_epoch(epoch + 1);
             let mut order = shuffled(train.len(), seed.0, epoch);
             order.truncate(steps * batch_size);
-            let loader = Loader::new(train, batch_size, order, augment, epoch_seed(seed, epoch));
+            let loader = Loader::new(train, batch_size, order, augment, seed.0, epoch);
             let mut sums = Sums::default();
             let mut gradients = Gradients::leaky();
             let mut learning_rate = 0.0;
@@ -367,9 +367,4 @@ fn count_correct(logits: &[f32], labels: &[usize]) -> usize {
     let classes = logits.len() / labels.len().max(1);
     let best = |row: &[f32]| (0..row.len()).reduce(|best, k| if row[k] > row[best] { k } else { best });
     logits.chunks(classes.max(1)).zip(labels).filter(|(row, label)| best(row) == Some(**label)).count()
-}
-
-/// Another augmentation each epoch.
-fn epoch_seed(Seed(seed): Seed, epoch: usize) -> u64 {
-    seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -24,6 +24,13 @@ pub enum Schedule {
         /// The share of the training until then, between 0 and 1; 0.3 is usual.
         warm_up: f64,
     },
+    /// A line up to max over `warm_up` of the training, then one down to 0 (Smith 2017, arXiv:1506.01186).
+    Triangle {
+        /// The highest rate.
+        max: f64,
+        /// The share of the training until then, between 0 and 1.
+        warm_up: f64,
+    },
 }
 
 /// Document 000's: 0.1, halved every 20 epochs.
@@ -42,6 +49,10 @@ impl Schedule {
             Schedule::Constant(rate) => rate,
             Schedule::Halving { rate, every } => rate * 0.5f64.powi((epoch / every.max(1)) as i32),
             Schedule::Cosine(rate) => cosine(rate, 0.0, done / total),
+            Schedule::Triangle { max, warm_up } => {
+                let peak = warm_up * total;
+                if done < peak { max * (done + 1.0).min(peak) / peak } else { max * (total - done) / (total - peak) }
+            }
             Schedule::OneCycle { max, warm_up } => {
                 let last = (total - 1.0).max(1.0);
                 let peak = (warm_up * total - 1.0).max(0.0);
@@ -56,13 +67,13 @@ impl Schedule {
 
     /// Whether the rate of a step depends on how many epochs there will be.
     pub(super) fn depends_on_epochs(&self) -> bool {
-        matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. })
+        matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. } | Schedule::Triangle { .. })
     }
 
     pub(super) fn check(&self) -> Result<()> {
         let (rate, share) = match *self {
             Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),
-            Schedule::OneCycle { max, warm_up } => (max, warm_up),
+            Schedule::OneCycle { max, warm_up } | Schedule::Triangle { max, warm_up } => (max, warm_up),
         };
         if !(rate.is_finite() && rate >= 0.0 && (0.0..=1.0).contains(&share)) {
             return Err(Error::Config(format!(
@@ -96,6 +107,18 @@ mod tests {
         assert_relative_eq!(schedule.rate(0, 10, 0, 4), 0.2);
         assert_relative_eq!(schedule.rate(5, 10, 0, 4), 0.1);
         assert!(schedule.rate(9, 10, 3, 4) < 0.002);
+    }
+
+    #[test]
+    fn triangle_rises_and_falls_in_lines() {
+        let schedule = Schedule::Triangle { max: 1.0, warm_up: 0.2 };
+        let rates: Vec<_> = (0..10).map(|step| schedule.rate(step / 5, 2, step % 5, 5)).collect();
+        assert_relative_eq!(&rates[..], &[0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125][..]);
+        let down = Schedule::Triangle { max: 1.0, warm_up: 0.0 };
+        assert_relative_eq!(down.rate(0, 1, 0, 4), 1.0);
+        assert_relative_eq!(down.rate(0, 1, 3, 4), 0.25);
+        let up = Schedule::Triangle { max: 1.0, warm_up: 1.0 };
+        assert_relative_eq!(up.rate(0, 1, 3, 4), 1.0);
     }
 
     /// torch.optim.lr_scheduler.OneCycleLR(max_lr=1.0, total_steps=10, pct_start=0.3, div_factor=25,

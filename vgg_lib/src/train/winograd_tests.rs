@@ -25,7 +25,7 @@ fn losses(mut model: Sequential, train: &Dataset, seed: u64, direct: bool, steps
     order.truncate(steps * batch);
     let mut losses = vec![];
     let mut gradients = Gradients::leaky();
-    for batch in Loader::new(train, batch, order, Augment::default(), seed) {
+    for batch in Loader::new(train, batch, order, Augment::default(), seed, 0) {
         let outcome;
         (outcome, gradients) = model.gradient_step(batch, gradients, 0.0).unwrap();
         sgd.step(&mut model, &mut gradients, RATE).unwrap();

@@ -156,7 +156,7 @@ impl Writer {
                 self.relu_within(name, relu);
             }
             Op::Relu => self.node(name, "Relu", vec![], vec![]),
-            Op::BatchNorm { momentum, epsilon } => {
+            Op::BatchNorm { momentum, epsilon, .. } => {
                 let channels = input.channels();
                 let (h, w, c) = self.flattened.unwrap_or((1, 1, channels));
                 let params = layer.params().iter().enumerate();
