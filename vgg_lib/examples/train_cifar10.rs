@@ -33,7 +33,7 @@ struct Options {
     #[arg(long, default_value_t = 0.1)]
     peak: f64,
     /// The recipe one-cycle moves kernels by Muon with this share of the learning rate; 0 is plain SGD.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.4)]
     muon: f64,
     /// λ of the penalty λ‖w‖² in the recipe one-cycle; without use where Muon keeps the norm of kernels.
     #[arg(long, default_value_t = 0.0)]
@@ -42,6 +42,9 @@ struct Options {
     /// whitens and others that pass their input on.
     #[arg(long)]
     glorot: bool,
+    /// Images that batch norms of the recipe one-cycle normalise together; 0 is the whole batch.
+    #[arg(long, default_value_t = 32)]
+    group: usize,
     /// Pixels: the side of the square that the recipe one-cycle cuts out of each training image.
     #[arg(long, default_value_t = 12)]
     cutout: usize,
@@ -82,11 +85,12 @@ impl Recipe {
                     model.set_init("", Init::Dirac)?;
                     model.whiten(train)?;
                     model.freeze("block1_conv1")?;
+                    model.set_batch_norm_group("", options.group)?;
                 }
                 Ok(FitConfig {
                     epochs: 19,
                     batch_size: 512,
-                    schedule: Schedule::OneCycle { max: options.peak, warm_up: 0.15 },
+                    schedule: Schedule::Triangle { max: options.peak, warm_up: 0.05 },
                     optimizer: SgdConfig {
                         muon: Some(options.muon).filter(|&share| share != 0.0),
                         ..SgdConfig::default()
