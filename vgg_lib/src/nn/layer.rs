@@ -197,7 +197,7 @@ pub struct LayerSpec {
 /// How many groups of `size` images a batch norm makes of a training batch of n; see
 /// [`Sequential::set_batch_norm_group`](super::Sequential::set_batch_norm_group).
 pub(super) fn groups(n: usize, size: usize) -> usize {
-    if size == 0 || n % size != 0 { 1 } else { n / size }
+    if size > 0 && n.is_multiple_of(size) { n / size } else { 1 }
 }
 
 impl LayerSpec {
