@@ -20,7 +20,7 @@
       .fill { height: 100%; width: 0; background: var(--train); border-radius: inherit; transition: width .9s linear; }
       .thin .fill { opacity: .55; }
       .under { display: flex; justify-content: space-between; font-size: 12px; color: var(--faint); margin: 4px 0 10px; }
-      .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 8px; margin-bottom: 12px; }
+      .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, auto)); gap: 8px; margin-bottom: 12px; }
       .tile { border: 1px solid var(--line); border-radius: 6px; padding: 5px 10px 6px; }
       .tile .name { font-size: 11.5px; color: var(--faint); white-space: nowrap; }
       .tile .name::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 4px;
