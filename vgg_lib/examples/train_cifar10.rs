@@ -23,7 +23,7 @@ struct Options {
     data: PathBuf,
     #[arg(long, value_enum, default_value_t = Recipe::OneCycle)]
     recipe: Recipe,
-    /// 20 with the recipe one-cycle, 250 with the document's.
+    /// 14 with the recipe one-cycle, 250 with the document's.
     #[arg(long)]
     epochs: Option<usize>,
     /// 512 with the recipe one-cycle, 128 with the document's.
@@ -88,7 +88,7 @@ impl Recipe {
                     model.set_batch_norm_group("", options.group)?;
                 }
                 Ok(FitConfig {
-                    epochs: 20,
+                    epochs: 14,
                     batch_size: 512,
                     schedule: Schedule::Triangle { max: options.peak, warm_up: 0.05 },
                     optimizer: SgdConfig {
