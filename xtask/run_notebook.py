@@ -123,7 +123,7 @@ async def execute(notebook, times):
     return None
 
 
-def normalise(notebook):
+def normalize(notebook):
     """Metadata that is the same for every reader, so that only what changed shows in a diff."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -154,7 +154,7 @@ def main():
         failure = asyncio.run(execute(notebook, times))
     except RuntimeError as error:
         failure = f"the kernel did not start: {error}"
-    normalise(notebook)
+    normalize(notebook)
     nbformat.write(notebook, args.executed)
     html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})
     args.html.write_text(html, encoding="utf-8")

@@ -42,7 +42,7 @@ struct Options {
     /// whitens and others that pass their input on.
     #[arg(long)]
     glorot: bool,
-    /// Images that batch norms of the recipe one-cycle normalise together; 0 is the whole batch.
+    /// Images that batch norms of the recipe one-cycle normalize together; 0 is the whole batch.
     #[arg(long, default_value_t = 32)]
     group: usize,
     /// Pixels: the side of the square that the recipe one-cycle cuts out of each training image.

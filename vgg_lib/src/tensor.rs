@@ -60,11 +60,11 @@ mod raw {
         let dims = tensor.shape().concrete();
         let strides = tensor.shape().strides();
         for axis in (0..S::NUM_DIMS).filter(|&axis| dims[axis] > 1) {
-            // Strides are not public: the distance between two neighbours is.
+            // Strides are not public: the distance between two neighbors is.
             let mut at = S::Concrete::default();
             at[axis] = 1;
-            let neighbour: *const f32 = &tensor[at];
-            if (neighbour as usize).wrapping_sub(origin as usize) != strides[axis] * size_of::<f32>() {
+            let neighbor: *const f32 = &tensor[at];
+            if (neighbor as usize).wrapping_sub(origin as usize) != strides[axis] * size_of::<f32>() {
                 return None;
             }
         }

@@ -131,7 +131,7 @@ fn coremltools_reads_every_kind_of_layer() {
     let cases: [Case; 6] = [
         ("one scale", 3, whole.clone(), common_scale(3)),
         ("a scale for each channel", 3, whole.clone(), scaled()),
-        ("grey", 1, mean.clone(), common_scale(1)),
+        ("gray", 1, mean.clone(), common_scale(1)),
         ("no scale", 3, mean, None),
         ("bgr", 3, [&[("pixels", pixels.bgr())][..], &whole].concat(), None),
         (

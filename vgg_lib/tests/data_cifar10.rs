@@ -48,9 +48,9 @@ fn check((train, test): (Dataset, Dataset)) {
     assert_eq!(test.labels()[..2], [5, 6]);
     for dataset in [&train, &test] {
         let image = dataset.image(dataset.len() - 1);
-        for (x, y, colour) in image.enumerate_pixels() {
+        for (x, y, color) in image.enumerate_pixels() {
             let place = (y * 32 + x) as usize;
-            assert_eq!(colour.0, [pixel(0, place), pixel(1, place), pixel(2, place)], "row {y}, column {x}");
+            assert_eq!(color.0, [pixel(0, place), pixel(1, place), pixel(2, place)], "row {y}, column {x}");
         }
     }
 }

@@ -42,11 +42,11 @@ fn a_dataset_shows_what_it_was_made_of() {
 }
 
 #[test]
-fn grey_images_are_shown_in_grey() {
-    let grey = Dataset::new(vec![7, 9], (2, 1, 1), vec![0], names(1)).unwrap();
-    assert_eq!(grey.image(0).dimensions(), (1, 2));
-    assert_eq!(grey.image(0).into_raw(), [7, 7, 7, 9, 9, 9]);
-    assert_eq!(read(&grey, 0), [7.0, 9.0]);
+fn gray_images_are_shown_in_gray() {
+    let gray = Dataset::new(vec![7, 9], (2, 1, 1), vec![0], names(1)).unwrap();
+    assert_eq!(gray.image(0).dimensions(), (1, 2));
+    assert_eq!(gray.image(0).into_raw(), [7, 7, 7, 9, 9, 9]);
+    assert_eq!(read(&gray, 0), [7.0, 9.0]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn one_mean_and_std_over_everything_as_in_document_000() {
     for (i, x) in read(&normalized, 3).into_iter().enumerate() {
         assert_relative_eq!(x, (18.0 + i as f32 - 11.5) / (std + 1e-7), max_relative = 1e-6);
     }
-    assert_eq!(normalized.image(3), d.image(3), "plots keep the original colours");
+    assert_eq!(normalized.image(3), d.image(3), "plots keep the original colors");
     assert_eq!(Normalization::fit(&normalized), stats, "statistics are those of the bytes");
 }
 

@@ -70,7 +70,7 @@ fn resizing_equals_pillow() {
 }
 
 #[test]
-fn a_centre_crop_equals_torchvisions_rounding_on_pillow() {
+fn a_center_crop_equals_torchvisions_rounding_on_pillow() {
     let mut npz = fixture();
     let names: Vec<String> = npz.names().unwrap().into_iter().filter(|name| name.starts_with("crop_")).collect();
     assert_eq!(names.len(), 7);
@@ -109,7 +109,7 @@ fn odd_files_are_read_as_pillow_reads_them() {
 #[test]
 fn classes_are_the_folders_in_order_and_files_come_in_the_order_of_their_paths() {
     let dir = tempfile::tempdir().unwrap();
-    // One colour a file; the red value tells which.
+    // One color a file; the red value tells which.
     for (red, path) in [
         (1, "b/2.png"),
         (2, "b/10.bmp"),

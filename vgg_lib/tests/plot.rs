@@ -408,7 +408,7 @@ fn feature_maps_are_scaled_one_by_one_and_dead_ones_marked() {
     let figure = plot::feature_maps(&maps, 99);
     assert_eq!(texts(&figure), ["0", "1", "2 dead", "3 constant", "4 not finite"]);
     let bitmap = check("maps_odd", figure);
-    let pixels = |colour: [u8; 3]| bitmap.pixels().filter(|p| p.0 == colour).count();
+    let pixels = |color: [u8; 3]| bitmap.pixels().filter(|p| p.0 == color).count();
     // The highest place of map 0 is one pixel, of map 1 a column, of map 4 a column but for its NaN.
     let yellow = pixels([253, 231, 37]);
     assert!(yellow > 0 && yellow.is_multiple_of(1 + 12 + 11), "{yellow}");
@@ -443,7 +443,7 @@ fn kernel(dims: [usize; 4], weight: impl Fn([usize; 4]) -> f32) -> Param {
 }
 
 #[test]
-fn filters_show_the_colours_that_they_look_for() {
+fn filters_show_the_colors_that_they_look_for() {
     // Filter 0 looks for channel 0, filter 1 for channel 2 in the upper left corner only.
     let weight = kernel([3, 3, 3, 2], |[y, x, input, output]| match output {
         0 => [0.25, 0.0, 0.0][input],
@@ -457,7 +457,7 @@ fn filters_show_the_colours_that_they_look_for() {
     });
     let rgb = check("filters_rgb", plot::filters(&weight, 30, Pixels::Torch));
     let bgr = check("filters_bgr", plot::filters(&weight, 30, Pixels::Caffe));
-    let count = |bitmap: &RgbImage, colour: [u8; 3]| bitmap.pixels().filter(|p| p.0 == colour).count();
+    let count = |bitmap: &RgbImage, color: [u8; 3]| bitmap.pixels().filter(|p| p.0 == color).count();
     let (red, blue) = ([255, 128, 128], [128, 128, 255]);
     let (cyan, yellow) = ([0, 128, 128], [128, 128, 0]);
     assert!(count(&rgb, red) > 0 && count(&rgb, red) == 9 * count(&rgb, yellow) && count(&rgb, blue) == 0);
@@ -502,7 +502,7 @@ fn a_heatmap_lies_where_its_values_are() {
     map[3] = 5.0; // the upper right of 2 × 4
     let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map_of(&map, (2, 4)), "corner"));
     let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (38 + y)).0;
-    let mixed = |colour: [f64; 3]| colour.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
+    let mixed = |color: [f64; 3]| color.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
     assert_eq!(at(358, 2), mixed([253.0, 231.0, 37.0]));
     assert_eq!(at(2, 2), mixed([68.0, 1.0, 84.0]));
     assert_eq!(at(358, 178), mixed([68.0, 1.0, 84.0]));

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! then a crop of the padded result, then the flip, then a square is cut out. Square images come out as from
-//! Keras 3. There Keras exchanges the axes: it rotates other images about a point beside their centre, and
+//! Keras 3. There Keras exchanges the axes: it rotates other images about a point beside their center, and
 //! `width_shift_range` moves images up and down. Here both do what Keras' documentation says.
 
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub struct Augment {
     pub horizontal_flip: bool,
     /// Pixels: pads each side with so many zeros, then crops the original size at random. 0 is off.
     pub crop_padding: usize,
-    /// Pixels: the side of a square of zeros whose centre is anywhere in the image (DeVries & Taylor 2017,
+    /// Pixels: the side of a square of zeros whose center is anywhere in the image (DeVries & Taylor 2017,
     /// arXiv:1708.04552). 0 is off.
     pub cutout: usize,
 }
@@ -73,9 +73,9 @@ impl Augment {
             flip: self.horizontal_flip && rng.random(),
             crop: (offset(rng), offset(rng)),
             cutout: [h, w].map(|size| {
-                let centre = if self.cutout == 0 { 0 } else { rng.random_range(0..size.max(1)) };
-                let first = centre.saturating_sub(self.cutout / 2);
-                (first, centre.saturating_add(self.cutout.div_ceil(2)).min(size))
+                let center = if self.cutout == 0 { 0 } else { rng.random_range(0..size.max(1)) };
+                let first = center.saturating_sub(self.cutout / 2);
+                (first, center.saturating_add(self.cutout.div_ceil(2)).min(size))
             }),
         }
     }

@@ -65,7 +65,7 @@ fn load_within(folder: &Path, (h, w): (usize, usize), resize: Resize, in_memory:
     {
         let least = h.max(w);
         return Err(Error::Config(format!(
-            "a centre of {h}×{w} cannot be cut out of pictures whose shorter side has {shorter} pixels; \
+            "a center of {h}×{w} cannot be cut out of pictures whose shorter side has {shorter} pixels; \
              choose `shorter` from {least} to {most}"
         )));
     }

@@ -44,7 +44,7 @@ use sha2::{Digest, Sha256};
 use crate::{Error, Result};
 use storage::{Storage, Values};
 
-/// Labelled images of one size, or features that a model has computed from them.
+/// Labeled images of one size, or features that a model has computed from them.
 ///
 /// `clone`, `take`, `subset` and `split` share the pixels, so they are cheap.
 #[derive(Clone)]
@@ -206,22 +206,22 @@ impl Dataset {
         }
     }
 
-    /// Image number `index` in its original colours, for plots. Of floats it is a grey picture of the mean over the
+    /// Image number `index` in its original colors, for plots. Of floats it is a gray picture of the mean over the
     /// channels, from black at the least of these means to white at the greatest.
     ///
     /// # Panics
     /// Like a slice, if there is no image `index`.
     pub fn image(&self, index: usize) -> RgbImage {
         let (h, w, c) = self.image_shape;
-        let Values::Bytes(bytes) = self.image_values(index) else { return self.grey_picture(index) };
+        let Values::Bytes(bytes) = self.image_values(index) else { return self.gray_picture(index) };
         RgbImage::from_fn(w as u32, h as u32, |x, y| {
             let at = (y as usize * w + x as usize) * c;
-            // One channel is grey: `at + c - 1` is then `at`.
+            // One channel is gray: `at + c - 1` is then `at`.
             Rgb([bytes[at], bytes[at + c / 2], bytes[at + c - 1]])
         })
     }
 
-    fn grey_picture(&self, index: usize) -> RgbImage {
+    fn gray_picture(&self, index: usize) -> RgbImage {
         let (h, w, c) = self.image_shape;
         let mut values = vec![0.0; h * w * c];
         self.read(index, &mut values);
@@ -229,11 +229,11 @@ impl Dataset {
         let low = means.iter().copied().fold(f32::INFINITY, f32::min);
         let high = means.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         // One value for all is black: 0 / 0 is NaN, which becomes 0.
-        let grey = |mean: f32| ((mean - low) / (high - low) * 255.0).round() as u8;
-        RgbImage::from_fn(w as u32, h as u32, |x, y| Rgb([grey(means[y as usize * w + x as usize]); 3]))
+        let gray = |mean: f32| ((mean - low) / (high - low) * 255.0).round() as u8;
+        RgbImage::from_fn(w as u32, h as u32, |x, y| Rgb([gray(means[y as usize * w + x as usize]); 3]))
     }
 
-    /// Several images in their original colours, for plots.
+    /// Several images in their original colors, for plots.
     ///
     /// # Panics
     /// Like a slice, if there are fewer images.
@@ -249,7 +249,7 @@ impl Dataset {
         self.labels[range].iter().map(|&label| self.classes[label].clone()).collect()
     }
 
-    /// Image number `index` in its original colours after one draw from `augment`, for plots; each `version` is
+    /// Image number `index` in its original colors after one draw from `augment`, for plots; each `version` is
     /// another draw.
     ///
     /// # Panics

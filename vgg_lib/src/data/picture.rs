@@ -20,7 +20,7 @@ const MOST_BYTES: u64 = 1 << 29;
 const LARGE: u64 = 25_000_000;
 
 /// The picture in a PNG, JPEG, BMP or WebP file (told by its content, not its name), as 8-bit RGB in the position in
-/// which it was taken (EXIF orientation). Like Pillow's `convert("RGB")` this repeats grey, drops alpha and converts
+/// which it was taken (EXIF orientation). Like Pillow's `convert("RGB")` this repeats gray, drops alpha and converts
 /// CMYK; 16-bit values are scaled.
 ///
 /// # Errors
@@ -45,7 +45,7 @@ pub fn resize(picture: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
 pub enum Resize {
     /// To the height and width, whatever its proportions, as Keras does.
     Stretch,
-    /// The shorter side to `shorter` pixels, then the centre is cut out, as torchvision does for ImageNet (256, and
+    /// The shorter side to `shorter` pixels, then the center is cut out, as torchvision does for ImageNet (256, and
     /// 224×224 of it).
     CenterCrop {
         /// Pixels; at least the height and the width that are cut out.
@@ -149,7 +149,7 @@ fn reason(error: &ImageError) -> String {
     }
 }
 
-/// The decoder fills up with grey what is missing of a JPEG file, so this looks for the end marker FF D9. Among the
+/// The decoder fills up with gray what is missing of a JPEG file, so this looks for the end marker FF D9. Among the
 /// pixels every FF is followed by 00 or a restart marker; before them, a thumbnail may have an end of its own.
 fn is_cut_short(jpeg: &[u8]) -> bool {
     let mut at = 2;

@@ -1,9 +1,9 @@
-//! Generated images for where there is no CIFAR-10: ten shapes in random colours, sizes, positions and
-//! angles on cluttered backgrounds. Neither colour nor any single pixel tells the class, so a linear model
+//! Generated images for where there is no CIFAR-10: ten shapes in random colors, sizes, positions and
+//! angles on cluttered backgrounds. Neither color nor any single pixel tells the class, so a linear model
 //! does poorly and a convolutional network does well.
 //!
 //! A shape is a signed distance function: negative inside, and about the distance to the edge, from which
-//! comes the smooth border. It is centred at (0, 0), fits in the unit circle, and y points down.
+//! comes the smooth border. It is centered at (0, 0), fits in the unit circle, and y points down.
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -63,12 +63,12 @@ fn ten_labels(seed: u64, ten: usize) -> [usize; 10] {
     labels
 }
 
-type Colour = [f32; 3];
+type Color = [f32; 3];
 
-/// What one image shows. Lengths are in halves of the image's shorter side, from its centre.
+/// What one image shows. Lengths are in halves of the image's shorter side, from its center.
 struct Scene {
     shape: Shape,
-    centre: (f32, f32),
+    center: (f32, f32),
     radius: f32,
     /// Of the angle.
     sin_cos: (f32, f32),
@@ -79,9 +79,9 @@ struct Scene {
     noise: f32,
 }
 
-/// Two colours and how they mix.
+/// Two colors and how they mix.
 struct Paint {
-    colours: [Colour; 2],
+    colors: [Color; 2],
     pattern: Pattern,
     /// Where the pattern changes and how fast.
     direction: (f32, f32),
@@ -101,18 +101,18 @@ struct Stroke {
     from: (f32, f32),
     along: (f32, f32),
     width: f32,
-    colour: Colour,
+    color: Color,
 }
 
 impl Scene {
     fn sample(shape: Shape, rng: &mut ChaCha8Rng) -> Scene {
         let radius = rng.random_range(0.55..0.9);
         let room = 1.1 - radius;
-        let back = colour(rng);
+        let back = color(rng);
         let front = contrasting(back, rng);
         Scene {
             shape,
-            centre: (rng.random_range(-room..room), rng.random_range(-room..room)),
+            center: (rng.random_range(-room..room), rng.random_range(-room..room)),
             radius,
             sin_cos: rng.random_range(-45f32..45.0).to_radians().sin_cos(),
             paint: Paint::sample(front, 25.0, &[Pattern::Gradient, Pattern::Stripes], rng),
@@ -134,15 +134,15 @@ impl Scene {
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
             let y = ((i / w) as f32 + 0.5 - h as f32 / 2.0) / half;
             let x = ((i % w) as f32 + 0.5 - w as f32 / 2.0) / half;
-            let mut colour = self.background.at(x, y);
+            let mut color = self.background.at(x, y);
             for stroke in &self.clutter {
-                colour = mix(colour, stroke.colour, coverage(stroke.distance(x, y)));
+                color = mix(color, stroke.color, coverage(stroke.distance(x, y)));
             }
-            let (dx, dy) = ((x - self.centre.0) / self.radius, (y - self.centre.1) / self.radius);
+            let (dx, dy) = ((x - self.center.0) / self.radius, (y - self.center.1) / self.radius);
             let (sin, cos) = self.sin_cos;
             let distance = (self.shape)(cos * dx + sin * dy, cos * dy - sin * dx) * self.radius;
-            colour = mix(colour, self.paint.at(x, y), coverage(distance));
-            for (value, channel) in pixel.iter_mut().zip(colour) {
+            color = mix(color, self.paint.at(x, y), coverage(distance));
+            for (value, channel) in pixel.iter_mut().zip(color) {
                 // Four uniform numbers make a good bell; their sum has the standard deviation 1/√3.
                 let bits = rng.random::<u32>().to_le_bytes();
                 let bell = bits.iter().map(|&b| f32::from(b) / 255.0 - 0.5).sum::<f32>() * 3f32.sqrt();
@@ -153,19 +153,19 @@ impl Scene {
 }
 
 impl Paint {
-    /// `colour` and one that differs from it by at most `spread` a channel.
-    fn sample(colour: Colour, spread: f32, patterns: &[Pattern], rng: &mut ChaCha8Rng) -> Paint {
+    /// `color` and one that differs from it by at most `spread` a channel.
+    fn sample(color: Color, spread: f32, patterns: &[Pattern], rng: &mut ChaCha8Rng) -> Paint {
         let (sin, cos) = rng.random_range(-180f32..180.0).to_radians().sin_cos();
         let speed = rng.random_range(4.0..9.0);
         Paint {
-            colours: [colour, colour.map(|v| v + rng.random_range(-spread..spread))],
+            colors: [color, color.map(|v| v + rng.random_range(-spread..spread))],
             pattern: patterns[rng.random_range(0..patterns.len())],
             direction: (cos * speed, sin * speed),
             phase: rng.random_range(0.0..6.0),
         }
     }
 
-    fn at(&self, x: f32, y: f32) -> Colour {
+    fn at(&self, x: f32, y: f32) -> Color {
         let along = x * self.direction.0 + y * self.direction.1 + self.phase;
         let across = y * self.direction.0 - x * self.direction.1 + self.phase;
         let amount = match self.pattern {
@@ -174,7 +174,7 @@ impl Paint {
             Pattern::Checks => 2.0 * along.sin() * across.sin() + 0.5,
             Pattern::Blobs => 0.5 * ((along + across.sin()).sin() + (0.7 * across - 1.3 * along.cos()).sin()) + 0.5,
         };
-        mix(self.colours[0], self.colours[1], amount.clamp(0.0, 1.0))
+        mix(self.colors[0], self.colors[1], amount.clamp(0.0, 1.0))
     }
 }
 
@@ -186,7 +186,7 @@ impl Stroke {
             from: (rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0)),
             along: (cos * length, sin * length),
             width: rng.random_range(0.04..0.1),
-            colour: colour(rng),
+            color: color(rng),
         }
     }
 
@@ -198,22 +198,22 @@ impl Stroke {
     }
 }
 
-fn colour(rng: &mut ChaCha8Rng) -> Colour {
+fn color(rng: &mut ChaCha8Rng) -> Color {
     std::array::from_fn(|_| rng.random_range(20.0..235.0))
 }
 
-/// A colour that a person can tell from `other`: clearly lighter or darker.
-fn contrasting(other: Colour, rng: &mut ChaCha8Rng) -> Colour {
-    let luminance = |[r, g, b]: Colour| 0.3 * r + 0.6 * g + 0.1 * b;
+/// A color that a person can tell from `other`: clearly lighter or darker.
+fn contrasting(other: Color, rng: &mut ChaCha8Rng) -> Color {
+    let luminance = |[r, g, b]: Color| 0.3 * r + 0.6 * g + 0.1 * b;
     loop {
-        let candidate = colour(rng);
+        let candidate = color(rng);
         if (luminance(candidate) - luminance(other)).abs() > 70.0 {
             return candidate;
         }
     }
 }
 
-fn mix(a: Colour, b: Colour, amount: f32) -> Colour {
+fn mix(a: Color, b: Color, amount: f32) -> Color {
     std::array::from_fn(|k| a[k] + (b[k] - a[k]) * amount)
 }
 

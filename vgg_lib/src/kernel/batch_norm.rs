@@ -1,7 +1,7 @@
-//! Batch normalisation over all positions of a channel (Ioffe & Szegedy 2015, arXiv:1502.03167):
+//! Batch normalization over all positions of a channel (Ioffe & Szegedy 2015, arXiv:1502.03167):
 //! y = γ·(x − μ)/√(σ² + ε) + β, with the batch's μ and σ² while training and the running ones otherwise.
 //!
-//! These passes are bound by memory, so their neighbours are done in the same ones: dropout of the result, and
+//! These passes are bound by memory, so their neighbors are done in the same ones: dropout of the result, and
 //! backward the ReLU and the bias of the convolution before.
 
 use super::elementwise::Dropout;

@@ -81,7 +81,7 @@ fn dropout(mask: Dropout, start: u32, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// A 32-bit finaliser with low bias (Wellons' "lowbias32"): three multiplications and shifts, which vectorise.
+/// A 32-bit finaliser with low bias (Wellons' "lowbias32"): three multiplications and shifts, which vectorize.
 #[inline(always)]
 pub fn hash(mut x: u32) -> u32 {
     x ^= x >> 16;

@@ -46,7 +46,7 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step:
 fn direction(w: &[f32], g: &mut [f32], v: &mut [f32], step: Step) -> (f32, f32) {
     let Step { scale, momentum, nesterov, l2, .. } = step;
     let (share, again) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
-    // Sixteen sums, so that the loop vectorises.
+    // Sixteen sums, so that the loop vectorizes.
     let (mut of_w, mut of_u) = ([0.0f32; 16], [0.0f32; 16]);
     for ((w, g), v) in w.chunks(16).zip(g.chunks_mut(16)).zip(v.chunks_mut(16)) {
         for ((((w, g), v), of_w), of_u) in w.iter().zip(g).zip(v).zip(&mut of_w).zip(&mut of_u) {

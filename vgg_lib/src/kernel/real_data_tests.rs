@@ -39,17 +39,17 @@ const LIMIT: f64 = 1e-4;
 fn kernels_against_f64() {
     let Some(images) = real_data("cifar-10-batches-bin") else { return };
     let Some(models) = real_data("models") else { return };
-    // What `cargo xtask data vgg16` fetches, or the original weights; the first are for other colours.
+    // What `cargo xtask data vgg16` fetches, or the original weights; the first are for other colors.
     let [torchvision, original] =
         ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
-    let (weights, colours): (_, Colours) =
+    let (weights, colors): (_, Colors) =
         if torchvision.exists() { (torchvision, rgb) } else { (original, bgr_minus_mean) };
     if real_data(Path::new("models").join(weights.file_name().unwrap()).to_str().unwrap()).is_none() {
         return;
     }
     let (_, test) = cifar10::load(images).unwrap();
     let weights = weights::read(weights).unwrap();
-    let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colours));
+    let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colors));
     let mut summary = String::from("| kernel |");
     let mut rows: Vec<Vec<(String, f64)>> = vec![];
     for (level, name) in levels() {
@@ -139,11 +139,11 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict, colours: Colours) -> Pass {
+    fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict, colors: Colors) -> Pass {
         let mut random = ChaCha8Rng::seed_from_u64(0);
         let enlarged = |i| resize(&data.image(i), size as u32, size as u32, FilterType::CatmullRom);
         let mut x: Vec<f32> =
-            (0..n).flat_map(|i| enlarged(i).pixels().flat_map(|p| colours(p.0)).collect::<Vec<_>>()).collect();
+            (0..n).flat_map(|i| enlarged(i).pixels().flat_map(|p| colors(p.0)).collect::<Vec<_>>()).collect();
         let mut shape = (n, size, size, 3);
         let mut layers: Vec<Layer> = vec![];
         let mut pools = vec![];
@@ -308,7 +308,7 @@ impl Pass {
         errors
     }
 
-    /// The 1×1 convolution, with the centres of the filters.
+    /// The 1×1 convolution, with the centers of the filters.
     fn one_by_one(&self, layer: &Layer, found: &mut impl FnMut(&str, f64)) {
         let Layer { x, shape, weight, bias, dy: [_, dy], .. } = layer;
         if !layer.name.ends_with("conv3") {
@@ -333,7 +333,7 @@ fn epilogue(bias: &[f32]) -> Epilogue<'_> {
 }
 
 /// A pixel as a network wants it.
-type Colours = fn([u8; 3]) -> [f32; 3];
+type Colors = fn([u8; 3]) -> [f32; 3];
 
 /// torchvision's.
 fn rgb(pixel: [u8; 3]) -> [f32; 3] {

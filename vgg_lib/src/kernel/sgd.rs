@@ -31,7 +31,7 @@ const NOTHING: f32 = 1e-30;
 fn chunk(w: &mut [f32], g: &mut [f32], v: &mut [f32], step: Step) -> f32 {
     let Step { rate, scale, momentum, nesterov, l2 } = step;
     let (again, extra) = if nesterov { (momentum, rate) } else { (1.0, 0.0) };
-    // Sixteen sums, so that the loop vectorises.
+    // Sixteen sums, so that the loop vectorizes.
     let mut squares = [0.0f32; 16];
     for ((w, g), v) in w.chunks_mut(16).zip(g.chunks_mut(16)).zip(v.chunks_mut(16)) {
         for (((w, g), v), s) in w.iter_mut().zip(g).zip(v).zip(&mut squares) {

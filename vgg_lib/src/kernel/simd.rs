@@ -36,7 +36,7 @@ pub unsafe trait Simd: Copy {
         // SAFETY: the caller's promise.
         unsafe { self.store(to, v) }
     }
-    /// Ends a run of [`stream`](Self::stream): ordinary synchronisation does not order such stores.
+    /// Ends a run of [`stream`](Self::stream): ordinary synchronization does not order such stores.
     #[inline(always)]
     fn fence(self) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -157,7 +157,7 @@ pub fn run(op: impl Op) {
     op.run(Plain)
 }
 
-/// Sixteen floats that the compiler vectorises as it can.
+/// Sixteen floats that the compiler vectorizes as it can.
 #[derive(Clone, Copy)]
 pub struct Plain;
 

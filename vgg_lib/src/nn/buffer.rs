@@ -80,7 +80,7 @@ impl Pool {
 impl Buffer {
     /// The memory as bytes, four for each float.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the floats are initialised, and bytes have no alignment and no invalid values.
+        // SAFETY: the floats are initialized, and bytes have no alignment and no invalid values.
         unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len * 4) }
     }
 

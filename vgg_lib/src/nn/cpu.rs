@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// How a forward pass treats batch norm and dropout.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Mode {
-    /// As fast as can be: neighbours become one operation, and not every layer's output exists.
+    /// As fast as can be: neighbors become one operation, and not every layer's output exists.
     Inference,
     /// The same with every layer's output.
     Observed,

@@ -55,10 +55,10 @@ impl Sequential {
         Ok(Heatmap { values, rows, columns })
     }
 
-    /// How much less the model believes in `class` where a grey square of `side` pixels hides a part of the image
+    /// How much less the model believes in `class` where a gray square of `side` pixels hides a part of the image
     /// (Zeiler & Fergus 2013, arXiv:1311.2901); negative where hiding helps. Belief is counted as log-odds,
     /// ln(p / (1 − p)): a probability of 0.9999 would hardly fall wherever the square is. The square takes the mean
-    /// colour of the image and moves by `stride`; a pixel's value is the mean over the squares that hide it.
+    /// color of the image and moves by `stride`; a pixel's value is the mean over the squares that hide it.
     ///
     /// # Errors
     /// [`Error::Config`] for a side or stride of 0 or a square larger than the image; [`Error::Shape`] as

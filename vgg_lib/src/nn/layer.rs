@@ -33,13 +33,13 @@ pub enum Op {
     },
     /// max(x, 0).
     Relu,
-    /// Normalises each channel over batch and positions.
+    /// Normalizes each channel over batch and positions.
     BatchNorm {
         /// How much of the running statistics a training step keeps (Keras' convention; torch's is 1 − this).
         momentum: f32,
         /// Added to the variance.
         epsilon: f32,
-        /// Images that a training step normalises together; 0 is the whole batch.
+        /// Images that a training step normalizes together; 0 is the whole batch.
         group: usize,
     },
     /// While training, sets each value to 0 with probability p and scales the rest by 1/(1−p).
@@ -168,7 +168,7 @@ impl Op {
             Op::Conv2d { filters: 0, .. } => "a convolution needs at least one filter".to_string(),
             Op::Linear { units: 0, .. } => "a dense layer needs at least one unit".to_string(),
             Op::Conv2d { kernel, .. } if kernel % 2 == 0 => {
-                format!("a {kernel}×{kernel} kernel has no centre; choose an odd size such as 3 or 1")
+                format!("a {kernel}×{kernel} kernel has no center; choose an odd size such as 3 or 1")
             }
             Op::Dropout { p } if !(0.0..1.0).contains(&p) => {
                 format!("dropout p must be at least 0 and less than 1, not {p}")
@@ -448,7 +448,7 @@ pub fn relu() -> LayerSpec {
     LayerSpec::new(Op::Relu)
 }
 
-/// Batch normalisation with Keras' defaults: momentum 0.99, epsilon 1e-3.
+/// Batch normalization with Keras' defaults: momentum 0.99, epsilon 1e-3.
 pub fn batch_norm() -> LayerSpec {
     LayerSpec::new(Op::BatchNorm { momentum: 0.99, epsilon: 1e-3, group: 0 })
 }

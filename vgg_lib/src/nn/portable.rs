@@ -53,13 +53,13 @@ pub fn forward<T: Tape<f32, Device>>(
                     let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
                     normalize(x, mean, variance, layer, epsilon)
                 } else {
-                    // Of the whole batch, also where it is normalised in groups.
+                    // Of the whole batch, also where it is normalized in groups.
                     let mean = x.retaped::<T>().mean::<(usize,), Axes3<0, 1, 2>>();
                     let s = *x.shape();
-                    let centred = x.retaped::<T>() - mean.retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-                    let variance = centred.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
+                    let centered = x.retaped::<T>() - mean.retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
+                    let variance = centered.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
                     statistics.push(Statistics { layer: i, mean: mean.as_vec(), variance: variance.as_vec() });
-                    drop(centred);
+                    drop(centered);
                     batch_normalize(x, layer, epsilon, groups(n, group))
                 }
             }
@@ -137,21 +137,21 @@ fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f
     let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
     let x = x.reshape_like(&s);
     let mean = x.retaped::<T>().mean::<(usize, usize), Axis<1>>();
-    let centred = x - mean.broadcast_like::<_, Axis<1>>(&s);
-    let variance = centred.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
+    let centered = x - mean.broadcast_like::<_, Axis<1>>(&s);
+    let variance = centered.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
     let gamma = layer.tensor(0).retaped::<T>().broadcast_like::<_, Axis<0>>(&(s.0, s.2));
     let scale = gamma / (variance + epsilon).sqrt();
     let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes2<0, 1>>(&s);
-    (centred * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
+    (centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
 }
 
 /// With fixed statistics.
 fn normalize<T: Tape<f32, Device>>(x: Images<T>, mean: Flat, variance: Flat, layer: &Layer, epsilon: f32) -> Images<T> {
     let s = *x.shape();
-    let centred = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
+    let centered = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
     let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();
     let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-    centred * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
+    centered * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
 }
 
 /// Four disjoint slices, compared two by two, so that the first of equal values gets the gradient.

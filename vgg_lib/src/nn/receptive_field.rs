@@ -1,6 +1,6 @@
 //! How large a map a window leaves, and how much of the image each layer's outputs see.
 //!
-//! A window of k pixels at stride s on an input of receptive field r whose neighbours are j pixels of the image
+//! A window of k pixels at stride s on an input of receptive field r whose neighbors are j pixels of the image
 //! apart sees r + (k − 1)·j pixels, and its outputs are j·s apart (Araujo, Norris & Sim 2019,
 //! distill.pub/2019/computing-receptive-fields).
 
@@ -44,7 +44,7 @@ pub struct ReceptiveField {
     /// What it gives for one image.
     pub output: Shape,
     /// Side of the square of image pixels that one output depends on, and the distance in the image between two
-    /// neighbouring outputs. `None` after a layer that sees the whole image, as a dense one.
+    /// neighboring outputs. `None` after a layer that sees the whole image, as a dense one.
     pub field_and_jump: Option<(usize, usize)>,
 }
 

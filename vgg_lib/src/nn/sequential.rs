@@ -254,7 +254,7 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no dropout layer"))) }
     }
 
-    /// Lets batch norms normalise a training batch in groups of so many images, each by its own mean and variance: the
+    /// Lets batch norms normalize a training batch in groups of so many images, each by its own mean and variance: the
     /// noise of small batches in the steps of large ones ("ghost" batch norm, Hoffer et al. 2017, arXiv:1705.08741;
     /// Keras 2's `virtual_batch_size`). A batch that is no multiple of it, and any with 0, is taken whole. `name` is one
     /// layer's, or what the names of all that are meant start with ("" is every one).
@@ -391,7 +391,7 @@ impl Sequential {
 
     fn step_seed(&mut self) -> u64 {
         self.steps += 1;
-        // Any odd constant spreads neighbouring seeds; dropout hashes the result.
+        // Any odd constant spreads neighboring seeds; dropout hashes the result.
         self.seed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.steps)
     }
 

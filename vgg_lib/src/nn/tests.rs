@@ -84,7 +84,7 @@ proptest! {
 }
 
 #[test]
-fn a_group_is_normalised_as_a_batch_of_its_own() -> Result<()> {
+fn a_group_is_normalized_as_a_batch_of_its_own() -> Result<()> {
     let mut model = Sequential::new((4, 5, 3), Seed(1));
     model.push("norm", batch_norm())?;
     model.push("drop", dropout(0.4))?;
@@ -195,9 +195,9 @@ fn preprocessing_is_kerass_and_torchs() -> Result<()> {
     }
     let error = model.replace("preprocess", preprocess([0.0; 3]).std([1.0, 0.0, 1.0])).unwrap_err().to_string();
     assert!(error.contains("must be above 0"), "{error}");
-    let mut grey = Sequential::new((4, 4, 1), Seed(0));
+    let mut gray = Sequential::new((4, 4, 1), Seed(0));
     assert!(
-        grey.push("preprocess", preprocess([0.0; 3])).unwrap_err().to_string().contains("needs red, green and blue")
+        gray.push("preprocess", preprocess([0.0; 3])).unwrap_err().to_string().contains("needs red, green and blue")
     );
     Ok(())
 }
@@ -313,7 +313,7 @@ fn a_change_that_does_not_fit_leaves_the_model_as_it_was() -> Result<()> {
     refuse(|m| m.push("fc1", relu()), "already has a layer 'fc1'");
     refuse(|m| m.insert(99, "far", relu()), "the places are 0 to 7");
     refuse(|m| m.replace("fc9", relu()), "no layer 'fc9'; its layers are block1_conv1,");
-    refuse(|m| m.insert(0, "even", conv2d(2).kernel(2)), "no centre");
+    refuse(|m| m.insert(0, "even", conv2d(2).kernel(2)), "no center");
     refuse(|m| m.insert(1, "all", dropout(1.0)), "less than 1");
     Ok(())
 }
@@ -372,7 +372,7 @@ fn initial_weights_are_drawn_anew_by_prefix() -> Result<()> {
     let passed = values(&model, "block1_conv1")?;
     assert_ne!(passed, conv);
     let outputs = model.layer("block1_conv1")?.params()[0].dims[3];
-    assert_eq!(passed[4 * 3 * outputs], 1.0, "the centre of the first input's filter");
+    assert_eq!(passed[4 * 3 * outputs], 1.0, "the center of the first input's filter");
     assert_eq!(values(&model, "fc1")?, dense);
     assert!(model.set_init("block1_dropout", Init::Dirac).unwrap_err().to_string().contains("no convolution"));
     Ok(())

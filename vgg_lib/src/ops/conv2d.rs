@@ -19,7 +19,7 @@ use dfdx::prelude::*;
 /// let y = conv2d(x.leaky_trace(), &w, &b)?;
 /// assert_eq!((y[[0, 0, 0, 0]], y[[0, 1, 1, 0]]), (4.0, 9.0)); // a corner sees 4 pixels, the middle 9
 /// let gradients = y.sum().backward();
-/// assert_eq!(gradients.get(&w)[[1, 1, 0, 0]], 16.0); // the centre of the kernel sees all pixels
+/// assert_eq!(gradients.get(&w)[[1, 1, 0, 0]], 16.0); // the center of the kernel sees all pixels
 /// # Ok::<(), vgg_lib::Error>(())
 /// ```
 pub fn conv2d<T: Tape<f32, Cpu>>(

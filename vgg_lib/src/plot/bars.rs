@@ -2,7 +2,7 @@
 
 use super::{
     Figure,
-    colours::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
+    colors::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
     figure::{Align, Style},
 };
 use crate::nn::thousands;
@@ -32,7 +32,7 @@ pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     let mut figure = Figure::new(WIDTH, bottom + if x_label.is_empty() { 16.0 } else { 34.0 });
     figure.text(&title_style.shorten(title, WIDTH - 2.0 * MARGIN), (MARGIN, 28.0), Align::Left, title_style, TEXT);
     if shown.is_empty() {
-        figure.text("nothing to plot yet", (WIDTH / 2.0, top + 20.0), Align::Centre, LABEL, FAINT_TEXT);
+        figure.text("nothing to plot yet", (WIDTH / 2.0, top + 20.0), Align::Center, LABEL, FAINT_TEXT);
     }
 
     let widest = |widths: &mut dyn Iterator<Item = f64>| widths.fold(0.0, f64::max);
@@ -63,7 +63,7 @@ pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     let left_out = bars.len() - shown.len();
     let note = if left_out > 0 { format!("{x_label} (and {} more)", thousands(left_out)) } else { x_label.to_string() };
     let note = LABEL.shorten(&note, right - left);
-    figure.text(&note, ((left + right) / 2.0, bottom + 20.0), Align::Centre, LABEL, TEXT);
+    figure.text(&note, ((left + right) / 2.0, bottom + 20.0), Align::Center, LABEL, TEXT);
     figure
 }
 

@@ -4,8 +4,8 @@ use image::{Rgb, RgbImage};
 
 use super::{
     Figure,
-    colour_map::mix,
-    colours::{BLUE, Colour, FAINT_TEXT, GRID, TEXT, WHITE, WRONG},
+    color_map::mix,
+    colors::{BLUE, Color, FAINT_TEXT, GRID, TEXT, WHITE, WRONG},
     figure::{Align, Style, Text},
 };
 use crate::nn::thousands;
@@ -20,9 +20,9 @@ const LONGEST_NAME: f64 = 150.0;
 /// A square of this many cells is the most that is counted.
 const MOST: usize = 2000;
 
-/// How often images of one class (a row) were taken for each class (a column). A cell shows the count; its colour
+/// How often images of one class (a row) were taken for each class (a column). A cell shows the count; its color
 /// shows the share of the row, blue on the diagonal (right) and orange-red beside it (wrong). At the right each
-/// class's recall: the share of its images that were recognised.
+/// class's recall: the share of its images that were recognized.
 ///
 /// `truth` and `predicted` hold a class number for each image, `classes` the names; a number past the last name
 /// shows as `class 12`.
@@ -80,13 +80,13 @@ fn draw(counts: &[usize], n: usize, names: &[String]) -> Figure {
     figure.text("confusion matrix", (MARGIN, 28.0), Align::Left, title_style, TEXT);
     figure.text(&subtitle, (MARGIN, 47.0), Align::Left, label, FAINT_TEXT);
     figure.text("recall", (left + side + 10.0, top - 8.0), Align::Left, Style::plain(11.0), FAINT_TEXT);
-    figure.text("predicted", (left + side / 2.0, bottom + names_height + 14.0), Align::Centre, label, TEXT);
+    figure.text("predicted", (left + side / 2.0, bottom + names_height + 14.0), Align::Center, label, TEXT);
     figure.push_text(Text {
         text: "truth".to_string(),
         at: (MARGIN + 10.0, top + side / 2.0),
-        align: Align::Centre,
+        align: Align::Center,
         style: label,
-        colour: TEXT,
+        color: TEXT,
         upwards: true,
     });
 
@@ -99,11 +99,11 @@ fn draw(counts: &[usize], n: usize, names: &[String]) -> Figure {
         for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
             let at = (left + column as f64 * cell + gap, top + row as f64 * cell + gap);
             let size = (cell - 2.0 * gap, cell - 2.0 * gap);
-            figure.filled_box(at, size, colour(share(row, column), row == column));
+            figure.filled_box(at, size, color(share(row, column), row == column));
         }
     } else {
         let picture = RgbImage::from_fn(n as u32, n as u32, |column, row| {
-            let (r, g, b) = colour(share(row as usize, column as usize), row == column);
+            let (r, g, b) = color(share(row as usize, column as usize), row == column);
             Rgb([r, g, b])
         });
         figure.filled_box((left - 1.0, top - 1.0), (side + 2.0, side + 2.0), GRID);
@@ -119,7 +119,7 @@ fn draw(counts: &[usize], n: usize, names: &[String]) -> Figure {
                 _ => TEXT,
             };
             let middle = (left + (column as f64 + 0.5) * cell, top + (row as f64 + 0.5) * cell + style.size * 0.36);
-            figure.text(&thousands(counts[row * n + column]), middle, Align::Centre, style, ink);
+            figure.text(&thousands(counts[row * n + column]), middle, Align::Center, style, ink);
         }
     }
     for (i, name) in shown.iter().enumerate().step_by(every) {
@@ -131,16 +131,16 @@ fn draw(counts: &[usize], n: usize, names: &[String]) -> Figure {
         let (at, align) = if upright {
             ((left + middle + baseline, bottom + 6.0), Align::Right)
         } else {
-            ((left + middle, bottom + 17.0), Align::Centre)
+            ((left + middle, bottom + 17.0), Align::Center)
         };
         let text = name.clone();
-        figure.push_text(Text { text, at, align, style: name_style, colour: TEXT, upwards: upright });
+        figure.push_text(Text { text, at, align, style: name_style, color: TEXT, upwards: upright });
     }
     figure
 }
 
-/// A cell's colour. One miss among thousands is still to be seen.
-fn colour(share: f64, right: bool) -> Colour {
+/// A cell's color. One miss among thousands is still to be seen.
+fn color(share: f64, right: bool) -> Color {
     if share == 0.0 { WHITE } else { mix(WHITE, if right { BLUE } else { WRONG }, share.max(0.08)) }
 }
 

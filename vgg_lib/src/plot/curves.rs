@@ -2,7 +2,7 @@
 
 use super::{
     Figure,
-    colours::{AXIS, CURVES, FAINT_TEXT, GRID, TEXT, WHITE},
+    colors::{AXIS, CURVES, FAINT_TEXT, GRID, TEXT, WHITE},
     figure::{Align, Style, Text},
 };
 use crate::train::{
@@ -38,7 +38,7 @@ pub fn training(history: &History) -> Figure {
     let mut figure = Figure::new(2.0 * HALF.width, height + 30.0);
     figure.place(accuracy, (0.0, 0.0));
     figure.place(loss, (HALF.width, 0.0));
-    figure.text(&caption(history), (HALF.width, height + 12.0), Align::Centre, LABEL, FAINT_TEXT);
+    figure.text(&caption(history), (HALF.width, height + 12.0), Align::Center, LABEL, FAINT_TEXT);
     figure
 }
 
@@ -84,7 +84,7 @@ pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f6
     draw(title, x_label, y_label, curves, None, false, WHOLE)
 }
 
-/// Like [`lines`], for curves that come in pairs: each second one has the colour of the one before, and is dashed.
+/// Like [`lines`], for curves that come in pairs: each second one has the color of the one before, and is dashed.
 ///
 /// ```
 /// let run = |rate: f64| (0..50).map(|step| (step as f64, (-rate * step as f64).exp())).collect();
@@ -151,7 +151,7 @@ fn draw(
     for &tick in &x.ticks {
         let (px, _) = at(&(tick, y.low));
         figure.line(vec![(px, top), (px, bottom)], 1.0, GRID);
-        figure.text(&x.label(tick), (px, bottom + 19.0), Align::Centre, LABEL, FAINT_TEXT);
+        figure.text(&x.label(tick), (px, bottom + 19.0), Align::Center, LABEL, FAINT_TEXT);
     }
     for &tick in &y.ticks {
         let (_, py) = at(&(x.low, tick));
@@ -163,25 +163,25 @@ fn draw(
     figure.text(
         &label.shorten(x_label, right - left),
         ((left + right) / 2.0, bottom + 42.0),
-        Align::Centre,
+        Align::Center,
         label,
         TEXT,
     );
     figure.push_text(Text {
         text: label.shorten(y_label, bottom - top),
         at: (20.0, (top + bottom) / 2.0),
-        align: Align::Centre,
+        align: Align::Center,
         style: label,
-        colour: TEXT,
+        color: TEXT,
         upwards: true,
     });
 
-    let colour = |curve: usize| CURVES[if paired { curve / 2 } else { curve } % CURVES.len()];
+    let color = |curve: usize| CURVES[if paired { curve / 2 } else { curve } % CURVES.len()];
     let pieces = |curve: usize, line: Vec<_>| if paired && curve % 2 == 1 { dashes(&line) } else { vec![line] };
     for entry in &legend {
         let (px, py) = (left + entry.x, 56.0 + 22.0 * entry.row as f64);
         for piece in pieces(entry.curve, vec![(px, py - 4.5), (px + 22.0, py - 4.5)]) {
-            figure.line(piece, 2.5, colour(entry.curve));
+            figure.line(piece, 2.5, color(entry.curve));
         }
         figure.text(&entry.text, (px + 29.0, py), Align::Left, LABEL, TEXT);
     }
@@ -190,15 +190,15 @@ fn draw(
             // A single point makes no line.
             match run {
                 [] => {}
-                [only] => figure.dot(at(only), 2.5, colour(i)),
-                _ => pieces(i, run.iter().map(at).collect()).into_iter().for_each(|p| figure.line(p, 2.0, colour(i))),
+                [only] => figure.dot(at(only), 2.5, color(i)),
+                _ => pieces(i, run.iter().map(at).collect()).into_iter().for_each(|p| figure.line(p, 2.0, color(i))),
             }
         }
     }
     if points().next().is_none() {
         let middle = ((left + right) / 2.0, (top + bottom) / 2.0);
         figure.filled_box((middle.0 - 80.0, middle.1 - 16.0), (160.0, 24.0), WHITE);
-        figure.text("nothing to plot yet", middle, Align::Centre, Style::plain(13.0), FAINT_TEXT);
+        figure.text("nothing to plot yet", middle, Align::Center, Style::plain(13.0), FAINT_TEXT);
     }
     if let Some(mark) = mark.filter(|m| usable(&m.at)) {
         let (px, py) = at(&mark.at);
@@ -328,7 +328,7 @@ impl Axis {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// A grid line's number, with just the digits that tell it from its neighbours.
+    /// A grid line's number, with just the digits that tell it from its neighbors.
     fn label(&self, tick: f64) -> String {
         if self.step < 0.99e-4 || self.high.abs().max(self.low.abs()) >= 1e7 {
             return if tick == 0.0 { "0".to_string() } else { format!("{tick:.1e}") };
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_grid_lines_have_different_labels() {
+    fn neighboring_grid_lines_have_different_labels() {
         for (low, high) in [(0.0, 1e-5), (0.9, 0.92), (1e6, 1e6 + 20.0), (1e8, 3e8), (1e-7, 4e-7), (0.0, 24.0)] {
             let labels = labels(&Axis::new([low, high].into_iter(), 0.05, 7, false));
             assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{labels:?}");

@@ -21,7 +21,7 @@ use plotters::{
     style::{Color, RGBColor},
 };
 
-use super::colours::{Colour, TEXT, WHITE};
+use super::colors::{Color, TEXT, WHITE};
 use crate::{Error, Result, files};
 
 /// Pixels of a PNG in one logical pixel.
@@ -42,10 +42,10 @@ pub struct Figure {
 
 #[derive(Clone, Debug)]
 enum Shape {
-    Line { points: Vec<(f64, f64)>, width: f64, colour: Colour },
-    Box { at: (f64, f64), size: (f64, f64), colour: Colour },
-    Dot { centre: (f64, f64), radius: f64, colour: Colour },
-    Polygon { corners: Vec<(f64, f64)>, colour: Colour },
+    Line { points: Vec<(f64, f64)>, width: f64, color: Color },
+    Box { at: (f64, f64), size: (f64, f64), color: Color },
+    Dot { center: (f64, f64), radius: f64, color: Color },
+    Polygon { corners: Vec<(f64, f64)>, color: Color },
     Text(Text),
     Picture { at: (f64, f64), size: (f64, f64), image: RgbImage, pixelated: bool },
 }
@@ -57,7 +57,7 @@ pub(super) struct Text {
     pub(super) at: (f64, f64),
     pub(super) align: Align,
     pub(super) style: Style,
-    pub(super) colour: Colour,
+    pub(super) color: Color,
     /// Read from the bottom up, as beside a y axis.
     pub(super) upwards: bool,
 }
@@ -65,7 +65,7 @@ pub(super) struct Text {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Align {
     Left,
-    Centre,
+    Center,
     Right,
 }
 
@@ -140,30 +140,30 @@ impl Figure {
     /// A small figure that says why there is nothing to see.
     pub(super) fn message(text: &str) -> Figure {
         let mut figure = Figure::new(360.0, 80.0);
-        figure.text(text, (180.0, 45.0), Align::Centre, Style::plain(13.0), TEXT);
+        figure.text(text, (180.0, 45.0), Align::Center, Style::plain(13.0), TEXT);
         figure
     }
 
-    pub(super) fn line(&mut self, points: Vec<(f64, f64)>, width: f64, colour: Colour) {
-        self.shapes.push(Shape::Line { points, width, colour });
+    pub(super) fn line(&mut self, points: Vec<(f64, f64)>, width: f64, color: Color) {
+        self.shapes.push(Shape::Line { points, width, color });
     }
 
     /// A filled box from its upper left corner.
-    pub(super) fn filled_box(&mut self, at: (f64, f64), size: (f64, f64), colour: Colour) {
-        self.shapes.push(Shape::Box { at, size, colour });
+    pub(super) fn filled_box(&mut self, at: (f64, f64), size: (f64, f64), color: Color) {
+        self.shapes.push(Shape::Box { at, size, color });
     }
 
-    pub(super) fn dot(&mut self, centre: (f64, f64), radius: f64, colour: Colour) {
-        self.shapes.push(Shape::Dot { centre, radius, colour });
+    pub(super) fn dot(&mut self, center: (f64, f64), radius: f64, color: Color) {
+        self.shapes.push(Shape::Dot { center, radius, color });
     }
 
     /// A filled polygon.
-    pub(super) fn polygon(&mut self, corners: Vec<(f64, f64)>, colour: Colour) {
-        self.shapes.push(Shape::Polygon { corners, colour });
+    pub(super) fn polygon(&mut self, corners: Vec<(f64, f64)>, color: Color) {
+        self.shapes.push(Shape::Polygon { corners, color });
     }
 
-    pub(super) fn text(&mut self, text: &str, at: (f64, f64), align: Align, style: Style, colour: Colour) {
-        self.push_text(Text { text: text.to_string(), at, align, style, colour, upwards: false });
+    pub(super) fn text(&mut self, text: &str, at: (f64, f64), align: Align, style: Style, color: Color) {
+        self.push_text(Text { text: text.to_string(), at, align, style, color, upwards: false });
     }
 
     pub(super) fn push_text(&mut self, mut text: Text) {
@@ -198,7 +198,7 @@ impl Figure {
                 Shape::Line { points, .. } | Shape::Polygon { corners: points, .. } => {
                     points.iter_mut().for_each(|p| *p = moved(*p));
                 }
-                Shape::Box { at, .. } | Shape::Dot { centre: at, .. } | Shape::Picture { at, .. } => *at = moved(*at),
+                Shape::Box { at, .. } | Shape::Dot { center: at, .. } | Shape::Picture { at, .. } => *at = moved(*at),
                 Shape::Text(text) => text.at = moved(text.at),
             }
             shape
@@ -273,15 +273,15 @@ impl Figure {
         };
         let fine = |v: f64| (v * f64::from(LATTICE)).round() as i32;
         let corner = |(x, y): (f64, f64)| (fine(x), fine(y));
-        let rgb = |(r, g, b): Colour| RGBColor(r, g, b);
+        let rgb = |(r, g, b): Color| RGBColor(r, g, b);
         area.fill(&rgb(WHITE)).map_err(failed)?;
         for shape in &self.shapes {
             match shape {
-                Shape::Line { points, width, colour } => {
+                Shape::Line { points, width, color } => {
                     let corners: Vec<_> = points.iter().copied().map(corner).collect();
-                    let style = rgb(*colour).stroke_width(fine(*width) as u32);
+                    let style = rgb(*color).stroke_width(fine(*width) as u32);
                     if piecewise && corners.len() > 2 {
-                        let joint = |at: &(i32, i32)| Circle::new(*at, fine(*width) / 2, rgb(*colour).filled());
+                        let joint = |at: &(i32, i32)| Circle::new(*at, fine(*width) / 2, rgb(*color).filled());
                         let pieces = corners.windows(2).map(|pair| PathElement::new(pair, style));
                         pieces
                             .map(|piece| area.draw(&piece))
@@ -291,16 +291,16 @@ impl Figure {
                         area.draw(&PathElement::new(corners, style))
                     }
                 }
-                Shape::Box { at, size, colour } => {
+                Shape::Box { at, size, color } => {
                     let corners = [corner(*at), corner((at.0 + size.0, at.1 + size.1))];
-                    area.draw(&Rectangle::new(corners, rgb(*colour).filled()))
+                    area.draw(&Rectangle::new(corners, rgb(*color).filled()))
                 }
-                Shape::Dot { centre, radius, colour } => {
-                    area.draw(&Circle::new(corner(*centre), fine(*radius), rgb(*colour).filled()))
+                Shape::Dot { center, radius, color } => {
+                    area.draw(&Circle::new(corner(*center), fine(*radius), rgb(*color).filled()))
                 }
-                Shape::Polygon { corners, colour } => {
+                Shape::Polygon { corners, color } => {
                     let corners: Vec<_> = corners.iter().copied().map(corner).collect();
-                    area.draw(&Polygon::new(corners, rgb(*colour).filled()))
+                    area.draw(&Polygon::new(corners, rgb(*color).filled()))
                 }
                 Shape::Text(_) | Shape::Picture { .. } => Ok(()),
             }
@@ -354,11 +354,11 @@ impl Text {
         let (glyphs, width) = self.style.glyphs(&self.text, resolution);
         let shift = match self.align {
             Align::Left => 0.0,
-            Align::Centre => -width / 2.0,
+            Align::Center => -width / 2.0,
             Align::Right => -width,
         };
         let (at_x, at_y) = ((self.at.0 * resolution) as f32, (self.at.1 * resolution).round() as f32);
-        let ink = [self.colour.0, self.colour.1, self.colour.2].map(f32::from);
+        let ink = [self.color.0, self.color.1, self.color.2].map(f32::from);
         for mut glyph in glyphs {
             glyph.position.x += shift as f32 + if self.upwards { 0.0 } else { at_x };
             let Some(outline) = self.style.font().outline_glyph(glyph) else { continue };
@@ -384,12 +384,12 @@ impl Text {
         let (x, y) = self.at;
         let anchor = match self.align {
             Align::Left => "start",
-            Align::Centre => "middle",
+            Align::Center => "middle",
             Align::Right => "end",
         };
         let weight = if self.style.bold { " font-weight=\"bold\"" } else { "" };
         let turn = if self.upwards { format!(" transform=\"rotate(-90 {x} {y})\"") } else { String::new() };
-        let (size, (r, g, b)) = (self.style.size, self.colour);
+        let (size, (r, g, b)) = (self.style.size, self.color);
         let text = self.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         format!(
             "<text x=\"{x:.2}\" y=\"{y:.2}\" text-anchor=\"{anchor}\" font-size=\"{size}\"{weight} \

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::{
     Figure,
-    colours::{FAINT_TEXT, TEXT},
+    colors::{FAINT_TEXT, TEXT},
     figure::{Align, Style},
 };
 
@@ -69,7 +69,7 @@ pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Fig
             for (i, line) in title.lines().enumerate() {
                 let baseline = y + (skipped + i) as f64 * line_height + style.size;
                 let text = style.shorten(line, cell + gap - 4.0);
-                figure.text(&text, (middle, baseline), Align::Centre, style, TEXT);
+                figure.text(&text, (middle, baseline), Align::Center, style, TEXT);
             }
             let (size, sharp) = fit(image, cell);
             figure.picture(image, (middle - size.0 / 2.0, picture_top), size, sharp);
@@ -79,7 +79,7 @@ pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Fig
     if left_out > 0 {
         let style = Style::plain(12.0);
         let text = style.shorten(&format!("and {left_out} more"), width - 2.0 * MARGIN);
-        figure.text(&text, (width / 2.0, y + 14.0), Align::Centre, style, FAINT_TEXT);
+        figure.text(&text, (width / 2.0, y + 14.0), Align::Center, style, FAINT_TEXT);
     }
     figure
 }

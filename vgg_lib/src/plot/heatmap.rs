@@ -8,8 +8,8 @@ use image::{
 use super::{
     Figure,
     bars::number,
-    colour_map::{diverging, mix, viridis},
-    colours::{Colour, FAINT_TEXT, TEXT},
+    color_map::{diverging, mix, viridis},
+    colors::{Color, FAINT_TEXT, TEXT},
     figure::{Align, Style},
 };
 use crate::nn::Heatmap;
@@ -21,11 +21,11 @@ const SIDE: f64 = 360.0;
 const COVER: f64 = 0.6;
 const LABEL: Style = Style { size: 11.0, bold: false };
 
-/// A map, enlarged smoothly and laid over the photo, with a colour bar.
+/// A map, enlarged smoothly and laid over the photo, with a color bar.
 ///
 /// Without negative values, as Grad-CAM gives, dark blue is 0 and yellow the highest. With some, as occlusion gives,
-/// blue is negative, white 0 and orange-red positive, equally far in both directions. The photo beneath is grey, so
-/// that every colour is the map's. NaN and infinity count as 0.
+/// blue is negative, white 0 and orange-red positive, equally far in both directions. The photo beneath is gray, so
+/// that every color is the map's. NaN and infinity count as 0.
 pub fn heatmap(photo: &RgbImage, map: &Heatmap, title: &str) -> Figure {
     let Heatmap { values: map, rows, columns } = map;
     if photo.is_empty() {
@@ -38,21 +38,21 @@ pub fn heatmap(photo: &RgbImage, map: &Heatmap, title: &str) -> Figure {
     let signed = map.iter().any(|v| finite(*v) < 0.0);
     let highest = map.iter().fold(0.0, |m: f32, v| m.max(finite(*v).abs()));
     let scale = if highest > 0.0 { highest } else { 1.0 };
-    let colour = |share: f64| if signed { diverging(share) } else { viridis(share) };
+    let color = |share: f64| if signed { diverging(share) } else { viridis(share) };
 
     // Not finer than a logical pixel: larger files would show nothing more.
     let factor = SIDE / f64::from(photo.width().max(photo.height()));
     let pixels = |v: u32| ((f64::from(v) * factor).round() as u32).max(1);
     let (width, height) = (pixels(photo.width()), pixels(photo.height()));
-    let grey = imageops::grayscale(&imageops::resize(photo, width, height, FilterType::CatmullRom));
+    let gray = imageops::grayscale(&imageops::resize(photo, width, height, FilterType::CatmullRom));
     // `resize` cuts values below 0 and above 1.
     let shares: Vec<f32> = map.iter().map(|v| 0.5 + 0.5 * finite(*v) / scale).collect();
     let shares: ImageBuffer<Luma<f32>, _> =
         ImageBuffer::from_raw(*columns as u32, *rows as u32, shares).expect("the sizes were compared");
     let shares = imageops::resize(&shares, width, height, FilterType::Triangle);
     let laid_over = RgbImage::from_fn(width, height, |x, y| {
-        let below = grey.get_pixel(x, y).0[0];
-        let (r, g, b) = mix((below, below, below), colour(2.0 * f64::from(shares.get_pixel(x, y).0[0]) - 1.0), COVER);
+        let below = gray.get_pixel(x, y).0[0];
+        let (r, g, b) = mix((below, below, below), color(2.0 * f64::from(shares.get_pixel(x, y).0[0]) - 1.0), COVER);
         Rgb([r, g, b])
     });
 
@@ -72,12 +72,12 @@ pub fn heatmap(photo: &RgbImage, map: &Heatmap, title: &str) -> Figure {
     figure.text(&title, (MARGIN, 26.0), Align::Left, title_style, TEXT);
     figure.picture(&laid_over, (MARGIN, top), (width, height), true);
 
-    // The colours as they are over mid-grey.
+    // The colors as they are over mid-gray.
     let (low, high) = (labels[1].0, labels[0].0);
     let steps = (2.0 * bar_height) as u32;
     let bar = RgbImage::from_fn(1, steps, |_, y| {
         let share = high - (high - low) * f64::from(y) / f64::from(steps - 1);
-        let (r, g, b): Colour = mix((128, 128, 128), colour(share), COVER);
+        let (r, g, b): Color = mix((128, 128, 128), color(share), COVER);
         Rgb([r, g, b])
     });
     figure.picture(&bar, (bar_left, bar_top), (14.0, bar_height), true);

@@ -8,19 +8,19 @@ use image::{
 
 use super::{
     Figure,
-    colour_map::{diverging, viridis},
-    colours::{Colour, GREY},
+    color_map::{diverging, viridis},
+    colors::{Color, GRAY},
     grid::{cell, image_grid},
 };
 use crate::{nn::Param, tensor::Images, weights::Pixels};
 
-const NOT_FINITE: Colour = (214, 39, 160);
+const NOT_FINITE: Color = (214, 39, 160);
 
 /// The first `count` channels of the first image of a batch (n, h, w, c), each a picture under its number.
 ///
-/// Colours are those of viridis, from dark blue (the map's lowest value) to yellow (its highest, or where it
+/// Colors are those of viridis, from dark blue (the map's lowest value) to yellow (its highest, or where it
 /// has more than 200 values the one that half a per cent exceed: a few sparks would leave the rest in the dark). Every
-/// map has its own scale, because what it answers to is the question, not how loudly. A map with one value everywhere is grey
+/// map has its own scale, because what it answers to is the question, not how loudly. A map with one value everywhere is gray
 /// with a cross: "dead" if that is 0, as after a ReLU that never fires. NaN and infinity are pink.
 pub fn feature_maps(activation: &Images, count: usize) -> Figure {
     let (n, h, w, channels) = *activation.shape();
@@ -57,7 +57,7 @@ pub fn feature_maps(activation: &Images, count: usize) -> Figure {
 
 /// The first `count` filters of a convolution's kernel (k, k, in, out), each a picture under its number.
 ///
-/// With three input channels a filter is shown in the colours that it looks for: grey is 0, and its largest weight,
+/// With three input channels a filter is shown in the colors that it looks for: gray is 0, and its largest weight,
 /// positive or negative, reaches the end of the scale; `pixels` says whether red is the first or the last. With any
 /// other number the mean over the input channels is shown, blue below 0 and orange-red above. Every filter has its own
 /// scale: a weak one is as well to be seen as a strong one.
@@ -141,9 +141,9 @@ fn strongest(values: &[f32]) -> f64 {
     if strongest > 0.0 { strongest } else { 1.0 }
 }
 
-fn picture((width, height): (usize, usize), colour: impl Fn(usize) -> Colour) -> RgbImage {
+fn picture((width, height): (usize, usize), color: impl Fn(usize) -> Color) -> RgbImage {
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
-        let (r, g, b) = colour(y as usize * width + x as usize);
+        let (r, g, b) = color(y as usize * width + x as usize);
         Rgb([r, g, b])
     })
 }
@@ -153,7 +153,7 @@ fn crossed_out(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let (across, down) = (x * (height - 1), y * (width - 1));
         let on_a_diagonal = near(across, down) || near((width - 1) * (height - 1) - across, down);
-        let (r, g, b) = if on_a_diagonal { GREY } else { (232, 232, 232) };
+        let (r, g, b) = if on_a_diagonal { GRAY } else { (232, 232, 232) };
         Rgb([r, g, b])
     })
 }

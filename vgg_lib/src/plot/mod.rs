@@ -12,7 +12,7 @@
 //! ```
 
 mod bars;
-mod colour_map;
+mod color_map;
 mod confusion;
 mod curves;
 mod figure;
@@ -32,19 +32,19 @@ pub use maps::{feature_maps, filters};
 pub use network::network;
 pub use predictions::predictions;
 
-/// Colours that stay apart for colour-blind readers (Okabe and Ito's).
-mod colours {
-    pub(super) type Colour = (u8, u8, u8);
-    pub(super) const TEXT: Colour = (38, 38, 38);
-    pub(super) const FAINT_TEXT: Colour = (95, 95, 95);
-    pub(super) const GRID: Colour = (230, 230, 230);
-    pub(super) const AXIS: Colour = (150, 150, 150);
-    pub(super) const WHITE: Colour = (255, 255, 255);
-    pub(super) const GREY: Colour = (160, 160, 160);
-    pub(super) const BLUE: Colour = (0, 114, 178);
-    pub(super) const RIGHT: Colour = (0, 140, 104);
-    pub(super) const WRONG: Colour = (213, 94, 0);
+/// Colors that stay apart for color-blind readers (Okabe and Ito's).
+mod colors {
+    pub(super) type Color = (u8, u8, u8);
+    pub(super) const TEXT: Color = (38, 38, 38);
+    pub(super) const FAINT_TEXT: Color = (95, 95, 95);
+    pub(super) const GRID: Color = (230, 230, 230);
+    pub(super) const AXIS: Color = (150, 150, 150);
+    pub(super) const WHITE: Color = (255, 255, 255);
+    pub(super) const GRAY: Color = (160, 160, 160);
+    pub(super) const BLUE: Color = (0, 114, 178);
+    pub(super) const RIGHT: Color = (0, 140, 104);
+    pub(super) const WRONG: Color = (213, 94, 0);
     /// One after the other for the curves of a figure.
-    pub(super) const CURVES: [Colour; 7] =
+    pub(super) const CURVES: [Color; 7] =
         [BLUE, WRONG, (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (38, 38, 38)];
 }

@@ -3,8 +3,8 @@
 
 use super::{
     Figure,
-    colour_map::mix,
-    colours::{BLUE, Colour, FAINT_TEXT, GREY, TEXT, WHITE, WRONG},
+    color_map::mix,
+    colors::{BLUE, Color, FAINT_TEXT, GRAY, TEXT, WHITE, WRONG},
     figure::{Align, Style},
 };
 use crate::nn::{Sequential, Shape, thousands};
@@ -23,7 +23,7 @@ const GAPS: (f64, f64) = (2.5, 16.0);
 const MOST: usize = 200;
 const SHAPE: Style = Style { size: 10.5, bold: true };
 const LAYERS: Style = Style { size: 10.0, bold: false };
-const EDGE: Colour = (70, 70, 70);
+const EDGE: Color = (70, 70, 70);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -58,9 +58,9 @@ impl Kind {
         }
     }
 
-    fn colour(self) -> Colour {
+    fn color(self) -> Color {
         match self {
-            Kind::Input => GREY,
+            Kind::Input => GRAY,
             Kind::Convolution => (230, 190, 90),
             Kind::Pooling => WRONG,
             Kind::Dense => BLUE,
@@ -130,11 +130,11 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
         for (kind, shape) in &group.boxes {
             let (h, w) = size(*shape);
             let face = ((h * scale).max(SMALLEST_MAP), (w * scale).max(SMALLEST_MAP));
-            slab(&mut figure, (left, axis), thick(*shape, thickness), face, kind.colour());
+            slab(&mut figure, (left, axis), thick(*shape, thickness), face, kind.color());
             left += thick(*shape, thickness) + GAPS.0;
         }
-        figure.text(&group.label, (middle, labels), Align::Centre, SHAPE, TEXT);
-        figure.text(&group.layers, (middle, labels + 15.0), Align::Centre, LAYERS, FAINT_TEXT);
+        figure.text(&group.label, (middle, labels), Align::Center, SHAPE, TEXT);
+        figure.text(&group.layers, (middle, labels + 15.0), Align::Center, LAYERS, FAINT_TEXT);
         x += width + GAPS.1;
     }
 
@@ -142,13 +142,13 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
     let entry = |kind: Kind| 16.0 + LAYERS.width(kind.name()) + 20.0;
     let mut x = (width - Kind::ALL.into_iter().filter(there).map(entry).sum::<f64>() + 20.0) / 2.0;
     for kind in Kind::ALL.into_iter().filter(there) {
-        figure.filled_box((x, labels + 33.0), (11.0, 11.0), kind.colour());
+        figure.filled_box((x, labels + 33.0), (11.0, 11.0), kind.color());
         figure.text(kind.name(), (x + 16.0, labels + 42.5), Align::Left, LAYERS, TEXT);
         x += entry(kind);
     }
     let style = Style::plain(12.0);
     let note = style.shorten(&note, width - 2.0 * MARGIN);
-    figure.text(&note, (width / 2.0, labels + 66.0), Align::Centre, style, WRONG);
+    figure.text(&note, (width / 2.0, labels + 66.0), Align::Center, style, WRONG);
     figure
 }
 
@@ -167,7 +167,7 @@ fn thick(shape: Shape, thickness: f64) -> f64 {
     ((channels as f64).sqrt() * thickness).max(1.5)
 }
 
-/// Neighbours of one size under one label. The input stands alone, and vectors of different lengths do.
+/// Neighbors of one size under one label. The input stands alone, and vectors of different lengths do.
 fn group(boxes: &[(Kind, Shape)]) -> Vec<Group> {
     let together = |a: &(Kind, Shape), b: &(Kind, Shape)| {
         a.0 != Kind::Input
@@ -203,7 +203,7 @@ fn group(boxes: &[(Kind, Shape)]) -> Vec<Group> {
 }
 
 /// A box whose middle lies on the axis, `at` its left end: front, top and the face at the right, where the map is.
-fn slab(figure: &mut Figure, at: (f64, f64), thick: f64, (height, depth): (f64, f64), colour: Colour) {
+fn slab(figure: &mut Figure, at: (f64, f64), thick: f64, (height, depth): (f64, f64), color: Color) {
     let corner = |along: f64, up: f64, back: f64| {
         let back = back * depth;
         (at.0 + along * thick + back * DEPTH.0, at.1 - up * height - back * DEPTH.1)
@@ -211,9 +211,9 @@ fn slab(figure: &mut Figure, at: (f64, f64), thick: f64, (height, depth): (f64, 
     let front = vec![corner(0.0, -0.5, -0.5), corner(0.0, 0.5, -0.5), corner(1.0, 0.5, -0.5), corner(1.0, -0.5, -0.5)];
     let top = vec![corner(0.0, 0.5, -0.5), corner(0.0, 0.5, 0.5), corner(1.0, 0.5, 0.5), corner(1.0, 0.5, -0.5)];
     let face = vec![corner(1.0, -0.5, -0.5), corner(1.0, 0.5, -0.5), corner(1.0, 0.5, 0.5), corner(1.0, -0.5, 0.5)];
-    let sides = [(front, colour), (top, mix(colour, WHITE, 0.6)), (face, mix(colour, WHITE, 0.35))];
-    for (mut corners, colour) in sides {
-        figure.polygon(corners.clone(), colour);
+    let sides = [(front, color), (top, mix(color, WHITE, 0.6)), (face, mix(color, WHITE, 0.35))];
+    for (mut corners, color) in sides {
+        figure.polygon(corners.clone(), color);
         corners.push(corners[0]);
         figure.line(corners, 0.5, EDGE);
     }

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::{
     Figure,
-    colours::{BLUE, Colour, FAINT_TEXT, GREY, GRID, RIGHT, TEXT, WRONG},
+    colors::{BLUE, Color, FAINT_TEXT, GRAY, GRID, RIGHT, TEXT, WRONG},
     figure::{Align, Style},
     grid::fit,
 };
@@ -52,7 +52,7 @@ pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f
     }
     if images.len() > shown {
         let text = format!("and {} more", images.len() - shown);
-        figure.text(&text, (width / 2.0, height - 14.0), Align::Centre, Style::plain(12.0), FAINT_TEXT);
+        figure.text(&text, (width / 2.0, height - 14.0), Align::Center, Style::plain(12.0), FAINT_TEXT);
     }
     figure
 }
@@ -74,12 +74,12 @@ fn guesses(probabilities: &[f32], classes: &[String]) -> Vec<Guess> {
         .collect()
 }
 
-fn colour(rank: usize, class: &str, truth: Option<&str>) -> Colour {
+fn color(rank: usize, class: &str, truth: Option<&str>) -> Color {
     match truth {
         None if rank == 0 => BLUE,
         Some(truth) if truth == class => RIGHT,
         Some(_) if rank == 0 => WRONG,
-        _ => GREY,
+        _ => GRAY,
     }
 }
 
@@ -87,13 +87,13 @@ fn colour(rank: usize, class: &str, truth: Option<&str>) -> Colour {
 fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>, guesses: &[Guess]) {
     if let Some(truth) = truth {
         let right = guesses.first().map(|best| best.class == truth);
-        let (mark, mark_colour) = match right {
+        let (mark, mark_color) = match right {
             Some(true) => ("✓ ", RIGHT),
             Some(false) => ("✗ ", WRONG),
             None => ("", TEXT),
         };
         let mark_width = TRUTH.width(mark);
-        figure.text(mark, (x, y + 11.0), Align::Left, TRUTH, mark_colour);
+        figure.text(mark, (x, y + 11.0), Align::Left, TRUTH, mark_color);
         let name = TRUTH.shorten(truth, width - mark_width);
         figure.text(&name, (x + mark_width, y + 11.0), Align::Left, TRUTH, TEXT);
     }
@@ -106,7 +106,7 @@ fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>
         figure.filled_box((x, top + 15.5), (width, 5.0), GRID);
         let length = width * guess.probability;
         if length >= 0.25 {
-            figure.filled_box((x, top + 15.5), (length, 5.0), colour(rank, &guess.class, truth));
+            figure.filled_box((x, top + 15.5), (length, 5.0), color(rank, &guess.class, truth));
         }
     }
 }
@@ -138,11 +138,11 @@ mod tests {
 
     #[test]
     fn the_truth_is_green_and_a_wrong_best_guess_is_not() {
-        assert_eq!(colour(0, "cat", Some("cat")), RIGHT);
-        assert_eq!(colour(0, "dog", Some("cat")), WRONG);
-        assert_eq!(colour(1, "cat", Some("cat")), RIGHT);
-        assert_eq!(colour(1, "dog", Some("cat")), GREY);
-        assert_eq!(colour(0, "dog", None), BLUE);
+        assert_eq!(color(0, "cat", Some("cat")), RIGHT);
+        assert_eq!(color(0, "dog", Some("cat")), WRONG);
+        assert_eq!(color(1, "cat", Some("cat")), RIGHT);
+        assert_eq!(color(1, "dog", Some("cat")), GRAY);
+        assert_eq!(color(0, "dog", None), BLUE);
     }
 
     #[test]

@@ -108,22 +108,22 @@
     svg.push(`<line class="axis" x1="${left}" x2="${right}" y1="${bottom}" y2="${bottom}"/>`);
     svg.push(`<text class="name" x="${left}" y="18">${title}</text>`);
     let at = right;
-    for (const [name, colour] of legend) {
+    for (const [name, color] of legend) {
       at -= 6.4 * name.length + 26;
-      svg.push(`<line x1="${at}" x2="${at + 18}" y1="14" y2="14" style="stroke: ${colour}; stroke-width: 2.5"/>`);
+      svg.push(`<line x1="${at}" x2="${at + 18}" y1="14" y2="14" style="stroke: ${color}; stroke-width: 2.5"/>`);
       svg.push(`<text x="${at + 23}" y="18">${name}</text>`);
     }
     const lines = [];
     if (trace.length > 1) lines.push(`<polyline class="trace" points="${path(trace)}"/>`);
-    for (const [list, colour] of [[train, "var(--train)"], [validation, "var(--validation)"]]) {
-      if (list.length > 1) lines.push(`<polyline class="curve" style="stroke: ${colour}" points="${path(list)}"/>`);
+    for (const [list, color] of [[train, "var(--train)"], [validation, "var(--validation)"]]) {
+      if (list.length > 1) lines.push(`<polyline class="curve" style="stroke: ${color}" points="${path(list)}"/>`);
       const dots = list.length > 30 ? list.slice(-1) : list;
-      for (const p of dots) lines.push(`<circle cx="${x(p[0])}" cy="${y(p[1])}" r="3" style="fill: ${colour}"/>`);
+      for (const p of dots) lines.push(`<circle cx="${x(p[0])}" cy="${y(p[1])}" r="3" style="fill: ${color}"/>`);
     }
     const best = (validation.length ? validation : train).reduce((a, b) => (a && !better(b[1], a[1]) ? a : b), null);
     if (best) {
-      const colour = validation.length ? "var(--validation)" : "var(--train)";
-      lines.push(`<circle cx="${x(best[0])}" cy="${y(best[1])}" r="6" style="fill: none; stroke: ${colour}; stroke-width: 1.5"/>`);
+      const color = validation.length ? "var(--validation)" : "var(--train)";
+      lines.push(`<circle cx="${x(best[0])}" cy="${y(best[1])}" r="6" style="fill: none; stroke: ${color}; stroke-width: 1.5"/>`);
     }
     if (trace.length) {
       const now = trace[trace.length - 1];

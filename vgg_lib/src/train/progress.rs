@@ -246,7 +246,7 @@ fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
 
 /// Whether VS Code itself started the kernel. There is no official sign (microsoft/vscode-jupyter#7380): its kernels
 /// inherit one of two variables, and those of a Jupyter server, which may itself run in VS Code's terminal, have a
-/// third. A wrong guess costs little: where VS Code is not recognised lines follow each other, and a Jupyter page
+/// third. A wrong guess costs little: where VS Code is not recognized lines follow each other, and a Jupyter page
 /// drops the signs that it does not know.
 fn is_vs_code(has: impl Fn(&str) -> bool) -> bool {
     has("EVCXR_IS_RUNTIME") && (has("VSCODE_PID") || has("VSCODE_CWD")) && !has("JPY_PARENT_PID")
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn vs_code_is_recognised_where_it_started_the_kernel_itself() {
+    fn vs_code_is_recognized_where_it_started_the_kernel_itself() {
         let found = |names: &[&str]| is_vs_code(|name| names.contains(&name));
         assert!(found(&["VSCODE_PID", "EVCXR_IS_RUNTIME"]));
         assert!(found(&["VSCODE_CWD", "EVCXR_IS_RUNTIME"]));

@@ -26,7 +26,7 @@ pub struct SgdConfig {
     pub decay: f64,
     /// Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"), for the kernels of all
     /// layers but the last. A kernel is a matrix of (k·k·in) rows and `out` columns here; a step moves it by the rate
-    /// times this number along its velocity with all singular values made about 1, so that weak directions are learnt
+    /// times this number along its velocity with all singular values made about 1, so that weak directions are learned
     /// as fast as strong ones, whatever the size of the gradient. Its norm is kept at that of an orthogonal matrix, so
     /// l2 has no use there. Biases, batch norms and the last layer move as without it. `None` is off.
     pub muon: Option<f64>,

@@ -9,11 +9,11 @@ use dfdx::prelude::*;
 impl Sequential {
     /// Sets the filters of the first convolution by what the images are made of: the eigenvectors of the covariance of
     /// their k×k patches, most variance first, each divided by the square root of its eigenvalue, so that all filters
-    /// answer equally strongly and independently of each other. Neighbouring pixels are nearly equal; a network sees
+    /// answer equally strongly and independently of each other. Neighboring pixels are nearly equal; a network sees
     /// small differences between them much sooner so. Each filter comes with its negative beside it, as a ReLU would
     /// drop one half. Filters beyond those stay as they are.
     ///
-    /// The images are those that `fit` will get, normalised. Follow it with [`freeze`](Self::freeze): training gains
+    /// The images are those that `fit` will get, normalized. Follow it with [`freeze`](Self::freeze): training gains
     /// nothing from changing these filters, and l2 would shrink them.
     ///
     /// # Errors

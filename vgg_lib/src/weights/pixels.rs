@@ -176,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_model_without_pixels_is_refused() {
-        let mut grey = Sequential::new((8, 8, 1), Seed(0));
-        grey.push("conv", conv2d(2)).unwrap();
-        let error = Pixels::Caffe.convert(&mut grey, Pixels::Torch).unwrap_err().to_string();
+        let mut gray = Sequential::new((8, 8, 1), Seed(0));
+        gray.push("conv", conv2d(2)).unwrap();
+        let error = Pixels::Caffe.convert(&mut gray, Pixels::Torch).unwrap_err().to_string();
         assert!(error.contains("three channels"), "{error}");
     }
 }

@@ -60,7 +60,7 @@ impl Convolution<'_> {
         let (c, out) = (shape.3, bias.len());
         let (position, o) = (place / out, place % out);
         let mut sum = f64::from(bias[o]);
-        for (tap, from) in (0..9).filter_map(|tap| Some((tap, neighbour(shape, position, tap)?))) {
+        for (tap, from) in (0..9).filter_map(|tap| Some((tap, neighbor(shape, position, tap)?))) {
             sum += (0..c).map(|i| product(x[from * c + i], weight[(tap * c + i) * out + o])).sum::<f64>();
         }
         sum.max(0.0)
@@ -79,7 +79,7 @@ impl Convolution<'_> {
         let (c, out) = (shape.3, bias.len());
         let (position, i) = (place / c, place % c);
         // The position above reads this one with the tap below.
-        let readers = (0..9).filter_map(|tap| Some((8 - tap, neighbour(shape, position, tap)?)));
+        let readers = (0..9).filter_map(|tap| Some((8 - tap, neighbor(shape, position, tap)?)));
         let all = |(tap, reader): (usize, usize)| {
             let weight = &weight[(tap * c + i) * out..][..out];
             weight.iter().zip(&dy[reader * out..]).map(|(&w, &dy)| product(w, dy)).sum::<f64>()
@@ -92,7 +92,7 @@ impl Convolution<'_> {
         let (c, out) = (shape.3, bias.len());
         let (tap, i, o) = (place / (c * out), place / out % c, place % out);
         let positions = 0..shape.0 * shape.1 * shape.2;
-        let pairs = positions.filter_map(|position| Some((position, neighbour(shape, position, tap)?)));
+        let pairs = positions.filter_map(|position| Some((position, neighbor(shape, position, tap)?)));
         pairs.map(|(position, from)| product(x[from * c + i], dy[position * out + o])).sum()
     }
 }
@@ -102,7 +102,7 @@ fn product(a: f32, b: f32) -> f64 {
 }
 
 /// The position that `position` reads with `tap` of a 3×3 kernel, if it is inside the image.
-fn neighbour((_, h, w, _): Nhwc, position: usize, tap: usize) -> Option<usize> {
+fn neighbor((_, h, w, _): Nhwc, position: usize, tap: usize) -> Option<usize> {
     let (i, j) = (position / w % h + tap / 3, position % w + tap % 3);
     let inside = (1..=h).contains(&i) && (1..=w).contains(&j);
     inside.then(|| position / (h * w) * (h * w) + (i - 1) * w + j - 1)
@@ -208,8 +208,8 @@ pub(super) fn batch_norm(
     let dbeta = sums(&dy, c);
     let dx = |i: usize| {
         let k = i % c;
-        let centred = dy[i] - dbeta[k] / count - normal[i] * dgamma[k] / count;
-        if x[i] > 0.0 { gamma[k] * inv_std[k] * centred } else { 0.0 }
+        let centered = dy[i] - dbeta[k] / count - normal[i] * dgamma[k] / count;
+        if x[i] > 0.0 { gamma[k] * inv_std[k] * centered } else { 0.0 }
     };
     let dx: Vec<f64> = (0..x.len()).map(dx).collect();
     BatchNorm {

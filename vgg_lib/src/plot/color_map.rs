@@ -1,10 +1,10 @@
-//! Colours for numbers: one scale for amounts, one for values on both sides of zero, and mixing.
+//! Colors for numbers: one scale for amounts, one for values on both sides of zero, and mixing.
 
-use super::colours::{BLUE, Colour, WHITE, WRONG};
+use super::colors::{BLUE, Color, WHITE, WRONG};
 
 /// matplotlib's viridis (van der Walt & Smith 2015, CC0) at 17 places; in between, the mix of the two next to it is
-/// within 6 of 255 of the original. Equal steps look equal, also in grey and to colour-blind readers.
-const VIRIDIS: [Colour; 17] = [
+/// within 6 of 255 of the original. Equal steps look equal, also in gray and to color-blind readers.
+const VIRIDIS: [Color; 17] = [
     (68, 1, 84),
     (72, 24, 106),
     (71, 45, 123),
@@ -25,7 +25,7 @@ const VIRIDIS: [Colour; 17] = [
 ];
 
 /// From dark blue at 0 to yellow at 1. NaN is 0.
-pub(super) fn viridis(share: f64) -> Colour {
+pub(super) fn viridis(share: f64) -> Color {
     let share = if share > 0.0 { share.min(1.0) } else { 0.0 };
     let place = share * (VIRIDIS.len() - 1) as f64;
     let below = (place as usize).min(VIRIDIS.len() - 2);
@@ -33,12 +33,12 @@ pub(super) fn viridis(share: f64) -> Colour {
 }
 
 /// From blue at −1 over white at 0 to orange-red at 1. NaN is −1.
-pub(super) fn diverging(value: f64) -> Colour {
+pub(super) fn diverging(value: f64) -> Color {
     mix(WHITE, if value >= 0.0 { WRONG } else { BLUE }, value.abs().min(1.0))
 }
 
-/// `share` 0 gives the first colour, 1 the second.
-pub(super) fn mix(from: Colour, to: Colour, share: f64) -> Colour {
+/// `share` 0 gives the first color, 1 the second.
+pub(super) fn mix(from: Color, to: Color, share: f64) -> Color {
     let one = |from: u8, to: u8| (f64::from(from) + (f64::from(to) - f64::from(from)) * share).round() as u8;
     (one(from.0, to.0), one(from.1, to.1), one(from.2, to.2))
 }
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn viridis_is_matplotlibs() {
-        // Of its 256 colours, matplotlib.colormaps['viridis'].colors, every twelfth.
+        // Of its 256 colors, matplotlib.colormaps['viridis'].colors, every twelfth.
         let theirs = [
             (0, (68, 1, 84)),
             (12, (71, 19, 101)),
