@@ -22,7 +22,7 @@ use clap::{Parser, ValueEnum};
 use common::{Arch, build, class_names};
 use std::path::{Path, PathBuf};
 use vgg_lib::prelude::*;
-use vgg_lib::{Result, weights};
+use vgg_lib::{Result, naming};
 
 #[derive(Parser)]
 struct Options {
@@ -117,7 +117,7 @@ fn network(options: &Options, cifar: bool) -> Result<Sequential> {
     let Some(arch) = options.arch else {
         return Err(Error::Config(format!("{path} has weights only; say of which network with --arch")));
     };
-    let classes = weights::classes(&options.from)?
+    let classes = naming::classes(&options.from)?
         .ok_or_else(|| Error::Name(format!("{path} has no last layer (predictions, classifier.N or head.fc)")))?;
     let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
     let mut model = build(arch, (size, size, 3), classes)?;

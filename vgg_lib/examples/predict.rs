@@ -18,8 +18,8 @@ use ndarray::{Array2, Array4};
 use std::array::from_fn;
 use std::path::{Path, PathBuf};
 use vgg_lib::Result;
+use vgg_lib::naming;
 use vgg_lib::prelude::*;
-use vgg_lib::weights;
 
 /// The input values of a pixel.
 type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
@@ -67,7 +67,7 @@ fn main() {
 }
 
 fn run(options: Options) -> Result<()> {
-    let classes = weights::classes(&options.weights)?.ok_or_else(|| {
+    let classes = naming::classes(&options.weights)?.ok_or_else(|| {
         let path = options.weights.display();
         Error::Name(format!(
             "{path} has no last layer (predictions, classifier.N or head.fc), so nothing to predict with"

@@ -1,24 +1,35 @@
 //! VGG networks for Rust notebooks: data, layers, training, plots and weights, on dfdx tensors.
 //!
-//! Data flows one way: [`data`] → [`nn`] and [`vgg`] → [`train`] → plots; [`weights`] go in and out.
+//! Data flows one way: [`data`] → [`model`] and [`vgg`] → [`train`] → plots; [`formats`] go in and out.
 
-pub mod data;
+// From the ground up: each may import from those above it.
 pub mod error;
 mod files;
+pub mod process;
+pub mod tensor;
+mod text;
 // `Cuda` takes only the dropout masks from it.
 #[cfg_attr(feature = "cuda", allow(dead_code))]
 #[doc(hidden)] // for the benchmarks
 pub mod kernel;
-pub mod nn;
+pub mod model;
+mod engine;
 pub mod ops;
+pub mod data;
+pub mod optim;
+pub mod formats;
+pub mod naming;
+pub mod train;
+pub mod inspect;
 pub mod plot;
-pub mod tensor;
+pub mod notebook;
+pub mod vgg;
+
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod test_data;
-pub mod train;
-pub mod vgg;
-pub mod weights;
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests;
 
 pub use error::{Error, Result};
 
@@ -28,14 +39,25 @@ pub mod prelude {
     pub use crate::data::{
         Augment, Dataset, Normalization, Resize, cifar10, class_index, image_folder, read_image, resize, shapes,
     };
-    pub use crate::nn::*;
-    pub use crate::plot;
-    pub use crate::tensor::{Images, images};
-    pub use crate::train::*;
-    pub use crate::vgg;
     #[cfg(any(feature = "onnx", feature = "coreml"))]
-    pub use crate::weights::Export;
-    pub use crate::weights::{Names, Pixels};
+    pub use crate::formats::Export;
+    pub use crate::inspect::{
+        Heatmap, MemoryEstimate, MemoryRow, ReceptiveField, ReceptiveFields, Summary, SummaryRow, output_size,
+    };
+    #[cfg(not(feature = "cuda"))]
+    pub use crate::inspect::{Profile, ProfileRow};
+    pub use crate::model::{
+        Init, Layer, LayerSpec, Op, Param, Seed, Sequential, Shape, batch_norm, conv2d, dropout, flatten,
+        global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+    };
+    pub use crate::naming::{Names, Pixels};
+    pub use crate::notebook::{Monitor, Verbosity};
+    pub use crate::optim::{Schedule, Sgd, SgdConfig};
+    pub use crate::plot;
+    pub use crate::process::{peak_memory, reset_peak_memory};
+    pub use crate::tensor::{Images, images};
+    pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History};
+    pub use crate::vgg;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;
 }

@@ -1,9 +1,9 @@
 //! The VGG networks (Simonyan & Zisserman 2014, arXiv:1409.1556) as tables.
 
-use crate::nn::{
+use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
 };
-use crate::weights::{Pixels, Pretrained};
+use crate::naming::{Pixels, Pretrained};
 use crate::{Error, Result};
 use std::path::Path;
 

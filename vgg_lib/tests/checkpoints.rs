@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
-use vgg_lib::weights::StateDict;
 
 #[path = "common/pictures.rs"]
 mod pictures;

@@ -11,13 +11,13 @@ use formula::{close, hash, values};
 use ndarray::{Array2, Array4};
 use std::fs;
 use vgg_lib::data::Normalization;
-use vgg_lib::nn::{
+use vgg_lib::formats::Export;
+use vgg_lib::model::{
     LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
     relu, softmax,
 };
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
-use vgg_lib::weights::Export;
 
 fn model(input: (usize, usize, usize), layers: &[(&str, LayerSpec)]) -> Sequential {
     let mut model = Sequential::new(input, Seed(1));
@@ -90,7 +90,7 @@ fn coremltools_agrees(name: &str, model: &Sequential, export: &Export, n: usize)
     };
     let y = model.forward(images(normalized, (n, h, w, c)).unwrap()).unwrap().as_vec();
     let classes = y.len() / n;
-    let ours: Vec<f32> = if model.layers().last().is_some_and(|layer| layer.op() == vgg_lib::nn::Op::Softmax) {
+    let ours: Vec<f32> = if model.layers().last().is_some_and(|layer| layer.op() == vgg_lib::model::Op::Softmax) {
         y
     } else {
         let row = |row: &[f32]| {

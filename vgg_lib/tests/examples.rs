@@ -170,7 +170,7 @@ fn convert_writes_what_its_reader_reads() {
     assert!(printed.contains("tensors loaded.") && printed.contains(" : block1_conv1, Conv"), "{printed}");
     let printed = convert(&[text(&onnx), text(&npz)]);
     assert!(printed.ends_with("model.npz, the weights alone\n"), "{printed}");
-    let state = |path: &Path| vgg_lib::weights::read(path).unwrap();
+    let state = |path: &Path| vgg_lib::formats::read(path).unwrap();
     assert!(state(&weights) == state(&npz));
     let printed = convert(&[&[text(&weights), text(&core)][..], &arch].concat());
     assert!(printed.contains("(pixel - [120.707") && printed.contains("softmax, softmax"), "{printed}");
@@ -196,7 +196,7 @@ fn convert_writes_what_its_reader_reads() {
 fn convert_carries_weights_from_format_to_format() {
     let folder = tempfile::tempdir().unwrap();
     let (_, weights) = weights(folder.path());
-    let want = vgg_lib::weights::read(&weights).unwrap();
+    let want = vgg_lib::formats::read(&weights).unwrap();
     let mut from = weights;
     for (name, names, one_of_theirs) in [
         ("torch.pth", "own", "features.2.running_mean"),
@@ -209,9 +209,9 @@ fn convert_carries_weights_from_format_to_format() {
         let output = run("convert", &[text(&from), text(&to), "--arch", "cifar_vgg16", "--names", names]);
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(printed.contains("tensors loaded.") && printed.contains(name), "{printed}");
-        let written = vgg_lib::weights::read(&to).unwrap();
+        let written = vgg_lib::formats::read(&to).unwrap();
         assert!(written.contains_key(one_of_theirs), "{name}: {:?}", written.keys());
         from = to;
     }
-    assert!(vgg_lib::weights::read(&from).unwrap() == want);
+    assert!(vgg_lib::formats::read(&from).unwrap() == want);
 }

@@ -2,7 +2,7 @@
 #![cfg(not(feature = "cuda"))]
 
 use dfdx::prelude::*;
-use vgg_lib::nn::{self, LayerSpec, Op, Seed, Sequential};
+use vgg_lib::model::{LayerSpec, Op, Seed, Sequential};
 use vgg_lib::tensor::{Nhwc, images};
 
 /// Deterministic values in ±1.
@@ -161,7 +161,7 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
 
 #[test]
 fn gradients_are_those_of_finite_differences() {
-    use nn::*;
+    use vgg_lib::model::*;
     let networks: [(Nhwc, Vec<LayerSpec>); 8] = [
         (
             (1, 3, 4, 3),

@@ -5,7 +5,7 @@
 #[path = "common/memory.rs"]
 mod memory;
 
-use vgg_lib::weights::{self, StateDict};
+use vgg_lib::formats::{self, StateDict};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -23,7 +23,7 @@ fn alone(test: impl FnOnce() + Send) {
 /// Reads bytes as a file of this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {
     let file = bytes.to_vec();
-    let (result, taken) = memory::taken(|| weights::read_bytes(name, file).map_err(|error| error.to_string()));
+    let (result, taken) = memory::taken(|| formats::read_bytes(name, file).map_err(|error| error.to_string()));
     assert!(taken <= SPARE + TIMES * bytes.len(), "{name} of {} bytes took {taken}", bytes.len());
     if let Err(error) = &result {
         assert!(error.starts_with(&format!("{name}: ")), "{error}");

@@ -5,7 +5,7 @@ use dfdx::prelude::*;
 use ndarray::{ArrayD, Ix0};
 use ndarray_npy::NpzReader;
 use std::fs::File;
-use vgg_lib::nn::{self, LayerSpec, Seed, Sequential};
+use vgg_lib::model::{self, LayerSpec, Seed, Sequential};
 use vgg_lib::ops;
 use vgg_lib::tensor::{Images, Nhwc, images};
 
@@ -45,7 +45,7 @@ impl Case {
         let (_, h, w, c) = *x.shape();
         let mut model = Sequential::new((h, w, c), Seed(0));
         if h * w == 1 {
-            model.push("flatten", nn::flatten()).unwrap();
+            model.push("flatten", model::flatten()).unwrap();
         }
         model.push("layer", layer).unwrap();
         self.load(&mut model, params);
@@ -109,7 +109,7 @@ fn conv2d() {
         let mut case = case(name);
         let filters = case.values("bias").len();
         let size = case.get("kernel").shape()[0];
-        let conv = nn::conv2d(filters).kernel(size);
+        let conv = model::conv2d(filters).kernel(size);
         if name == "conv_1x1x1x4_3" {
             // A 1×1 map is no vector here: without flatten.
             let x = case.images("x");
@@ -149,25 +149,25 @@ fn conv2d_and_max_pool2d_as_operations_on_dfdx_tensors() {
 
 #[test]
 fn linear() {
-    case("dense").check(nn::linear(7), KERNEL);
-    case("dense_relu").check(nn::linear(7).relu(), KERNEL);
+    case("dense").check(model::linear(7), KERNEL);
+    case("dense_relu").check(model::linear(7).relu(), KERNEL);
 }
 
 #[test]
 fn relu_max_pool2d_global_avg_pool_softmax() {
-    case("relu").check(nn::relu(), &[]);
+    case("relu").check(model::relu(), &[]);
     for name in ["max_pool_even", "max_pool_odd", "max_pool_ties"] {
-        case(name).check(nn::max_pool2d(), &[]);
+        case(name).check(model::max_pool2d(), &[]);
     }
-    case("average_pool").check(nn::global_avg_pool(), &[]);
-    case("softmax").check(nn::softmax(), &[]);
+    case("average_pool").check(model::global_avg_pool(), &[]);
+    case("softmax").check(model::softmax(), &[]);
 }
 
 #[test]
 fn batch_norm_in_training_in_use_and_frozen() {
     for name in ["batch_norm_4d", "batch_norm_4d_fast", "batch_norm_2d", "batch_norm_2d_fast"] {
         let mut case = case(name);
-        let spec = nn::batch_norm().momentum(case.scalar("momentum")).epsilon(case.scalar("epsilon"));
+        let spec = model::batch_norm().momentum(case.scalar("momentum")).epsilon(case.scalar("epsilon"));
         let mut model = case.check(spec, NORM);
         let moved = model.state_dict();
         case.close("new_mean", &moved["layer.running_mean"].iter().copied().collect::<Vec<_>>());

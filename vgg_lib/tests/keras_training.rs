@@ -10,7 +10,7 @@ use formula::{close, values};
 use ndarray::ArrayD;
 use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
-use vgg_lib::nn::{Seed, Sequential, linear};
+use vgg_lib::model::{Seed, Sequential, linear};
 use vgg_lib::ops::softmax_cross_entropy;
 use vgg_lib::tensor::images;
 use vgg_lib::train::{Sgd, SgdConfig};
@@ -127,7 +127,7 @@ fn ten_steps_of_sgd() {
     let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
     for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2", "clip"] {
         let mut model = Sequential::new((1, 1, 7), Seed(0));
-        model.push("flatten", vgg_lib::nn::flatten()).unwrap();
+        model.push("flatten", vgg_lib::model::flatten()).unwrap();
         model.push("weights", linear(1).l2(if matches!(name, "l2" | "clip") { 0.01 } else { 0.0 })).unwrap();
         let mut state = model.state_dict();
         let start = ArrayD::from_shape_vec(vec![7, 1], start.clone()).unwrap();

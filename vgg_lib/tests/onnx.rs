@@ -12,17 +12,17 @@ use ndarray_npy::NpzReader;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use vgg_lib::data::Normalization;
-use vgg_lib::nn::{
+use vgg_lib::formats::Export;
+use vgg_lib::model::{
     Op, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu,
     softmax,
 };
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
-use vgg_lib::weights::Export;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx");
 
-fn model(input: (usize, usize, usize), layers: &[(&str, vgg_lib::nn::LayerSpec)]) -> Sequential {
+fn model(input: (usize, usize, usize), layers: &[(&str, vgg_lib::model::LayerSpec)]) -> Sequential {
     let mut model = Sequential::new(input, Seed(1));
     layers.iter().for_each(|(name, layer)| model.push(name, *layer).unwrap());
     model

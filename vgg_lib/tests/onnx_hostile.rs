@@ -9,10 +9,10 @@ mod memory;
 use formula::hash;
 use std::fs;
 use std::path::Path;
-use vgg_lib::nn::{
+use vgg_lib::formats::Export;
+use vgg_lib::model::{
     Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
 };
-use vgg_lib::weights::Export;
 
 /// Loads the bytes as a file and checks that it took no more than 8 times the file, 6 MiB, and so much for messages,
 /// which are larger in memory than in the file.

@@ -7,12 +7,13 @@ use std::{fs, path::Path};
 use dfdx::prelude::ReshapeTo;
 use image::{Rgb, RgbImage};
 use vgg_lib::{
-    nn::{Heatmap, Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
+    inspect::Heatmap,
+    model::{Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
+    naming::Pixels,
     plot::{self, Figure},
     tensor::{Images, images},
     train::history::{EpochRecord, History},
     vgg,
-    weights::Pixels,
 };
 
 fn map_of(values: &[f32], (rows, columns): (usize, usize)) -> Heatmap {

@@ -15,10 +15,10 @@ use ndarray::{Array2, Array4};
 use ndarray_npy::NpzReader;
 use std::fs::File;
 use std::path::Path;
-use vgg_lib::nn::{Seed, Sequential};
+use vgg_lib::model::{Seed, Sequential};
+use vgg_lib::naming::Names;
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
-use vgg_lib::weights::Names;
 
 const NETS: [&str; 4] = ["vgg16", "vgg16_bn", "vgg16_wide", "cifar_vgg16"];
 

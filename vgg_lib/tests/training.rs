@@ -3,8 +3,8 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
-use vgg_lib::weights::StateDict;
 
 #[path = "common/pictures.rs"]
 mod pictures;
@@ -201,7 +201,7 @@ fn weights_survive_a_file() {
     for name in ["weights.npz", "weights.safetensors"] {
         let path = folder.path().join(name);
         model().save_weights(&path).unwrap();
-        assert_eq!(vgg_lib::weights::read(&path).unwrap(), state);
+        assert_eq!(vgg_lib::formats::read(&path).unwrap(), state);
         let mut other = Sequential::new((16, 16, 3), Seed(99));
         other.push("block1_conv1", conv2d(16)).unwrap();
         let error = other.load_weights(&path).unwrap_err().to_string();

@@ -13,10 +13,11 @@ use formula::{close, hash, values};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_npy::NpzReader;
 use std::fs::File;
-use vgg_lib::nn::{Op, Seed, linear};
+use vgg_lib::formats::StateDict;
+use vgg_lib::model::{Op, Seed, linear};
+use vgg_lib::naming::Pixels;
 use vgg_lib::tensor::images;
 use vgg_lib::vgg::{self, Depth};
-use vgg_lib::weights::{Pixels, StateDict};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 const IMAGES: u32 = 1006;

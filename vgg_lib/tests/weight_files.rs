@@ -9,10 +9,11 @@ mod tiny;
 
 use ndarray::ArrayD;
 use tiny::{FOLDER, expected, loaded, model};
-use vgg_lib::nn::{Seed, Sequential, linear};
+use vgg_lib::formats::{self, StateDict};
+use vgg_lib::model::{Seed, Sequential, linear};
+use vgg_lib::naming::{self, Names};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
-use vgg_lib::weights::{self, Names, StateDict};
 
 fn fixture(name: &str) -> String {
     format!("{FOLDER}/{name}")
@@ -32,10 +33,10 @@ fn torch_s_files_are_the_network() {
         assert_eq!(state, loaded(same_as).state_dict(), "{file}");
         assert_eq!(state == whole, same_as == "tiny.npz");
     }
-    let tensors = weights::read(fixture("tiny.pth")).unwrap();
-    assert_eq!(tensors, weights::read(fixture("tiny.npz")).unwrap());
+    let tensors = formats::read(fixture("tiny.pth")).unwrap();
+    assert_eq!(tensors, formats::read(fixture("tiny.npz")).unwrap());
     for file in ["tiny.pth", "tiny_old.pth", "tiny_checkpoint.pth.tar"] {
-        assert_eq!(weights::classes(fixture(file)).unwrap(), Some(4));
+        assert_eq!(naming::classes(fixture(file)).unwrap(), Some(4));
     }
 }
 
@@ -52,11 +53,11 @@ fn pickles_that_ask_for_more_are_refused() {
 fn names_on_saving_are_theirs() {
     let folder = tempfile::tempdir().unwrap();
     let ours = loaded("tiny.npz");
-    let theirs = weights::read(fixture("tiny.npz")).unwrap();
+    let theirs = formats::read(fixture("tiny.npz")).unwrap();
     for ending in ["npz", "safetensors", "pth", "pt"] {
         let path = folder.path().join(format!("weights.{ending}"));
         ours.save_weights_as(&path, Names::Torchvision).unwrap();
-        assert_eq!(weights::read(&path).unwrap(), theirs, "torch's names and layouts, {ending}");
+        assert_eq!(formats::read(&path).unwrap(), theirs, "torch's names and layouts, {ending}");
         for names in [Names::Own, Names::Keras, Names::Torchvision] {
             ours.save_weights_as(&path, names).unwrap();
             let mut again = model(3);
@@ -64,13 +65,13 @@ fn names_on_saving_are_theirs() {
             assert_eq!(again.state_dict(), ours.state_dict(), "{names:?} {ending}");
         }
         ours.save_weights_as(&path, Names::Keras).unwrap();
-        assert_eq!(weights::classes(&path).unwrap(), Some(4));
-        let names = weights::read(&path).unwrap();
+        assert_eq!(naming::classes(&path).unwrap(), Some(4));
+        let names = formats::read(&path).unwrap();
         for name in ["conv1/kernel", "conv1/bias", "norm1/gamma", "norm1/moving_variance", "predictions/kernel"] {
             assert!(names.contains_key(name), "{:?}", names.keys());
         }
         ours.save_weights(&path).unwrap();
-        let own = weights::read(&path).unwrap().contains_key("conv1.weight");
+        let own = formats::read(&path).unwrap().contains_key("conv1.weight");
         assert_eq!(own, !ending.starts_with('p'), "torch's files have torchvision's names unless told");
     }
 }
@@ -82,7 +83,7 @@ fn torchvision_s_numbers_are_counted_from_the_layers() {
     let path = folder.path().join("weights.npz");
     let modules = |model: &Sequential| {
         model.save_weights_as(&path, Names::Torchvision).unwrap();
-        let names = weights::read(&path).unwrap().into_keys();
+        let names = formats::read(&path).unwrap().into_keys();
         let mut modules: Vec<String> = names.map(|name| name.rsplit_once('.').unwrap().0.to_string()).collect();
         modules.dedup();
         modules
@@ -119,7 +120,7 @@ fn small_networks_of_cifar_have_one_dense_layer() {
     assert_eq!(weight.shape(), [36, 10]);
     let map = weight.into_shape_with_order(vec![2, 3, 6, 10]).unwrap().permuted_axes(vec![3, 2, 0, 1]);
     let rows: Vec<f32> = map.iter().copied().collect();
-    let mut torch: StateDict = weights::read(fixture("tiny.npz")).unwrap();
+    let mut torch: StateDict = formats::read(fixture("tiny.npz")).unwrap();
     torch.retain(|name, _| name.starts_with("features."));
     torch.insert("classifier.weight".into(), ArrayD::from_shape_vec(vec![10, 36], rows).unwrap());
     torch.insert("classifier.bias".into(), state["predictions.bias"].clone());
@@ -149,7 +150,7 @@ fn without_the_feature_the_error_names_it() {
     for file in ["tiny.weights.h5", "tiny.keras", "tiny_model.h5"] {
         let error = model(0).load_weights(fixture(file)).unwrap_err().to_string();
         assert!(error.contains(file) && error.contains("features = [\"hdf5\"]"), "{error}");
-        let error = weights::read(fixture(file)).unwrap_err().to_string();
+        let error = formats::read(fixture(file)).unwrap_err().to_string();
         assert!(error.contains("features = [\"hdf5\"]"), "{error}");
     }
     let error = model(0).save_weights(folder.path().join("a.weights.h5")).unwrap_err().to_string();
@@ -187,11 +188,11 @@ mod hdf5 {
             ("tiny_packed.h5", "tiny_f16.safetensors"),
         ] {
             assert_eq!(loaded(file).state_dict(), loaded(same_as).state_dict(), "{file}");
-            assert_eq!(weights::classes(fixture(file)).unwrap(), Some(4), "{file}");
+            assert_eq!(naming::classes(fixture(file)).unwrap(), Some(4), "{file}");
         }
-        let tensors = weights::read(fixture("tiny_applications.h5")).unwrap();
+        let tensors = formats::read(fixture("tiny_applications.h5")).unwrap();
         assert_eq!(tensors["conv1/conv1_W_1:0"], loaded("tiny.npz").state_dict()["conv1.weight"]);
-        let tensors = weights::read(fixture("tiny.weights.h5")).unwrap();
+        let tensors = formats::read(fixture("tiny.weights.h5")).unwrap();
         assert_eq!(tensors["layers/dense_2/vars/1"], loaded("tiny.npz").state_dict()["predictions.bias"]);
     }
 
@@ -200,7 +201,7 @@ mod hdf5 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ours.weights.h5");
         loaded("tiny.npz").save_weights(&path).unwrap();
-        assert_eq!(weights::read(&path).unwrap(), weights::read(fixture("tiny.weights.h5")).unwrap());
+        assert_eq!(formats::read(&path).unwrap(), formats::read(fixture("tiny.weights.h5")).unwrap());
         let mut again = model(4);
         again.load_weights(&path).unwrap();
         assert_eq!(again.state_dict(), loaded("tiny.npz").state_dict());

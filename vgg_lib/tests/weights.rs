@@ -3,9 +3,10 @@
 
 use ndarray::ArrayD;
 use std::path::{Path, PathBuf};
-use vgg_lib::nn::{Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
+use vgg_lib::formats::{self, StateDict};
+use vgg_lib::model::{Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
+use vgg_lib::naming::{self, Pixels};
 use vgg_lib::vgg;
-use vgg_lib::weights::{self, Pixels, StateDict};
 
 const ENDINGS: [&str; 2] = ["npz", "safetensors"];
 
@@ -164,11 +165,11 @@ fn the_number_of_classes_is_that_of_any_naming() {
     for ending in ENDINGS {
         let path = folder.path().join(format!("weights.{ending}"));
         model(1, 3).save_weights(&path).unwrap();
-        assert_eq!(weights::classes(&path).unwrap(), Some(3));
+        assert_eq!(naming::classes(&path).unwrap(), Some(3));
     }
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     for name in ["tiny_f16.safetensors", "tiny_bf16.safetensors", "tiny.npz"] {
-        assert_eq!(weights::classes(fixtures.join(name)).unwrap(), Some(4));
+        assert_eq!(naming::classes(fixtures.join(name)).unwrap(), Some(4));
     }
 }
 
@@ -234,7 +235,7 @@ fn a_changed_byte_does_no_harm() {
                 bytes[at] ^= change;
                 std::fs::write(&path, &bytes).unwrap();
                 let _ = small.clone().load_weights(&path);
-                let _ = weights::read(&path);
+                let _ = formats::read(&path);
             }
         }
     }

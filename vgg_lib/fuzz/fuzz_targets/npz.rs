@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = vgg_lib::weights::read_bytes("fuzz.npz", bytes.to_vec());
+    let _ = vgg_lib::formats::read_bytes("fuzz.npz", bytes.to_vec());
 });

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use vgg_lib::nn::Sequential;
+use vgg_lib::model::Sequential;
 
 fuzz_target!(|bytes: &[u8]| {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();

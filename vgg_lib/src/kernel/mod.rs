@@ -11,8 +11,6 @@ pub mod linear;
 pub mod memory;
 pub mod muon;
 pub mod pool;
-#[cfg(test)]
-mod real_data_tests;
 pub mod sgd;
 pub mod simd;
 pub mod softmax;

@@ -45,11 +45,11 @@ pub fn conv2d<T: Tape<f32, Cpu>>(
     tape.add_backward_op(move |gradients| {
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
         let sums = kernel::elementwise::column_sums(&dy, out);
-        crate::nn::cpu::add(gradients.get_or_alloc_mut(&bias_ghost)?, &sums);
+        crate::engine::cpu::add(gradients.get_or_alloc_mut(&bias_ghost)?, &sums);
         kernel::conv2d::backward_weight(values(&x), shape, k, &dy, gradients.get_or_alloc_mut(&weight)?);
         let mut dx = vec![0.0; n * h * w * c];
         kernel::conv2d::backward_data(&dy, shape, k, values(&weight), &mut dx);
-        crate::nn::cpu::add(gradients.get_or_alloc_mut(&x)?, &dx);
+        crate::engine::cpu::add(gradients.get_or_alloc_mut(&x)?, &dx);
         Ok(())
     });
     Ok(y.put_tape(tape))

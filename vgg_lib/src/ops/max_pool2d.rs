@@ -27,7 +27,7 @@ pub fn max_pool2d<T: Tape<f32, Cpu>>(x: Images<T>) -> Result<Images<T>> {
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
         let mut dx = vec![0.0; n * h * w * c];
         pool::max_backward(&dy, shape, &index, &mut dx);
-        crate::nn::cpu::add(gradients.get_or_alloc_mut(&x_ghost)?, &dx);
+        crate::engine::cpu::add(gradients.get_or_alloc_mut(&x_ghost)?, &dx);
         Ok(())
     });
     Ok(y.put_tape(tape))

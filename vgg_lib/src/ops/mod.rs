@@ -1,5 +1,5 @@
 //! Differentiable operations that dfdx lacks on stable Rust, for use with dfdx on their own: each takes and
-//! returns tensors with a tape, so `backward()` goes through it. [`Sequential`](crate::nn::Sequential)
+//! returns tensors with a tape, so `backward()` goes through it. [`Sequential`](crate::model::Sequential)
 //! runs the same kernels without a tensor between two layers.
 
 #[cfg(not(feature = "cuda"))]

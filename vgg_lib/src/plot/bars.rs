@@ -5,7 +5,7 @@ use super::{
     colors::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
     figure::{Align, Style},
 };
-use crate::nn::thousands;
+use crate::text::thousands;
 
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 20.0;

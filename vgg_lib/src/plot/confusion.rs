@@ -8,7 +8,7 @@ use super::{
     colors::{BLUE, Color, FAINT_TEXT, GRID, TEXT, WHITE, WRONG},
     figure::{Align, Style, Text},
 };
-use crate::nn::thousands;
+use crate::text::thousands;
 
 const MARGIN: f64 = 20.0;
 /// The matrix itself is this large, or smaller with few classes.

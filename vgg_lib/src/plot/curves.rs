@@ -5,10 +5,8 @@ use super::{
     colors::{AXIS, CURVES, FAINT_TEXT, GRID, TEXT, WHITE},
     figure::{Align, Style, Text},
 };
-use crate::train::{
-    history::{EpochRecord, History},
-    progress::{duration, thousands},
-};
+use crate::text::{duration, rounded};
+use crate::train::{EpochRecord, History};
 
 /// The whole figure's width, and the height between its axes.
 #[derive(Clone, Copy)]
@@ -51,7 +49,7 @@ fn caption(history: &History) -> String {
         1 => "1 epoch".to_string(),
         n => format!("{n} epochs"),
     };
-    let rate = thousands(sum(|r| r.images_per_second) / epochs.len() as f64);
+    let rate = rounded(sum(|r| r.images_per_second) / epochs.len() as f64);
     let best = history.best().map_or(String::new(), |r| match r.val_acc {
         Some(acc) if !acc.is_nan() => format!("  ·  best validation accuracy {acc:.3} (epoch {})", r.epoch),
         _ => format!("  ·  best training accuracy {:.3} (epoch {})", r.acc, r.epoch),

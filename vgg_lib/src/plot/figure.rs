@@ -18,7 +18,7 @@ use plotters::{
     coord::Shift,
     drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
     element::{Circle, PathElement, Polygon, Rectangle},
-    style::{Color, RGBColor},
+    style::{Color as _, RGBColor},
 };
 
 use super::colors::{Color, TEXT, WHITE};

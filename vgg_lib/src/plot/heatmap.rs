@@ -12,7 +12,7 @@ use super::{
     colors::{Color, FAINT_TEXT, TEXT},
     figure::{Align, Style},
 };
-use crate::nn::Heatmap;
+use crate::inspect::Heatmap;
 
 const MARGIN: f64 = 16.0;
 /// The longer side of the photo on the page.

@@ -12,7 +12,7 @@ use super::{
     colors::{Color, GRAY},
     grid::{cell, image_grid},
 };
-use crate::{nn::Param, tensor::Images, weights::Pixels};
+use crate::{model::Param, naming::Pixels, tensor::Images};
 
 const NOT_FINITE: Color = (214, 39, 160);
 

@@ -7,7 +7,8 @@ use super::{
     colors::{BLUE, Color, FAINT_TEXT, GRAY, TEXT, WHITE, WRONG},
     figure::{Align, Style},
 };
-use crate::nn::{Sequential, Shape, thousands};
+use crate::model::{Sequential, Shape};
+use crate::text::thousands;
 
 const WIDTH: f64 = 880.0;
 const MARGIN: f64 = 24.0;

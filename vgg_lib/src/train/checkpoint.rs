@@ -13,10 +13,10 @@
 //!
 //! All random numbers depend on the seed, the epoch and the step, so that no more is needed for the same result.
 
-use super::average::Average;
 use super::history::History;
-use super::sgd::Sgd;
-use crate::nn::Sequential;
+use crate::model::Sequential;
+use crate::optim::Average;
+use crate::optim::Sgd;
 use crate::tensor::{Flat, device};
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};

@@ -13,11 +13,12 @@ use std::{io::Write, path::Path, time::Instant};
 use ndarray_npy::{WriteNpyError, write_zeroed_npy};
 use sha2::{Digest, Sha256};
 
-use super::Verbosity;
-use super::progress::{bar, duration};
 use crate::data::{Dataset, Loader};
-use crate::nn::{Sequential, Shape, thousands};
+use crate::model::{Sequential, Shape};
+use crate::notebook::Verbosity;
+use crate::notebook::progress::bar;
 use crate::tensor::images;
+use crate::text::{duration, hex, thousands};
 use crate::{Error, Result, files};
 
 impl Sequential {
@@ -100,11 +101,6 @@ impl Sequential {
             }
         }
         data.hash(&mut hash);
-        digits(hash, 16)
+        hex(&hash.finalize()[..16])
     }
-}
-
-/// The first bytes of the digest, two hexadecimal digits each.
-pub(super) fn digits(hash: Sha256, bytes: usize) -> String {
-    hash.finalize()[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
 }

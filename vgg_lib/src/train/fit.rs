@@ -1,17 +1,18 @@
 //! The training loop: augmented batches in a new order each epoch, a step each, validation at the end.
 
-use super::average::Average;
 use super::checkpoint::{Checkpoints, Keeper, Settings};
-use super::features::digits;
 use super::history::{EpochRecord, History};
-use super::monitor::Monitor;
-use super::progress::{Progress, Verbosity};
-use super::schedule::Schedule;
-use super::sgd::{Sgd, SgdConfig};
 use crate::data::{Augment, Batch, Dataset, Loader, shuffled};
-use crate::nn::{Layer, Seed, Sequential, Shape, available_memory, size, thousands};
+use crate::model::{Layer, Seed, Sequential, Shape};
+use crate::notebook::Monitor;
+use crate::notebook::progress::{Progress, Verbosity};
 use crate::ops::softmax_cross_entropy;
+use crate::optim::Average;
+use crate::optim::Schedule;
+use crate::optim::{Sgd, SgdConfig};
+use crate::process::available_memory;
 use crate::tensor::{Gradients, images};
+use crate::text::{bytes as size, hex, thousands};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 use sha2::{Digest, Sha256};
@@ -221,7 +222,7 @@ impl Sequential {
         let digest = |data: &Dataset| {
             let mut hash = Sha256::new();
             data.hash(&mut hash);
-            format!("{data:?} {}", digits(hash, 8))
+            format!("{data:?} {}", hex(&hash.finalize()[..8]))
         };
         let layer = |layer: &Layer| {
             let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();
@@ -303,7 +304,7 @@ impl Sequential {
         Ok(rows)
     }
 
-    pub(super) fn gradient_step(
+    pub(crate) fn gradient_step(
         &mut self,
         batch: Batch,
         gradients: Gradients,
@@ -337,9 +338,9 @@ impl Sequential {
     }
 }
 
-pub(super) struct Outcome {
-    pub(super) loss: f32,
-    pub(super) correct: usize,
+pub(crate) struct Outcome {
+    pub(crate) loss: f32,
+    pub(crate) correct: usize,
 }
 
 /// Sums over the images seen.

@@ -7,7 +7,7 @@ use std::{cmp::Ordering, fmt, fmt::Write as _, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::progress::significant;
+use crate::text::significant;
 use crate::{Error, Result, files};
 
 /// One epoch of training.

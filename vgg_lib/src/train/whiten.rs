@@ -1,7 +1,7 @@
 //! A first convolution that whitens the images (Page 2018, "How to train your ResNet"; Jordan 2024, arXiv:2404.00498).
 
 use crate::data::{Dataset, shuffled};
-use crate::nn::{Op, Sequential};
+use crate::model::{Op, Sequential};
 use crate::tensor::device;
 use crate::{Error, Result};
 use dfdx::prelude::*;

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use ndarray_npy::NpzReader;
 use std::fs::File;
-use vgg_lib::nn::{Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu};
+use vgg_lib::model::{Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu};
 
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 

@@ -1,0 +1,172 @@
+//! The same layers composed of dfdx's own operations: runs on every dfdx device, which makes it the path
+//! of `Cuda`. On the CPU it is what the fast kernels are tested against.
+
+use crate::Result;
+use crate::kernel::elementwise::Dropout;
+use crate::model::{Layer, Op, Shape, groups};
+use crate::tensor::{Device, Flat, Images, Nhwc, device, dfdx_error};
+use dfdx::prelude::*;
+
+/// The batch statistics that a layer (by its place in the model) saw.
+pub struct Statistics {
+    pub layer: usize,
+    pub mean: Vec<f32>,
+    pub variance: Vec<f32>,
+}
+
+/// The layers in order; `training` carries the seed of this step's dropout. `seen` is called with each
+/// layer's output.
+pub fn forward<T: Tape<f32, Device>>(
+    layers: &[Layer],
+    mut x: Images<T>,
+    training: Option<u64>,
+    mut seen: impl FnMut(&Layer, &Images<T>),
+) -> Result<(Images<T>, Vec<Statistics>)> {
+    let (n, h, w, c) = *x.shape();
+    let mut shape = Shape::Map(h, w, c);
+    let mut statistics = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        let output = layer.output(shape)?;
+        x = match layer.op {
+            Op::Preprocess { mean, std, bgr } => {
+                // A 3×3 matrix, which can also exchange channels.
+                let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
+                for channel in 0..3 {
+                    let to = if bgr { 2 - channel } else { channel };
+                    weight[channel * 3 + to] = 1.0 / std[channel];
+                    bias[to] = -mean[channel] / std[channel];
+                }
+                let (weight, bias) = (device().tensor_from_vec(weight, (9,)), device().tensor_from_vec(bias, (3,)));
+                let shape = *x.shape();
+                affine(x, shape, &weight, &bias, (3, 3))
+            }
+            Op::Conv2d { kernel, relu, .. } => {
+                rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims), relu)
+            }
+            Op::Linear { relu, .. } => {
+                let dims = &layer.params()[0].dims;
+                rectify(affine(x, (n, 1, 1, dims[1]), layer.tensor(0), layer.tensor(1), (dims[0], dims[1])), relu)
+            }
+            Op::Relu => x.relu(),
+            Op::BatchNorm { epsilon, group, .. } => {
+                if training.is_none() || layer.frozen {
+                    let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
+                    normalize(x, mean, variance, layer, epsilon)
+                } else {
+                    // Of the whole batch, also where it is normalized in groups.
+                    let mean = x.retaped::<T>().mean::<(usize,), Axes3<0, 1, 2>>();
+                    let s = *x.shape();
+                    let centered = x.retaped::<T>() - mean.retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
+                    let variance = centered.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
+                    statistics.push(Statistics { layer: i, mean: mean.as_vec(), variance: variance.as_vec() });
+                    drop(centered);
+                    batch_normalize(x, layer, epsilon, groups(n, group))
+                }
+            }
+            Op::Dropout { p } => match training {
+                Some(seed) if p > 0.0 => {
+                    let mask = Dropout::new(p, seed.wrapping_add((i as u64) << 40));
+                    let s = *x.shape();
+                    let factors = (0..n * output.size()).map(|i| mask.factor(i as u32)).collect();
+                    x * device().try_tensor_from_vec(factors, s).map_err(dfdx_error)?
+                }
+                _ => x,
+            },
+            Op::MaxPool2d => max_pool2d(x),
+            Op::GlobalAvgPool => {
+                let (n, _, _, c) = *x.shape();
+                x.mean::<(usize, usize), Axes2<1, 2>>().reshape_like(&(n, 1, 1, c))
+            }
+            Op::Flatten => x.reshape_like(&(n, 1, 1, output.size())),
+            Op::Softmax => x.softmax::<Axis<3>>(),
+        };
+        seen(layer, &x);
+        shape = output;
+    }
+    Ok((x, statistics))
+}
+
+fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
+    if relu { x.relu() } else { x }
+}
+
+/// The kernel's taps gathered from the input, to which a row of zeros is appended for what lies outside.
+fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias: &Flat, dims: &[usize]) -> Images<T> {
+    let (n, h, w, c) = *x.shape();
+    let rows = n * h * w;
+    let width = kernel * kernel * c;
+    let zero: Tensor<(usize, usize), f32, Device> = device().zeros_like(&(1, c));
+    let taps = device().tensor_from_vec(taps((n, h, w, c), kernel), (rows * kernel * kernel,));
+    let padded = (x.reshape_like(&(rows, c)), zero).concat_along(Axis::<0>);
+    let cols: Tensor<(usize, usize), f32, Device, T> = padded.gather(taps);
+    let cols = cols.reshape_like(&(rows, 1, 1, width));
+    affine(cols, (n, h, w, dims[3]), weight, bias, (width, dims[3]))
+}
+
+/// For each position and tap the row it reads; `n·h·w` stands for the row of zeros.
+fn taps((n, h, w, _): Nhwc, kernel: usize) -> Vec<usize> {
+    let half = kernel / 2;
+    let mut rows = Vec::with_capacity(n * h * w * kernel * kernel);
+    for image in 0..n {
+        for (i, j) in (0..h).flat_map(|i| (0..w).map(move |j| (i, j))) {
+            for (p, q) in (0..kernel).flat_map(|p| (0..kernel).map(move |q| (p, q))) {
+                let (y, x) = ((i + p).wrapping_sub(half), (j + q).wrapping_sub(half));
+                rows.push(if y < h && x < w { (image * h + y) * w + x } else { n * h * w });
+            }
+        }
+    }
+    rows
+}
+
+/// x·w + b on rows. A parameter that is reshaped must carry a tape, or dfdx cuts its gradient.
+fn affine<T: Tape<f32, Device>>(
+    x: Images<T>,
+    shape: Nhwc,
+    weight: &Flat,
+    bias: &Flat,
+    dims: (usize, usize),
+) -> Images<T> {
+    let rows = shape.0 * shape.1 * shape.2;
+    let y = x.reshape_like(&(rows, dims.0)).matmul(weight.retaped::<T>().reshape_like(&dims));
+    let spread = bias.retaped::<T>().broadcast_like::<_, Axis<0>>(&(rows, dims.1));
+    (y + spread).reshape_like(&shape)
+}
+
+fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32, groups: usize) -> Images<T> {
+    let shape = *x.shape();
+    let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
+    let x = x.reshape_like(&s);
+    let mean = x.retaped::<T>().mean::<(usize, usize), Axis<1>>();
+    let centered = x - mean.broadcast_like::<_, Axis<1>>(&s);
+    let variance = centered.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
+    let gamma = layer.tensor(0).retaped::<T>().broadcast_like::<_, Axis<0>>(&(s.0, s.2));
+    let scale = gamma / (variance + epsilon).sqrt();
+    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes2<0, 1>>(&s);
+    (centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
+}
+
+/// With fixed statistics.
+fn normalize<T: Tape<f32, Device>>(x: Images<T>, mean: Flat, variance: Flat, layer: &Layer, epsilon: f32) -> Images<T> {
+    let s = *x.shape();
+    let centered = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
+    let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();
+    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
+    centered * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
+}
+
+/// Four disjoint slices, compared two by two, so that the first of equal values gets the gradient.
+fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Images<T> {
+    let (n, h, w, c) = *x.shape();
+    let (ho, wo) = (h / 2, w / 2);
+    let windows = x.slice((0..n, 0..2 * ho, 0..2 * wo, 0..c)).reshape_like(&(n, ho, 2, wo, 2, c));
+    let (windows, tape) = windows.split_tape();
+    let corner = |tape: T, i: usize, j: usize| -> Images<T> {
+        let corner = windows.clone().put_tape(tape).slice((0..n, 0..ho, i..i + 1, 0..wo, j..j + 1, 0..c));
+        corner.reshape_like(&(n, ho, wo, c))
+    };
+    let larger = |a: Images<T>, b: Images<T>| a.ge(&b).choose(a, b);
+    larger(
+        larger(corner(tape, 0, 0), corner(T::default(), 0, 1)),
+        larger(corner(T::default(), 1, 0), corner(T::default(), 1, 1)),
+    )
+}

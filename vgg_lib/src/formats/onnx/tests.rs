@@ -1,0 +1,339 @@
+//! Graphs made by hand: what is read, and the sentence for each that is not. Files of other programs are in
+//! `tests/onnx.rs`.
+
+use super::proto::{
+    Attribute, Dimension, Entry, Graph, Model, Node, OperatorSet, Tensor, TensorShape, TensorType, Type, ValueInfo,
+};
+use super::read::parse;
+use crate::model::{Op, Sequential};
+use crate::tensor::images;
+use prost::Message;
+use prost::bytes::Bytes;
+use std::path::Path;
+
+fn node(op_type: &str, input: &str, output: &str) -> Node {
+    Node {
+        input: input.split(' ').filter(|name| !name.is_empty()).map(String::from).collect(),
+        output: vec![output.into()],
+        name: format!("the {op_type}"),
+        op_type: op_type.into(),
+        ..Node::default()
+    }
+}
+
+impl Node {
+    fn with_ints(mut self, name: &str, ints: &[i64]) -> Node {
+        self.attribute.push(Attribute { name: name.into(), ints: ints.to_vec(), ..Attribute::default() });
+        self
+    }
+
+    fn with_int(mut self, name: &str, i: i64) -> Node {
+        self.attribute.push(Attribute { name: name.into(), i: Some(i), ..Attribute::default() });
+        self
+    }
+
+    fn with_float(mut self, name: &str, f: f32) -> Node {
+        self.attribute.push(Attribute { name: name.into(), f: Some(f), ..Attribute::default() });
+        self
+    }
+}
+
+/// An f32 tensor of values 1, 2, 3 …
+fn floats(name: &str, dims: &[i64]) -> Tensor {
+    let count = dims.iter().product::<i64>();
+    let raw_data = (1..=count).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    Tensor { name: name.into(), dims: dims.to_vec(), data_type: Tensor::FLOAT, raw_data, ..Tensor::default() }
+}
+
+fn whole(name: &str, values: &[i64]) -> Tensor {
+    let dims = vec![values.len() as i64];
+    Tensor { name: name.into(), dims, data_type: Tensor::INT64, int64_data: values.to_vec(), ..Tensor::default() }
+}
+
+/// `x` of (batch, dims) to `y`.
+fn model(dims: &[i64], node: Vec<Node>, initializer: Vec<Tensor>) -> Model {
+    let batch = Dimension { dim_param: Some("n".into()), ..Dimension::default() };
+    let sizes = dims.iter().map(|&len| Dimension { dim_value: Some(len), ..Dimension::default() });
+    let shape = Some(TensorShape { dim: std::iter::once(batch).chain(sizes).collect() });
+    let kind = Type { tensor_type: Some(TensorType { elem_type: Tensor::FLOAT, shape }) };
+    let graph = Graph {
+        node,
+        name: "g".into(),
+        initializer,
+        input: vec![ValueInfo { name: "x".into(), r#type: Some(kind) }],
+        output: vec![ValueInfo { name: "y".into(), r#type: None }],
+    };
+    let opset_import = vec![OperatorSet { domain: String::new(), version: 13 }];
+    Model { ir_version: 7, graph: Some(graph), opset_import, ..Model::default() }
+}
+
+fn read(model: &Model) -> Result<Sequential, String> {
+    read_bytes(model.encode_to_vec())
+}
+
+fn read_bytes(bytes: Vec<u8>) -> Result<Sequential, String> {
+    parse(Bytes::from(bytes), Path::new("no folder/model.onnx"))
+}
+
+/// The names of the layers.
+fn layers(model: &Sequential) -> Vec<&str> {
+    model.layers().iter().map(|layer| layer.name()).collect()
+}
+
+fn refuses(model: &Model, words: &str) {
+    let error = read(model).err().unwrap_or_else(|| panic!("read, instead of: {words}"));
+    assert!(error.contains(words), "{error}\n, not {words}");
+    assert!(error.len() < 500 && !error.contains('\n'), "{error}");
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4)
+}
+
+fn conv(dims: &[i64]) -> (Node, Tensor) {
+    let half = dims[2] / 2;
+    (node("Conv", "x w", "y").with_ints("pads", &[half; 4]), floats("w", dims))
+}
+
+#[test]
+fn a_graph_of_one_node_is_a_layer() {
+    let (conv, w) = conv(&[2, 3, 3, 3]);
+    let read = read(&model(&[3, 4, 5], vec![conv], vec![w])).unwrap();
+    assert_eq!((read.input_shape(), layers(&read)), ((4, 5, 3), vec!["block1_conv1"]));
+    let state = read.state_dict();
+    let weight = &state["block1_conv1.weight"];
+    assert_eq!(
+        (weight.shape(), weight[[0, 0, 0, 0]], weight[[2, 1, 1, 1]]),
+        (&[3, 3, 3, 2][..], 1.0, 27.0 + 9.0 + 8.0)
+    );
+    assert!(state["block1_conv1.bias"].iter().all(|bias| *bias == 0.0));
+}
+
+#[test]
+fn a_shape_computed_from_the_data_is_a_flatten() {
+    // x.view(x.size(0), -1), as PyTorch writes it.
+    let chain = |last: Node| {
+        vec![
+            node("Shape", "x", "shape"),
+            node("Gather", "shape zero", "batch"),
+            node("Unsqueeze", "batch", "one").with_ints("axes", &[0]),
+            last,
+            node("Reshape", "x target", "y"),
+        ]
+    };
+    let constants = || vec![whole("zero", &[0]), whole("rest", &[-1]), whole("all", &[60]), whole("wrong", &[59])];
+    for rest in ["rest", "all"] {
+        let concat = node("Concat", &format!("one {rest}"), "target");
+        let read = read(&model(&[3, 4, 5], chain(concat), constants()));
+        // The order of a map that nothing undoes is not ours.
+        assert!(read.err().unwrap().contains("ends in a map flattened"));
+        let concat = node("Concat", &format!("one {rest}"), "target");
+        let mut nodes = chain(concat);
+        nodes[4].output[0] = "flat".into();
+        nodes.push(node("MatMul", "flat w", "y"));
+        let read = super::tests::read(&model(&[3, 4, 5], nodes, [constants(), vec![floats("w", &[60, 2])]].concat()));
+        let read = read.unwrap();
+        assert_eq!(layers(&read), ["flatten", "predictions"]);
+        // Row (channel 1, height 2, width 3) of theirs is row (2, 3, 1) of ours.
+        let weight = &read.state_dict()["predictions.weight"];
+        assert_eq!(weight[[(2 * 5 + 3) * 3 + 1, 0]], ((20 + 2 * 5 + 3) * 2 + 1) as f32);
+    }
+    let concat = node("Concat", "one wrong", "target");
+    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) does not keep the images of a batch apart");
+    let concat = node("Concat", "rest one", "target");
+    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) does not keep the images of a batch apart");
+}
+
+#[test]
+fn constants_before_the_first_layer_prepare_pixels() {
+    let nodes = vec![
+        node("Mul", "scale x", "a"),
+        node("Sub", "a mean", "b"),
+        node("Div", "b std", "c"),
+        node("Gather", "c order", "y").with_int("axis", 1),
+    ];
+    let mut scale = floats("scale", &[]);
+    scale.raw_data = Bytes::copy_from_slice(&0.5f32.to_le_bytes());
+    let constants = vec![scale, floats("mean", &[1, 3, 1, 1]), floats("std", &[3, 1, 1]), whole("order", &[2, 1, 0])];
+    let read = read(&model(&[3, 1, 2], nodes, constants)).unwrap();
+    assert_eq!(layers(&read), ["preprocess"]);
+    let y = read.forward(images(vec![10.0, 20.0, 30.0, 1.0, 2.0, 3.0], (1, 1, 2, 3)).unwrap()).unwrap().as_vec();
+    // (x / 2 - i) / i, then blue, green, red.
+    assert!(close(&y, &[4.0, 4.0, 4.0, -0.5, -0.5, -0.5]), "{y:?}");
+}
+
+#[test]
+fn constants_behind_a_layer_are_batch_norm_or_a_bias() {
+    let (mut first, w) = conv(&[2, 1, 1, 1]);
+    first.output = vec!["a".into()];
+    let nodes = vec![
+        first,
+        node("Add", "a bias", "b"),
+        node("Relu", "b", "c"),
+        node("Mul", "c factor", "d"),
+        node("Sub", "d bias", "y"),
+    ];
+    let constants = vec![w, floats("bias", &[2, 1, 1]), floats("factor", &[1, 2, 1, 1])];
+    let read = read(&model(&[1, 1, 1], nodes, constants)).unwrap();
+    assert_eq!(layers(&read), ["block1_conv1", "block1_conv1_bn"]);
+    assert!(matches!(read.layers()[0].op(), Op::Conv2d { relu: true, .. }));
+    let y = read.forward(images(vec![3.0], (1, 1, 1, 1)).unwrap()).unwrap().as_vec();
+    assert!(close(&y, &[(3.0 + 1.0) - 1.0, (6.0 + 2.0) * 2.0 - 2.0]), "{y:?}");
+}
+
+#[test]
+fn what_is_no_chain_of_our_layers_is_named() {
+    let chain =
+        |nodes: Vec<Node>, words: &str| refuses(&model(&[3, 4, 6], nodes, vec![floats("w", &[2, 3, 3, 3])]), words);
+    let conv = || node("Conv", "x w", "y").with_ints("pads", &[1; 4]);
+    let pool = || node("MaxPool", "x", "y").with_ints("kernel_shape", &[2, 2]);
+    // Operators and their settings.
+    chain(vec![node("Resize", "x", "y")], "its node 'the Resize' (Resize) has no counterpart");
+    chain(vec![Node { name: String::new(), ..node("Resize", "x", "y") }], "its node for 'y' (Resize) has");
+    chain(vec![Node { domain: "com.acme".into(), ..conv() }], "is of the operators of 'com.acme'");
+    for (conv, pool) in [
+        (conv().with_ints("strides", &[2, 2]), pool().with_ints("strides", &[1, 1])),
+        (conv().with_int("group", 3), pool()),
+        (conv().with_ints("dilations", &[2, 2]), pool().with_ints("strides", &[2, 2]).with_ints("pads", &[0, 0, 1, 1])),
+        (node("Conv", "x w", "y"), node("MaxPool", "x", "y").with_ints("kernel_shape", &[3, 3])),
+    ] {
+        chain(vec![conv], "(Conv) is no convolution of stride 1 that keeps height and width");
+        chain(vec![pool], "(MaxPool) is no pooling of 2×2 windows");
+    }
+    chain(vec![node("AveragePool", "x", "y").with_ints("kernel_shape", &[2, 2])], "averages parts of the map");
+    chain(vec![node("ReduceMean", "x", "y").with_ints("axes", &[1, 2])], "is no mean over height and width");
+    chain(vec![node("Flatten", "x", "y").with_int("axis", 2)], "does not keep the images of a batch apart");
+    chain(vec![node("Transpose", "x", "y").with_ints("perm", &[1, 0, 2, 3])], "exchanges other axes");
+    chain(vec![node("Softmax", "x", "y").with_int("axis", 2)], "is not over the classes");
+    chain(vec![node("Gemm", "x w", "y").with_float("alpha", 2.0)], "scales or turns");
+    chain(vec![node("MatMul", "x w", "y")], "(MatMul) needs a vector, not [3, 4, 6]");
+    chain(vec![node("Div", "w x", "y")], "takes the data as another input than its first");
+    chain(vec![node("Add", "x w", "y")], "computes with a constant of shape [2, 3, 3, 3]");
+    chain(vec![node("Dropout", "x", "y").with_float("ratio", 1.5)], "dropout p must be");
+    chain(vec![node("Conv", "x", "y")], "needs a constant as its input 2");
+    chain(vec![node("Shape", "x", "s"), node("Conv", "x s", "y")], "needs a constant as its input 2");
+    // Names.
+    chain(vec![node("Relu", "z", "y")], "takes 'z', which neither the file nor a node before it gives");
+    chain(vec![node("Add", "x b", "a"), node("Relu", "a", "b")], "takes 'b', which neither"); // a cycle
+    chain(vec![node("Relu", "x", "")], "gives nothing");
+    chain(vec![node("Relu", "x", "a"), node("Relu", "x", "y")], "takes 'x' after another layer took it");
+    chain(vec![node("Relu", "x", "a"), node("Add", "a x", "y")], "joins two branches");
+    chain(vec![node("Add", "x x", "y")], "joins two branches");
+    chain(vec![node("Relu", "x", "a")], "gives 'y', but its layers end in 'a'");
+    chain(vec![node("Relu", &"long ".repeat(40).replace(' ', "\u{1b}"), "y")], "…");
+
+    let mut two = model(&[3, 4, 6], vec![node("Relu", "x", "y")], vec![]);
+    let graph = two.graph.as_mut().unwrap();
+    graph.input.push(ValueInfo { name: "second".into(), r#type: None });
+    refuses(&two, "has 2 inputs");
+    two.graph.as_mut().unwrap().input.clear();
+    refuses(&two, "has 0 inputs");
+    for dims in [&[3, 4, 0][..], &[3, 4, -5], &[3, 4, i64::MAX], &[3, 4], &[], &[1; 20]] {
+        refuses(&model(dims, vec![node("Relu", "x", "y")], vec![]), "without a fixed height, width and number");
+    }
+    let mut outputs = model(&[3, 4, 6], vec![node("Relu", "x", "y")], vec![]);
+    outputs.graph.as_mut().unwrap().output.clear();
+    refuses(&outputs, "has 0 outputs");
+    let mut old = model(&[3, 4, 6], vec![node("Relu", "x", "y")], vec![]);
+    old.opset_import[0].version = 6;
+    refuses(&old, "uses version 6 of ONNX's operators");
+    old.opset_import.clear();
+    refuses(&old, "does not say which operators");
+    refuses(&Model { graph: None, ..old }, "has no graph");
+}
+
+#[test]
+fn odd_tensors_are_named() {
+    let with = |tensor: Tensor, words: &str| {
+        let (conv, _) = conv(&[2, 3, 3, 3]);
+        refuses(&model(&[3, 4, 6], vec![conv], vec![tensor]), words);
+    };
+    let w = || floats("w", &[2, 3, 3, 3]);
+    let size = "its tensor 'w' is empty or has another size than its shape says";
+    for dims in [
+        vec![2, 3, 3, 4],
+        vec![2, 3, 3, -3],
+        vec![1 << 32, 1 << 32, 3, 3],
+        vec![1 << 62, 1 << 62, 1 << 62, 1 << 62],
+        vec![0, i64::MAX, i64::MAX, 3],
+        vec![i64::MAX],
+        vec![1; 200],
+    ] {
+        with(Tensor { dims, ..w() }, size);
+    }
+    with(Tensor { raw_data: Bytes::new(), ..w() }, size);
+    with(Tensor { dims: vec![2, 27], ..w() }, "has a kernel of shape [2, 27], not (out, in, height, width)");
+    with(Tensor { dims: vec![3, 2, 3, 3], ..w() }, "has a kernel for 2 channels but gets 3");
+    with(Tensor { data_type: 11, ..w() }, "its tensor 'w' has numbers of ONNX's type 11");
+    let external = |location: &str| Tensor {
+        data_location: 1,
+        external_data: vec![Entry { key: "location".into(), value: location.into() }],
+        raw_data: Bytes::new(),
+        ..w()
+    };
+    for place in ["../secret", "/etc/passwd", "a/b", "..", ".", ""] {
+        with(external(place), "which is not one of the same folder");
+    }
+    with(external("weights.data"), "keeps 'w' in the file 'weights.data', which is not beside it");
+}
+
+#[test]
+fn files_that_claim_more_than_they_have_are_refused_first() {
+    let damaged = |bytes: Vec<u8>| {
+        let error = read_bytes(bytes).err().unwrap();
+        assert!(error.contains("is not a whole .onnx file"), "{error}");
+    };
+    damaged(vec![]);
+    damaged(b"not a protocol buffer".to_vec());
+    damaged(vec![0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]); // a graph of 2^49 bytes
+    damaged(vec![0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]); // of 2^64
+    damaged(vec![0x3b; 100_000]); // groups in groups
+
+    // As deep as messages go in a message: attributes with graphs, which nobody reads.
+    let mut deep = vec![];
+    for _ in 0..3000 {
+        let mut outer = vec![0x32]; // g of AttributeProto
+        prost::encoding::encode_varint(deep.len() as u64, &mut outer);
+        outer.extend(&deep);
+        deep = outer;
+    }
+    let mut relu = node("Relu", "x", "y").encode_to_vec();
+    relu.push(0x2a);
+    prost::encoding::encode_varint(deep.len() as u64, &mut relu);
+    relu.extend(deep);
+    let relu = Node::decode(&relu[..]).unwrap();
+    assert_eq!(layers(&read(&model(&[3, 4, 6], vec![relu], vec![])).unwrap()), ["input_relu"]);
+
+    let nodes = [0x0a, 0x00].repeat(1_500_000); // without a name or an operator
+    let mut bytes = vec![0x3a];
+    prost::encoding::encode_varint(nodes.len() as u64, &mut bytes);
+    bytes.extend(nodes);
+    assert!(read_bytes(bytes).err().unwrap().contains("describes its network in 3.0 MB besides its weights"));
+    let relu = |i: usize| {
+        let name = |i| if i == 0 { "x".into() } else { format!("{i}") };
+        node("Relu", &name(i), &name(i + 1))
+    };
+    refuses(&model(&[3, 4, 6], (0..1001).map(relu).collect(), vec![]), "has more than 1000 layers");
+
+    // One tensor for a thousand layers.
+    let dense = |i: usize| {
+        let name = |i| if i == 0 { "x".into() } else { format!("{i}") };
+        node("MatMul", &format!("{} w", name(i)), &name(i + 1))
+    };
+    let shared = model(&[512], (0..900).map(dense).collect(), vec![floats("w", &[512, 512])]);
+    refuses(&shared, "(MatMul) would make the model far larger than the file");
+
+    // Shapes that double.
+    let doubled = |i: usize| node("Concat", &format!("s{i} s{i}"), &format!("s{}", i + 1));
+    let mut nodes = vec![node("Shape", "x", "s0")];
+    nodes.extend((0..60).map(doubled));
+    refuses(&model(&[3, 4, 6], nodes, vec![]), "gives more numbers than a shape has");
+
+    // A number for each of 2^45 values.
+    let huge = model(
+        &[1 << 15, 1 << 15, 1 << 15],
+        vec![node("Flatten", "x", "f"), node("Mul", "f c", "y")],
+        vec![floats("c", &[])],
+    );
+    refuses(&huge, "(Mul) would make the model far larger than the file");
+}

@@ -1,0 +1,52 @@
+//! The exponential moving average of a model's weights over the steps of a training (Polyak & Juditsky 1992; as Keras'
+//! `use_ema` and timm's `ModelEma`): often better than the last weights while the learning rate is still high.
+
+use crate::model::Sequential;
+use crate::tensor::{Flat, device, dfdx_error};
+use crate::{Error, Result};
+use dfdx::prelude::*;
+
+/// One average for each parameter and running statistic of a model, in the model's order.
+pub(crate) struct Average {
+    decay: f32,
+    pub(crate) tensors: Vec<Flat>,
+}
+
+impl Average {
+    /// Begins with the model's values.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the decay is not in 0 ≤ d < 1.
+    pub(crate) fn new(model: &Sequential, decay: f32) -> Result<Average> {
+        if !(0.0..1.0).contains(&decay) {
+            return Err(Error::Config(format!("ema must be at least 0 and less than 1, such as 0.999, not {decay}")));
+        }
+        // Copies: a step changes the model's in place.
+        let copy = |tensor: &Flat| device().tensor_from_vec(tensor.as_vec(), *tensor.shape());
+        let params = model.layers.iter().flat_map(|layer| layer.params());
+        Ok(Average { decay, tensors: params.map(|param| copy(&param.tensor)).collect() })
+    }
+
+    /// average = d · average + (1 − d) · weights after the step number `updates` (from 1). The first steps count more:
+    /// d is at most (1 + updates) / (10 + updates).
+    pub(crate) fn update(&mut self, model: &Sequential, updates: u64) -> Result<()> {
+        let young = (1.0 + updates as f64) / (10.0 + updates as f64);
+        let decay = f64::from(self.decay).min(young);
+        let params = model.layers.iter().flat_map(|layer| layer.params());
+        for (average, param) in self.tensors.iter_mut().zip(params) {
+            average.try_axpy(decay, &param.tensor, 1.0 - decay).map_err(dfdx_error)?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges the model's values and their average.
+    pub(crate) fn swap(&mut self, model: &mut Sequential) {
+        let mut averages = self.tensors.iter_mut();
+        for layer in &mut model.layers {
+            for param in layer.params_mut() {
+                let average = averages.next().expect("one for each parameter");
+                std::mem::swap(average, &mut param.tensor);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The learning rate over a training.
+
+use crate::{Error, Result};
+
+/// The learning rate as a function of how far the training is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// The same rate throughout.
+    Constant(f64),
+    /// `rate` · 0.5^(epoch / every), whole epochs: document 000's `lr_scheduler`.
+    Halving {
+        /// Of the first epochs.
+        rate: f64,
+        /// Epochs between two halvings.
+        every: usize,
+    },
+    /// Half a cosine from this rate to 0, step by step (Loshchilov & Hutter 2017, arXiv:1608.03983).
+    Cosine(f64),
+    /// A cosine up from max/25 to max over `warm_up` of the training, then one down to max/250,000
+    /// (Smith & Topin 2018, arXiv:1708.07120; the shape is torch's `OneCycleLR`).
+    OneCycle {
+        /// The highest rate.
+        max: f64,
+        /// The share of the training until then, between 0 and 1; 0.3 is usual.
+        warm_up: f64,
+    },
+    /// A line up to max over `warm_up` of the training, then one down to 0 (Smith 2017, arXiv:1506.01186).
+    Triangle {
+        /// The highest rate.
+        max: f64,
+        /// The share of the training until then, between 0 and 1.
+        warm_up: f64,
+    },
+}
+
+/// Document 000's: 0.1, halved every 20 epochs.
+impl Default for Schedule {
+    fn default() -> Schedule {
+        Schedule::Halving { rate: 0.1, every: 20 }
+    }
+}
+
+impl Schedule {
+    /// The rate at `step` of `steps` in `epoch` of `epochs`, all counted from 0.
+    pub fn rate(&self, epoch: usize, epochs: usize, step: usize, steps: usize) -> f64 {
+        let total = (epochs * steps).max(1) as f64;
+        let done = (epoch * steps + step) as f64;
+        match *self {
+            Schedule::Constant(rate) => rate,
+            Schedule::Halving { rate, every } => rate * 0.5f64.powi((epoch / every.max(1)) as i32),
+            Schedule::Cosine(rate) => cosine(rate, 0.0, done / total),
+            Schedule::Triangle { max, warm_up } => {
+                let peak = warm_up * total;
+                if done < peak { max * (done + 1.0).min(peak) / peak } else { max * (total - done) / (total - peak) }
+            }
+            Schedule::OneCycle { max, warm_up } => {
+                let last = (total - 1.0).max(1.0);
+                let peak = (warm_up * total - 1.0).max(0.0);
+                if done <= peak && peak > 0.0 {
+                    cosine(max / 25.0, max, done / peak)
+                } else {
+                    cosine(max, max / 250_000.0, (done - peak) / (last - peak).max(1.0))
+                }
+            }
+        }
+    }
+
+    /// Whether the rate of a step depends on how many epochs there will be.
+    pub(crate) fn depends_on_epochs(&self) -> bool {
+        matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. } | Schedule::Triangle { .. })
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let (rate, share) = match *self {
+            Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),
+            Schedule::OneCycle { max, warm_up } | Schedule::Triangle { max, warm_up } => (max, warm_up),
+        };
+        if !(rate.is_finite() && rate >= 0.0 && (0.0..=1.0).contains(&share)) {
+            return Err(Error::Config(format!(
+                "a schedule needs a rate of at least 0 and a warm-up between 0 and 1, not {self:?}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// From `start` at 0 to `end` at 1.
+fn cosine(start: f64, end: f64, at: f64) -> f64 {
+    end + (start - end) * 0.5 * (1.0 + (std::f64::consts::PI * at.clamp(0.0, 1.0)).cos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_relative_eq;
+
+    #[test]
+    fn halving_is_the_documents() {
+        let schedule = Schedule::default();
+        let rates: Vec<_> = [0, 19, 20, 39, 40, 249].map(|epoch| schedule.rate(epoch, 250, 7, 390)).to_vec();
+        assert_relative_eq!(&rates[..], &[0.1, 0.1, 0.05, 0.05, 0.025, 0.1 / 4096.0][..]);
+    }
+
+    #[test]
+    fn cosine_falls_to_nothing() {
+        let schedule = Schedule::Cosine(0.2);
+        assert_relative_eq!(schedule.rate(0, 10, 0, 4), 0.2);
+        assert_relative_eq!(schedule.rate(5, 10, 0, 4), 0.1);
+        assert!(schedule.rate(9, 10, 3, 4) < 0.002);
+    }
+
+    #[test]
+    fn triangle_rises_and_falls_in_lines() {
+        let schedule = Schedule::Triangle { max: 1.0, warm_up: 0.2 };
+        let rates: Vec<_> = (0..10).map(|step| schedule.rate(step / 5, 2, step % 5, 5)).collect();
+        assert_relative_eq!(&rates[..], &[0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125][..]);
+        let down = Schedule::Triangle { max: 1.0, warm_up: 0.0 };
+        assert_relative_eq!(down.rate(0, 1, 0, 4), 1.0);
+        assert_relative_eq!(down.rate(0, 1, 3, 4), 0.25);
+        let up = Schedule::Triangle { max: 1.0, warm_up: 1.0 };
+        assert_relative_eq!(up.rate(0, 1, 3, 4), 1.0);
+    }
+
+    /// torch.optim.lr_scheduler.OneCycleLR(max_lr=1.0, total_steps=10, pct_start=0.3, div_factor=25,
+    /// final_div_factor=1e4) by its formula: phases end at steps 2 and 9.
+    #[test]
+    fn one_cycle_has_torchs_shape() {
+        let schedule = Schedule::OneCycle { max: 1.0, warm_up: 0.3 };
+        let rate = |step| schedule.rate(0, 1, step, 10);
+        assert_relative_eq!(rate(0), 0.04);
+        assert_relative_eq!(rate(1), 0.52);
+        assert_relative_eq!(rate(2), 1.0);
+        assert_relative_eq!(rate(9), 4e-6, epsilon = 1e-12);
+        assert!((3..9).all(|i| rate(i) > rate(i + 1)));
+    }
+}

@@ -1,0 +1,378 @@
+//! The error of every kernel against plain f64, on each instruction set that this CPU has, with real pictures and real
+//! weights. Prints the tables of `docs/convolution.md`:
+//!
+//! ```sh
+//! cargo test -p vgg_lib --lib kernels_against_f64 -- --nocapture
+//! ```
+//!
+//! CIFAR-10 images, as they are and enlarged, go through the 13 convolutions of the VGG16 trained on ImageNet, and two
+//! dense layers with random weights behind them. The gradients are those of the cross-entropy of CIFAR's labels, taken
+//! back through all layers.
+//!
+//! "y" of a convolution is with bias and ReLU, "y in use" with the batch norm and the pooling that inference does in
+//! the same pass. An error is the largest deviation divided by the largest value of the whole array. Of a convolution,
+//! which would take minutes in f64, some thousand values of each array are computed, drawn at random; of all else every
+//! value.
+
+mod reference;
+
+use crate::data::{Dataset, cifar10};
+use crate::formats::{self, StateDict};
+use crate::kernel::elementwise::Dropout;
+use crate::kernel::simd::{Level, limited};
+use crate::kernel::winograd::{self, Epilogue, Filters};
+use crate::kernel::{batch_norm, elementwise, im2col, linear, pool, softmax};
+use crate::tensor::Nhwc;
+use crate::test_data::real_data;
+use crate::vgg::Depth;
+use image::imageops::{FilterType, resize};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reference::{Convolution, Reference};
+use std::fmt::Write;
+use std::ops::Range;
+use std::path::Path;
+
+const LIMIT: f64 = 1e-4;
+
+#[test]
+fn kernels_against_f64() {
+    let Some(images) = real_data("cifar-10-batches-bin") else { return };
+    let Some(models) = real_data("models") else { return };
+    // What `cargo xtask data vgg16` fetches, or the original weights; the first are for other colors.
+    let [torchvision, original] =
+        ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
+    let (weights, colors): (_, Colors) =
+        if torchvision.exists() { (torchvision, rgb) } else { (original, bgr_minus_mean) };
+    if real_data(Path::new("models").join(weights.file_name().unwrap()).to_str().unwrap()).is_none() {
+        return;
+    }
+    let (_, test) = cifar10::load(images).unwrap();
+    let weights = formats::read(weights).unwrap();
+    let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colors));
+    let mut summary = String::from("| kernel |");
+    let mut rows: Vec<Vec<(String, f64)>> = vec![];
+    for (level, name) in levels() {
+        let mut row = vec![];
+        for pass in &passes {
+            let (errors, others) = limited(level, || (pass.convolutions(), pass.other_kernels()));
+            if rows.is_empty() {
+                println!("\n{}", pass.table(name, &errors));
+            }
+            for (i, kernel) in CONVOLUTION.iter().enumerate() {
+                row.push((format!("convolution, {kernel}"), errors.iter().map(|e| e[i]).fold(0.0, f64::max)));
+            }
+            row.extend(others);
+        }
+        rows.push(largest_of_each(row));
+        let _ = write!(summary, " {name} |");
+    }
+    let _ = write!(summary, "\n|---|{}", "--:|".repeat(rows.len()));
+    for (i, (kernel, _)) in rows[0].iter().enumerate() {
+        let cells: String = rows.iter().map(|row| format!(" {} |", digits(row[i].1))).collect();
+        let _ = write!(summary, "\n| {kernel} |{cells}");
+    }
+    println!("{summary}\n");
+    for (kernel, error) in rows.iter().flatten() {
+        assert!(*error <= LIMIT, "{kernel}: {error:e}");
+    }
+}
+
+fn levels() -> Vec<(Level, &'static str)> {
+    let mut levels = vec![];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            levels.push((Level::Avx512, "AVX-512"));
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            levels.push((Level::Avx2, "AVX2"));
+        }
+    }
+    levels.push((Level::Plain, "plain"));
+    levels
+}
+
+fn digits(error: f64) -> String {
+    if error == 0.0 { "0".to_string() } else { format!("{error:.1e}") }
+}
+
+/// One row for each kernel, in the order of their first appearance.
+fn largest_of_each(rows: Vec<(String, f64)>) -> Vec<(String, f64)> {
+    let mut largest: Vec<(String, f64)> = vec![];
+    for (kernel, error) in rows {
+        match largest.iter_mut().find(|(known, _)| *known == kernel) {
+            Some((_, known)) => *known = known.max(error),
+            None => largest.push((kernel, error)),
+        }
+    }
+    largest
+}
+
+/// Columns of the table of convolutions.
+const CONVOLUTION: [&str; 7] =
+    ["Winograd: y", "Winograd: y in use", "Winograd: dx", "Winograd: dw", "direct: y", "direct: dx", "direct: dw"];
+
+/// A convolution of the network and what f64 says about it.
+struct Layer {
+    name: String,
+    x: Vec<f32>,
+    shape: Nhwc,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    y: Vec<f32>,
+    /// The gradient of y, behind the ReLU and before it.
+    dy: [Vec<f32>; 2],
+    /// Scale and shift of a batch norm in use.
+    affine: [Vec<f32>; 2],
+    /// y, y behind that batch norm and a pooling, dx, dw.
+    want: [Reference; 4],
+}
+
+/// A forward and a backward pass of VGG16.
+struct Pass {
+    layers: Vec<Layer>,
+    /// Dense layers: input, weight, bias, gradient of the output.
+    dense: [[Vec<f32>; 4]; 2],
+    logits: Vec<f32>,
+    labels: Vec<usize>,
+}
+
+impl Pass {
+    fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict, colors: Colors) -> Pass {
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let enlarged = |i| resize(&data.image(i), size as u32, size as u32, FilterType::CatmullRom);
+        let mut x: Vec<f32> =
+            (0..n).flat_map(|i| enlarged(i).pixels().flat_map(|p| colors(p.0)).collect::<Vec<_>>()).collect();
+        let mut shape = (n, size, size, 3);
+        let mut layers: Vec<Layer> = vec![];
+        let mut pools = vec![];
+        let mut at = 0; // torchvision counts ReLUs and poolings too
+        for (block, convolutions) in (1..).zip(Depth::Vgg16.convolutions()) {
+            for i in 1..=convolutions {
+                let filters = &weights[&format!("features.{at}.weight")];
+                let weight: Vec<f32> = filters.view().permuted_axes(vec![2, 3, 1, 0]).iter().copied().collect();
+                let bias: Vec<f32> = weights[&format!("features.{at}.bias")].iter().copied().collect();
+                let out = (shape.0, shape.1, shape.2, bias.len());
+                let mut y = vec![f32::NAN; out.0 * out.1 * out.2 * out.3];
+                winograd::forward(&x, shape, &weight, epilogue(&bias), &mut y);
+                let name = format!("block{block}_conv{i}");
+                let next = y.clone();
+                let affine = [-0.5..1.5, -1.0..1.0]
+                    .map(|range: Range<f32>| bias.iter().map(|_| random.random_range(range.clone())).collect());
+                let (dy, want) = Default::default();
+                layers.push(Layer { name, x, shape, weight, bias, affine, y, dy, want });
+                (x, shape) = (next, out);
+                at += 2;
+            }
+            let (_, h, w, c) = pool::pooled(shape);
+            let mut y = vec![f32::NAN; n * h * w * c];
+            let mut index = vec![0; y.len()];
+            pool::max_forward(&x, shape, &mut y, &mut index);
+            pools.push((layers.len() - 1, index));
+            (x, shape) = (y, pool::pooled(shape));
+            at += 1;
+        }
+
+        // Random weights, as large as Glorot's.
+        let mut dense = |inputs: usize, outputs: usize| -> [Vec<f32>; 2] {
+            let limit = (6.0 / (inputs + outputs) as f32).sqrt();
+            [inputs * outputs, outputs].map(|len| (0..len).map(|_| random.random_range(-limit..limit)).collect())
+        };
+        let features = x.len() / n;
+        let [weight, bias] = dense(features, 512);
+        let mut hidden = vec![f32::NAN; n * 512];
+        linear::forward(&x, n, &weight, &bias, true, &mut hidden);
+        let [weight2, bias2] = dense(512, 10);
+        let mut logits = vec![f32::NAN; n * 10];
+        linear::forward(&hidden, n, &weight2, &bias2, false, &mut logits);
+        let labels: Vec<usize> = data.labels()[..n].to_vec();
+
+        let mut dlogits = vec![f32::NAN; logits.len()];
+        softmax::cross_entropy(&logits, &labels, 0.0, &mut dlogits);
+        let mut dhidden = vec![f32::NAN; hidden.len()];
+        linear::backward_data(&dlogits, n, &weight2, &mut dhidden);
+        elementwise::relu_backward(&mut dhidden, &hidden);
+        let mut dy = vec![f32::NAN; x.len()];
+        linear::backward_data(&dhidden, n, &weight, &mut dy);
+        for (i, layer) in layers.iter_mut().enumerate().rev() {
+            let (n, h, w, _) = layer.shape;
+            if pools.last().is_some_and(|(last, _)| *last == i) {
+                let (_, index) = pools.pop().unwrap();
+                let mut dx = vec![f32::NAN; layer.y.len()];
+                pool::max_backward(&dy, (n, h, w, layer.bias.len()), &index, &mut dx);
+                dy = dx;
+            }
+            let behind = dy.clone();
+            elementwise::relu_backward(&mut dy, &layer.y);
+            let mut dx = vec![f32::NAN; layer.x.len()];
+            winograd::backward_data(&dy, layer.shape, &layer.weight, &mut dx);
+            layer.dy = [behind, std::mem::replace(&mut dy, dx)];
+            let Layer { x, shape, weight, bias, affine, dy: [_, dy], .. } = &*layer;
+            layer.want = Convolution { x, shape: *shape, weight, bias, affine, dy }.sampled(&mut random);
+        }
+        Pass { layers, dense: [[x, weight, bias, dhidden], [hidden, weight2, bias2, dlogits]], logits, labels }
+    }
+
+    /// For each layer the errors of [`CONVOLUTION`].
+    fn convolutions(&self) -> Vec<[f64; 7]> {
+        let errors = |layer: &Layer| {
+            let Layer { x, shape, weight, bias, affine: [scale, shift], dy: [_, dy], want, .. } = layer;
+            let [y64, used64, dx64, dw64] = want;
+            let (n, h, w, c) = *shape;
+            let mut y = vec![f32::NAN; layer.y.len()];
+            let mut used = vec![f32::NAN; n * (h / 2) * (w / 2) * bias.len()];
+            let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![0.0; weight.len()]);
+            winograd::forward(x, *shape, weight, epilogue(bias), &mut y);
+            let in_use = Epilogue { affine: Some((scale, shift)), max_pool: true, ..epilogue(bias) };
+            Filters::new(weight, c, (h, w)).forward(x, *shape, in_use, &mut used);
+            winograd::backward_data(dy, *shape, weight, &mut dx);
+            winograd::backward_weight(x, *shape, dy, &mut dw);
+            let fast = [y64.error(&y), used64.error(&used), dx64.error(&dx), dw64.error(&dw)];
+            dw.fill(0.0);
+            im2col::forward(x, *shape, 3, weight, Some(bias), true, &mut y);
+            im2col::backward_data(dy, *shape, 3, weight, &mut dx);
+            im2col::backward_weight(x, *shape, 3, dy, &mut dw);
+            [fast[0], fast[1], fast[2], fast[3], y64.error(&y), dx64.error(&dx), dw64.error(&dw)]
+        };
+        self.layers.iter().map(errors).collect()
+    }
+
+    fn table(&self, level: &str, errors: &[[f64; 7]]) -> String {
+        let (n, size, ..) = self.layers[0].shape;
+        let mut table = format!("{n} images of {size}×{size}, {level}:\n\n| layer | map | channels |");
+        CONVOLUTION.iter().for_each(|kernel| table += &format!(" {kernel} |"));
+        table += &format!("\n|---|--:|--:|{}", "--:|".repeat(CONVOLUTION.len()));
+        for (layer, errors) in self.layers.iter().zip(errors) {
+            let (_, h, w, c) = layer.shape;
+            let _ = write!(table, "\n| {} | {h}×{w} | {c} → {} |", layer.name, layer.bias.len());
+            errors.iter().for_each(|e| table += &format!(" {} |", digits(*e)));
+        }
+        table + "\n"
+    }
+
+    /// All that is not a 3×3 convolution.
+    fn other_kernels(&self) -> Vec<(String, f64)> {
+        let mut errors: Vec<(String, f64)> = vec![];
+        let mut found = |kernel: &str, error: f64| errors.push((kernel.to_string(), error));
+        for layer in &self.layers {
+            let Layer { y: x, shape: (n, h, w, _), bias, dy: [dy, before_relu], .. } = layer;
+            let c = bias.len();
+            let shape = (*n, *h, *w, c);
+            let sums = elementwise::column_sums(before_relu, c);
+            found("bias gradient", reference::column_sums(before_relu, c).error(&sums));
+            self.one_by_one(layer, &mut found);
+            batch_norm_and_dropout(x, dy, c, &mut found);
+
+            let mut pooled = vec![f32::NAN; n * (h / 2) * (w / 2) * c];
+            let mut index = vec![0; pooled.len()];
+            pool::max_forward(x, shape, &mut pooled, &mut index);
+            found("max pool: y", reference::max_pool(x, shape).error(&pooled));
+            let mut dx = vec![f32::NAN; x.len()];
+            pool::max_backward(&pooled, shape, &index, &mut dx);
+            found("max pool: dx", reference::max_pool_gradient(x, &pooled, shape).error(&dx));
+
+            let mut mean = vec![f32::NAN; n * c];
+            pool::average_forward(x, shape, &mut mean);
+            found("global average pool: y", reference::average(x, shape).error(&mean));
+            pool::average_backward(&mean, shape, &mut dx);
+            let share = 1.0 / (h * w) as f64;
+            let want = (0..dx.len()).map(|i| f64::from(mean[i / (h * w * c) * c + i % c]) * share);
+            found("global average pool: dx", Reference::all(want).error(&dx));
+        }
+        for (i, [x, weight, bias, dy]) in self.dense.iter().enumerate() {
+            let (n, relu) = (self.labels.len(), i == 0);
+            let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; weight.len()]);
+            linear::forward(x, n, weight, bias, relu, &mut y);
+            linear::backward_data(dy, n, weight, &mut dx);
+            linear::backward_weight(x, n, dy, &mut dw);
+            let want = reference::dense(x, weight, bias, relu, dy);
+            for (what, want, got) in [("y", &want[0], &y), ("dx", &want[1], &dx), ("dw", &want[2], &dw)] {
+                found(&format!("dense: {what}"), want.error(got));
+            }
+        }
+        let mut probabilities = vec![f32::NAN; self.logits.len()];
+        softmax::forward(&self.logits, 10, &mut probabilities);
+        let (want, ..) = reference::cross_entropy(&self.logits, &self.labels, 0.0);
+        found("softmax: y", want.error(&probabilities));
+        let mut dx: Vec<f32> = self.logits.clone();
+        softmax::backward(&mut dx, &probabilities, 10);
+        found("softmax: dx", reference::softmax_gradient(&self.logits, &probabilities, 10).error(&dx));
+        for smoothing in [0.0, 0.1] {
+            let mut gradient = vec![f32::NAN; self.logits.len()];
+            let loss = softmax::cross_entropy(&self.logits, &self.labels, smoothing, &mut gradient);
+            let (_, loss64, gradient64) = reference::cross_entropy(&self.logits, &self.labels, smoothing);
+            found("cross-entropy: loss", loss64.error(&[loss]));
+            found("cross-entropy: dx", gradient64.error(&gradient));
+        }
+        errors
+    }
+
+    /// The 1×1 convolution, with the centers of the filters.
+    fn one_by_one(&self, layer: &Layer, found: &mut impl FnMut(&str, f64)) {
+        let Layer { x, shape, weight, bias, dy: [_, dy], .. } = layer;
+        if !layer.name.ends_with("conv3") {
+            return; // where VGG's column C has them
+        }
+        let size = shape.3 * bias.len();
+        let weight = &weight[4 * size..5 * size];
+        let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![0.0; size]);
+        im2col::forward(x, *shape, 1, weight, Some(bias), true, &mut y);
+        im2col::backward_data(dy, *shape, 1, weight, &mut dx);
+        im2col::backward_weight(x, *shape, 1, dy, &mut dw);
+        let want = reference::dense(x, weight, bias, true, dy);
+        for (what, want, got) in [("y", &want[0], &y), ("dx", &want[1], &dx), ("dw", &want[2], &dw)] {
+            found(&format!("1×1 convolution: {what}"), want.error(got));
+        }
+    }
+}
+
+/// Bias and ReLU.
+fn epilogue(bias: &[f32]) -> Epilogue<'_> {
+    Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() }
+}
+
+/// A pixel as a network wants it.
+type Colors = fn([u8; 3]) -> [f32; 3];
+
+/// torchvision's.
+fn rgb(pixel: [u8; 3]) -> [f32; 3] {
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    std::array::from_fn(|i| (f32::from(pixel[i]) / 255.0 - mean[i]) / std[i])
+}
+
+/// Simonyan and Zisserman's.
+fn bgr_minus_mean([r, g, b]: [u8; 3]) -> [f32; 3] {
+    [f32::from(b) - 103.939, f32::from(g) - 116.779, f32::from(r) - 123.68]
+}
+
+/// Batch norm behind a ReLU with dropout behind it, as in `cifar_vgg16`.
+fn batch_norm_and_dropout(x: &[f32], dy: &[f32], c: usize, found: &mut impl FnMut(&str, f64)) {
+    const EPSILON: f32 = 1e-3;
+    const P: f32 = 0.4;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let gamma: Vec<f32> = (0..c).map(|_| random.random_range(0.5..1.5)).collect();
+    let beta: Vec<f32> = (0..c).map(|_| random.random_range(-0.5..0.5)).collect();
+    let mask = Dropout::new(P, 7);
+    let (mean, variance) = batch_norm::statistics(x, c);
+    let inv_std: Vec<f32> = variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt()).collect();
+    let scale: Vec<f32> = inv_std.iter().zip(&gamma).map(|(s, g)| s * g).collect();
+    let shift: Vec<f32> = (0..c).map(|k| beta[k] - mean[k] * scale[k]).collect();
+    let mut y = vec![f32::NAN; x.len()];
+    batch_norm::affine(x, &scale, &shift, Some(mask), &mut y);
+    let mut dx = dy.to_vec();
+    let sums = batch_norm::backward(&mut dx, x, (&mean, &inv_std), &gamma, Some(mask), true);
+    let mut dropped = vec![f32::NAN; x.len()];
+    mask.apply(x, &mut dropped);
+
+    let kept = |i: usize| if mask.factor(i as u32) > 0.0 { 1.0 / (1.0 - f64::from(P)) } else { 0.0 };
+    found("dropout: y", Reference::all(x.iter().enumerate().map(|(i, &x)| f64::from(x) * kept(i))).error(&dropped));
+    let want = reference::batch_norm(x, dy, (&gamma, &beta), f64::from(EPSILON), kept);
+    found("batch norm: mean", want.mean.error(&mean));
+    found("batch norm: variance", want.variance.error(&variance));
+    found("batch norm with dropout: y", want.y.error(&y));
+    found("batch norm with dropout and ReLU: dx", want.dx.error(&dx));
+    found("batch norm: dγ", want.dgamma.error(&sums.gamma));
+    found("batch norm: dβ", want.dbeta.error(&sums.beta));
+    found("batch norm: Σ dx", want.sums.error(&sums.dx));
+}
