@@ -12,8 +12,8 @@ use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
 use vgg_lib::model::{Seed, Sequential, linear};
 use vgg_lib::ops::softmax_cross_entropy;
+use vgg_lib::optim::{Sgd, SgdConfig};
 use vgg_lib::tensor::images;
-use vgg_lib::train::{Sgd, SgdConfig};
 use vgg_lib::vgg;
 
 fn open(name: &str) -> NpzReader<File> {

@@ -4,8 +4,9 @@
 //! which are used again in the next step. What backward needs is kept once: a convolution with ReLU and
 //! the batch norm behind it share one buffer, and dropout keeps nothing.
 
-use super::buffer::{Buffer, Pool};
+use super::laps::Stopwatch;
 use crate::Result;
+use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::batch_norm::{self, Moments};
 use crate::kernel::elementwise::{self, Dropout};
 use crate::kernel::winograd::Epilogue;
@@ -153,12 +154,12 @@ pub fn forward(
     mode: Mode,
     mut seen: impl FnMut(&Layer, &Arc<Buffer>, Nhwc),
 ) -> Result<Pass> {
-    let pool = x.pool().clone();
+    let pool = x.arena().clone();
     let n = shape.0;
     let mut x = Arc::new(x);
     let mut shape = Shape::Map(shape.1, shape.2, shape.3);
     let mut steps = Vec::new();
-    let mut watch = pool.stopwatch();
+    let mut watch = Stopwatch::start();
     let asked = mode;
     let mut i = 0;
     while i < layers.len() {
@@ -324,12 +325,12 @@ pub fn backward(
     gradients: &mut Gradients,
     need_dx: bool,
 ) -> std::result::Result<Option<Buffer>, dfdx::tensor::CpuError> {
-    let pool = dy.pool().clone();
+    let pool = dy.arena().clone();
     let first = if need_dx { 0 } else { steps.iter().position(|(_, step)| step.learns()).unwrap_or(steps.len()) };
     let mut dy = dy;
     // Σ dy, where batch norm has already applied the ReLU before it.
     let mut before_relu: Option<Vec<f32>> = None;
-    let mut watch = pool.stopwatch();
+    let mut watch = Stopwatch::start();
     while let Some((layer, step)) = steps.pop() {
         let index = steps.len();
         if index < first {
@@ -440,7 +441,7 @@ pub fn add(sum: &mut [f32], values: &[f32]) {
 }
 
 /// A copy of a dfdx tensor in a buffer of ours.
-pub fn buffer(pool: &Arc<Pool>, x: &crate::tensor::Images) -> Buffer {
+pub fn buffer(pool: &Arc<Arena>, x: &crate::tensor::Images) -> Buffer {
     match as_slice(x) {
         Some(values) => pool.copy(values),
         None => pool.copy(&x.as_vec()),

@@ -1,6 +1,7 @@
 //! Where the time of a training step goes, layer by layer.
 
 use crate::data::Batch;
+use crate::engine::laps::timed;
 use crate::model::{Op, Sequential, Shape};
 use crate::optim::{Sgd, SgdConfig};
 use crate::tensor::Gradients;
@@ -77,11 +78,11 @@ impl Sequential {
         for step in 0..=steps {
             let batch = Batch { images: images.clone(), labels: labels.clone(), n: batch_size };
             let start = Instant::now();
-            (_, gradients) = model.gradient_step(batch, gradients, 0.0)?;
+            let (result, laps) = timed(|| model.gradient_step(batch, gradients, 0.0));
+            gradients = result?.1;
             let optimizer = Instant::now();
             sgd.step(&mut model, &mut gradients, 0.0)?;
             let end = Instant::now();
-            let laps = model.laps();
             if step == 0 {
                 continue; // memory is allocated in the first
             }

@@ -2,6 +2,7 @@
 //! with rayon over fixed pieces, and sums are combined in the order of the pieces, so results do not
 //! depend on which thread came first.
 
+pub mod arena;
 pub mod batch_norm;
 pub mod conv2d;
 pub mod elementwise;

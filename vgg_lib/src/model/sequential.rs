@@ -2,14 +2,11 @@
 
 use super::init::{Init, Seed, layer_rng};
 use super::layer::{Layer, LayerSpec, Op, Shape, initial};
+#[cfg(not(feature = "cuda"))]
+use crate::engine::cpu::{self, Mode};
 use crate::engine::portable;
 #[cfg(not(feature = "cuda"))]
-use crate::engine::{
-    buffer::Pool,
-    cpu::{self, Mode},
-};
-#[cfg(not(feature = "cuda"))]
-use crate::kernel::batch_norm;
+use crate::kernel::{arena::Arena, batch_norm};
 use crate::tensor::{GradientTape, Images, device};
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -39,7 +36,7 @@ pub struct Sequential {
     /// Training steps so far: each drops other values.
     pub(crate) steps: u64,
     #[cfg(not(feature = "cuda"))]
-    pool: Arc<Pool>,
+    pool: Arc<Arena>,
 }
 
 impl Sequential {
@@ -454,12 +451,6 @@ impl Sequential {
             running.iter_mut().zip(batch).for_each(|(r, b)| *r = momentum * *r + (1.0 - momentum) * b);
             param.tensor = device().tensor_from_vec(running, (batch.len(),));
         }
-    }
-
-    /// What the layers took since the last call, which also begins the measurement.
-    #[cfg(not(feature = "cuda"))]
-    pub(crate) fn laps(&self) -> Vec<crate::engine::buffer::Lap> {
-        self.pool.laps()
     }
 
     /// Gives the memory kept for the next step back to the system.
