@@ -91,9 +91,9 @@ impl Recipe {
                     epochs: 14,
                     batch_size: 512,
                     schedule: Schedule::Triangle { max: options.peak, warm_up: 0.05 },
-                    optimizer: SgdConfig {
-                        muon: Some(options.muon).filter(|&share| share != 0.0),
-                        ..SgdConfig::default()
+                    optimizer: match options.muon {
+                        0.0 => Optimizer::default(),
+                        factor => Optimizer::Muon(Muon { factor, ..Muon::default() }),
                     },
                     augment: Augment {
                         crop_padding: 4,

@@ -13,7 +13,7 @@ mod text;
 #[doc(hidden)] // for the benchmarks
 pub mod kernel;
 pub mod model;
-mod engine;
+pub mod engine;
 pub mod ops;
 pub mod data;
 pub mod optim;
@@ -39,6 +39,7 @@ pub mod prelude {
     pub use crate::data::{
         Augment, Dataset, Normalization, Resize, cifar10, class_index, image_folder, read_image, resize, shapes,
     };
+    pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
     pub use crate::inspect::{
@@ -47,16 +48,18 @@ pub mod prelude {
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};
     pub use crate::model::{
-        Init, Layer, LayerSpec, Op, Param, Seed, Sequential, Shape, batch_norm, conv2d, dropout, flatten,
-        global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+        BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Init, Layer, LayerSpec, Linear, MaxPool2d, Op, Param,
+        Preprocess, Relu, Seed, Sequential, Shape, Softmax, batch_norm, conv2d, dropout, flatten, global_avg_pool,
+        linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{Names, Pixels};
-    pub use crate::notebook::{Monitor, Verbosity};
-    pub use crate::optim::{Schedule, Sgd, SgdConfig};
+    pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
     pub use crate::tensor::{Images, images};
-    pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History};
+    pub use crate::train::{
+        Callback, Checkpoints, EpochRecord, Evaluation, Event, FitConfig, History, Monitor, Observer, Verbosity,
+    };
     pub use crate::vgg;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;

@@ -1,6 +1,7 @@
 //! The tensor types of the crate, and the one place where a dfdx tensor is read or written as a slice.
 
 use dfdx::prelude::*;
+use std::borrow::Cow;
 
 /// Where tensors live: the CPU, or with the feature `cuda` the first NVIDIA GPU.
 pub type Device = AutoDevice;
@@ -88,6 +89,20 @@ mod raw {
 }
 #[cfg(not(feature = "cuda"))]
 pub(crate) use raw::{as_mut_slice, as_slice};
+
+/// The elements in row-major order, without a copy where they lie in memory so.
+pub(crate) fn values(tensor: &Images) -> Cow<'_, [f32]> {
+    #[cfg(not(feature = "cuda"))]
+    if let Some(values) = as_slice(tensor) {
+        return Cow::Borrowed(values);
+    }
+    Cow::Owned(tensor.as_vec())
+}
+
+/// The index of the largest value, the first of equals; NaN never wins. `None` for an empty row or one of NaN only.
+pub(crate) fn argmax(row: &[f32]) -> Option<usize> {
+    (0..row.len()).filter(|&k| !row[k].is_nan()).reduce(|best, k| if row[k] > row[best] { k } else { best })
+}
 
 #[cfg(all(test, not(feature = "cuda")))]
 mod tests {

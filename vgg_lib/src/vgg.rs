@@ -122,22 +122,22 @@ fn cifar_layers() -> Vec<(String, LayerSpec)> {
             let name = format!("block{block}_conv{i}");
             let conv = conv2d(filters).relu();
             let regularized = name != "block1_conv2";
-            layers.push((name.clone(), if regularized { conv.l2(WEIGHT_DECAY) } else { conv }));
-            layers.push((format!("{name}_bn"), batch_norm()));
+            layers.push((name.clone(), if regularized { conv.l2(WEIGHT_DECAY).into() } else { conv.into() }));
+            layers.push((format!("{name}_bn"), batch_norm().into()));
             if i < convolutions {
                 let p = if block == 1 { 0.3 } else { 0.4 };
-                layers.push((format!("{name}_dropout"), dropout(p)));
+                layers.push((format!("{name}_dropout"), dropout(p).into()));
             }
         }
-        layers.push((format!("block{block}_pool"), max_pool2d()));
+        layers.push((format!("block{block}_pool"), max_pool2d().into()));
     }
-    layers.push(("block5_dropout".into(), dropout(0.5)));
-    layers.push(("flatten".into(), flatten()));
-    layers.push(("fc1".into(), linear(512).relu().l2(WEIGHT_DECAY)));
-    layers.push(("fc1_bn".into(), batch_norm()));
-    layers.push(("fc1_dropout".into(), dropout(0.5)));
-    layers.push(("predictions".into(), linear(10)));
-    layers.push(("softmax".into(), softmax()));
+    layers.push(("block5_dropout".into(), dropout(0.5).into()));
+    layers.push(("flatten".into(), flatten().into()));
+    layers.push(("fc1".into(), linear(512).relu().l2(WEIGHT_DECAY).into()));
+    layers.push(("fc1_bn".into(), batch_norm().into()));
+    layers.push(("fc1_dropout".into(), dropout(0.5).into()));
+    layers.push(("predictions".into(), linear(10).into()));
+    layers.push(("softmax".into(), softmax().into()));
     layers
 }
 

@@ -17,20 +17,16 @@ use pictures::data;
 /// Whatever a training remembers is in it: momentum, running statistics, dropout's masks.
 fn model() -> Sequential {
     let mut model = Sequential::new((16, 16, 3), Seed(2));
-    for (name, layer) in [
-        ("block1_conv1", conv2d(16).relu().l2(5e-4)),
-        ("block1_norm", batch_norm().momentum(0.9)),
-        ("block1_dropout", dropout(0.2)),
-        ("block1_pool", max_pool2d()),
-        ("block2_conv1", conv2d(24).relu()),
-        ("block2_norm", batch_norm().momentum(0.9)),
-        ("block2_pool", max_pool2d()),
-        ("flatten", flatten()),
-        ("predictions", linear(10)),
-        ("softmax", softmax()),
-    ] {
-        model.push(name, layer).unwrap();
-    }
+    model.push("block1_conv1", conv2d(16).relu().l2(5e-4)).unwrap();
+    model.push("block1_norm", batch_norm().momentum(0.9)).unwrap();
+    model.push("block1_dropout", dropout(0.2)).unwrap();
+    model.push("block1_pool", max_pool2d()).unwrap();
+    model.push("block2_conv1", conv2d(24).relu()).unwrap();
+    model.push("block2_norm", batch_norm().momentum(0.9)).unwrap();
+    model.push("block2_pool", max_pool2d()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(10)).unwrap();
+    model.push("softmax", softmax()).unwrap();
     model
 }
 
@@ -41,7 +37,7 @@ fn config(checkpoints: Option<Checkpoints>) -> FitConfig {
         epochs: EPOCHS,
         batch_size: 32,
         schedule: Schedule::OneCycle { max: 0.05, warm_up: 0.3 },
-        optimizer: SgdConfig { decay: 1e-3, ..SgdConfig::default() },
+        optimizer: Optimizer::Sgd(Sgd { decay: 1e-3, ..Sgd::default() }),
         augment: Augment { crop_padding: 2, horizontal_flip: true, ..Augment::default() },
         label_smoothing: 0.1,
         checkpoints,
@@ -91,7 +87,7 @@ fn a_training_that_goes_on_ends_as_the_uninterrupted_one() {
         ("ema", |c| c.ema = Some(0.95)),
         ("clip", |c| c.clip_norm = Some(0.5)),
         ("best", |c| c.restore_best = true),
-        ("muon", |c| c.optimizer.muon = Some(0.5)),
+        ("muon", |c| c.optimizer = Optimizer::Muon(Muon { factor: 0.5, sgd: Sgd { decay: 1e-3, ..Sgd::default() } })),
     ];
     for (what, change) in variants {
         let configured = |checkpoints, callbacks| {
@@ -131,7 +127,8 @@ fn the_last_two_epochs_and_the_best_are_kept_with_the_log() {
     config.callbacks = vec![look];
     // The rate rises until nothing is learned any more, so that the best epoch is not among the last.
     config.schedule = Schedule::OneCycle { max: 1.5, warm_up: 1.0 };
-    (config.epochs, config.optimizer.momentum) = (8, 0.0);
+    config.epochs = 8;
+    config.optimizer = Optimizer::Sgd(Sgd { momentum: 0.0, decay: 1e-3, ..Sgd::default() });
     let mut model = model();
     let history = model.fit(&train, &test, config).unwrap();
     let best = history.best().unwrap().epoch;
@@ -166,7 +163,7 @@ fn the_best_weights_are_restored() {
     for restore_best in [false, true] {
         let mut config = FitConfig { restore_best, epochs: 8, ..config(None) };
         config.schedule = Schedule::OneCycle { max: 1.5, warm_up: 1.0 };
-        config.optimizer.momentum = 0.0;
+        config.optimizer = Optimizer::Sgd(Sgd { momentum: 0.0, decay: 1e-3, ..Sgd::default() });
         let mut model = model();
         let history = model.fit(&train, &test, config).unwrap();
         let (best, last) = (history.best().unwrap().val_acc, history.epochs.last().unwrap().val_acc);

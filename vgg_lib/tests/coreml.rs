@@ -59,15 +59,25 @@ fn what_core_ml_cannot_hold_is_named() {
         assert!(error.contains(words), "{error}");
         assert!(!path.exists());
     };
-    let mean = ("mean", global_avg_pool());
+    let mean = ("mean", LayerSpec::from(global_avg_pool()));
     says(&[mean], 3, Export::default(), "needs the names of its 3 classes");
     says(&[mean], 3, export(2, None), "2 classes are named, but the model has 3 outputs");
     says(&[mean], 4, export(4, None), "image has 1 or 3 channels, but the model takes 4");
-    says(&[("conv", conv2d(2))], 3, export(48, None), "ends in one value a class, not in (None, 4, 6, 2)");
+    says(
+        &[("conv", LayerSpec::from(conv2d(2)))],
+        3,
+        export(48, None),
+        "ends in one value a class, not in (None, 4, 6, 2)",
+    );
     says(&[mean], 3, export(3, common_scale(1)), "does not fit images of 3 channels");
-    let pixels = ("pixels", preprocess([1.0; 3]));
+    let pixels = ("pixels", LayerSpec::from(preprocess([1.0; 3])));
     says(&[pixels, mean], 3, export(3, common_scale(3)), "'pixels' prepares the pixels already");
-    says(&[("relu", relu()), pixels, mean], 3, export(3, None), "'pixels' prepares pixels; Core ML can do so only");
+    says(
+        &[("relu", LayerSpec::from(relu())), pixels, mean],
+        3,
+        export(3, None),
+        "'pixels' prepares pixels; Core ML can do so only",
+    );
 }
 
 fn coremltools_agrees(name: &str, model: &Sequential, export: &Export, n: usize) {
@@ -115,17 +125,29 @@ fn fill(model: &mut Sequential) {
 #[test]
 fn coremltools_reads_every_kind_of_layer() {
     let scaled = || Some(Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] });
-    let convolutions =
-        [("conv", conv2d(4).kernel(5).relu()), ("norm", batch_norm()), ("drop", dropout(0.5)), ("pool", max_pool2d())];
+    let convolutions = [
+        ("conv", LayerSpec::from(conv2d(4).kernel(5).relu())),
+        ("norm", LayerSpec::from(batch_norm())),
+        ("drop", LayerSpec::from(dropout(0.5))),
+        ("pool", LayerSpec::from(max_pool2d())),
+    ];
     let head = [
-        ("flatten", flatten()),
-        ("flat_norm", batch_norm()),
-        ("fc1", linear(6).relu()),
-        ("fc1_norm", batch_norm()),
-        ("predictions", linear(3)),
+        ("flatten", LayerSpec::from(flatten())),
+        ("flat_norm", LayerSpec::from(batch_norm())),
+        ("fc1", LayerSpec::from(linear(6).relu())),
+        ("fc1_norm", LayerSpec::from(batch_norm())),
+        ("predictions", LayerSpec::from(linear(3))),
     ];
     let whole = [&convolutions[..], &head].concat();
-    let mean = [&convolutions[..], &[("mean", global_avg_pool()), ("fc", linear(3)), ("softmax", softmax())]].concat();
+    let mean = [
+        &convolutions[..],
+        &[
+            ("mean", LayerSpec::from(global_avg_pool())),
+            ("fc", LayerSpec::from(linear(3))),
+            ("softmax", LayerSpec::from(softmax())),
+        ],
+    ]
+    .concat();
     let pixels = preprocess([120.0, 110.0, 100.0]);
     type Case<'a> = (&'a str, usize, Vec<(&'a str, LayerSpec)>, Option<Normalization>);
     let cases: [Case; 6] = [
@@ -133,11 +155,11 @@ fn coremltools_reads_every_kind_of_layer() {
         ("a scale for each channel", 3, whole.clone(), scaled()),
         ("gray", 1, mean.clone(), common_scale(1)),
         ("no scale", 3, mean, None),
-        ("bgr", 3, [&[("pixels", pixels.bgr())][..], &whole].concat(), None),
+        ("bgr", 3, [&[("pixels", LayerSpec::from(pixels.bgr()))][..], &whole].concat(), None),
         (
             "bgr and a scale for each",
             3,
-            [&[("pixels", pixels.std([60.0, 50.0, 40.0]).bgr())][..], &whole].concat(),
+            [&[("pixels", LayerSpec::from(pixels.std([60.0, 50.0, 40.0]).bgr()))][..], &whole].concat(),
             None,
         ),
     ];

@@ -5,6 +5,11 @@ use dfdx::prelude::*;
 use vgg_lib::model::{LayerSpec, Op, Seed, Sequential};
 use vgg_lib::tensor::{Nhwc, images};
 
+/// Layers of several kinds in one list.
+macro_rules! layers {
+    ($($layer:expr),* $(,)?) => { vec![$(LayerSpec::from($layer)),*] };
+}
+
 /// Deterministic values in ±1.
 fn noise(len: usize, seed: u32) -> Vec<f64> {
     let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
@@ -160,20 +165,20 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_match_finite_differences() {
     use vgg_lib::model::*;
     let networks: [(Nhwc, Vec<LayerSpec>); 8] = [
         (
             (1, 3, 4, 3),
-            vec![preprocess([0.1, 0.2, -0.3]).std([0.5, 2.0, 1.5]).bgr(), conv2d(4).relu(), flatten(), linear(3)],
+            layers![preprocess([0.1, 0.2, -0.3]).std([0.5, 2.0, 1.5]).bgr(), conv2d(4).relu(), flatten(), linear(3)],
         ),
-        ((1, 5, 7, 3), vec![conv2d(4).relu(), batch_norm(), conv2d(5), relu(), max_pool2d(), flatten(), linear(3)]),
-        ((2, 5, 7, 4), vec![conv2d(3), batch_norm(), relu(), max_pool2d(), conv2d(5).kernel(1), global_avg_pool()]),
-        ((3, 4, 4, 5), vec![max_pool2d(), conv2d(4).relu(), max_pool2d(), flatten(), linear(6).relu(), linear(2)]),
-        ((1, 1, 1, 3), vec![conv2d(4), conv2d(3).relu(), flatten(), linear(3), softmax()]),
-        ((5, 2, 3, 3), vec![conv2d(5).relu(), batch_norm().epsilon(1e-5), flatten(), linear(4), batch_norm()]),
-        ((2, 3, 2, 3), vec![conv2d(4).kernel(5), global_avg_pool(), linear(3), softmax()]),
-        ((1, 9, 6, 4), vec![conv2d(5).relu(), conv2d(4).relu(), max_pool2d(), max_pool2d(), flatten(), linear(2)]),
+        ((1, 5, 7, 3), layers![conv2d(4).relu(), batch_norm(), conv2d(5), relu(), max_pool2d(), flatten(), linear(3)]),
+        ((2, 5, 7, 4), layers![conv2d(3), batch_norm(), relu(), max_pool2d(), conv2d(5).kernel(1), global_avg_pool()]),
+        ((3, 4, 4, 5), layers![max_pool2d(), conv2d(4).relu(), max_pool2d(), flatten(), linear(6).relu(), linear(2)]),
+        ((1, 1, 1, 3), layers![conv2d(4), conv2d(3).relu(), flatten(), linear(3), softmax()]),
+        ((5, 2, 3, 3), layers![conv2d(5).relu(), batch_norm().epsilon(1e-5), flatten(), linear(4), batch_norm()]),
+        ((2, 3, 2, 3), layers![conv2d(4).kernel(5), global_avg_pool(), linear(3), softmax()]),
+        ((1, 9, 6, 4), layers![conv2d(5).relu(), conv2d(4).relu(), max_pool2d(), max_pool2d(), flatten(), linear(2)]),
     ];
     let compared: usize = networks.into_iter().map(|(shape, layers)| check(shape, &layers)).sum();
     assert!(compared > 1500, "{compared}");

@@ -1,4 +1,4 @@
-//! Each layer forwards and backwards against Keras (fixtures/layers.py), through a model of that one layer.
+//! Each layer, forward and backward, against Keras (fixtures/layers.py), through a model of that one layer.
 #![cfg(not(feature = "cuda"))]
 
 use dfdx::prelude::*;
@@ -39,8 +39,9 @@ impl Case {
         images(array.into_iter().collect(), shape).unwrap()
     }
 
-    /// Runs the layer with Keras' parameters and compares y, dx and the parameters' gradients; (ours, Keras').
-    fn check(&mut self, layer: LayerSpec, params: &[(&str, &str)]) -> Sequential {
+    /// Runs the layer with the parameters of Keras and compares y, dx and the gradients of the parameters; `params` are
+    /// pairs of our name and Keras'.
+    fn check(&mut self, layer: impl Into<LayerSpec>, params: &[(&str, &str)]) -> Sequential {
         let x = self.images("x");
         let (_, h, w, c) = *x.shape();
         let mut model = Sequential::new((h, w, c), Seed(0));

@@ -1,4 +1,4 @@
-//! A whole training step of document 000's network, and ten steps of SGD, against Keras
+//! A whole training step of the Keras CIFAR-10 VGG network, and ten steps of SGD, against Keras
 //! (fixtures/training.py and optimizer.py, which say how weights and images are made).
 #![cfg(not(feature = "cuda"))]
 
@@ -12,7 +12,7 @@ use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
 use vgg_lib::model::{Seed, Sequential, linear};
 use vgg_lib::ops::softmax_cross_entropy;
-use vgg_lib::optim::{Sgd, SgdConfig};
+use vgg_lib::optim::{Optimizer, Sgd, Updater};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
 
@@ -25,7 +25,7 @@ fn get<T: ReadableElement>(npz: &mut NpzReader<File>, name: &str) -> Vec<T> {
     array.into_iter().collect()
 }
 
-/// Document 000's network without dropout, its weights by the formula.
+/// The network without dropout, its weights by the formula.
 fn network() -> Sequential {
     let mut model = vgg::cifar_vgg16(Seed(0));
     model.set_dropout("", 0.0).unwrap();
@@ -56,7 +56,7 @@ fn network() -> Sequential {
 }
 
 #[test]
-fn one_step_of_the_whole_network() {
+fn a_step_of_the_whole_network_matches_keras() {
     let mut npz = open("training");
     let mut model = network();
     let x = images(values(1006, 4 * 32 * 32 * 3, 0.0, 1.7), (4, 32, 32, 3)).unwrap();
@@ -102,8 +102,8 @@ fn one_step_of_the_whole_network() {
         }
     }
 
-    let config = SgdConfig { decay: 0.0, ..SgdConfig::default() };
-    let penalty = Sgd::new(config).unwrap().step(&mut model, &mut gradients, 0.1).unwrap();
+    let optimizer = Optimizer::Sgd(Sgd { decay: 0.0, ..Sgd::default() });
+    let penalty = Updater::new(optimizer).unwrap().step(&mut model, &mut gradients, 0.1).unwrap();
     close("penalty", &[penalty], &get(&mut npz, "penalty"), 1e-4);
     for layer in model.layers() {
         for param in layer.params() {
@@ -122,7 +122,7 @@ fn one_step_of_the_whole_network() {
 
 /// A dense layer of seven weights and one output, whose gradient is its input.
 #[test]
-fn ten_steps_of_sgd() {
+fn ten_steps_of_sgd_match_keras() {
     let mut npz = open("optimizer");
     let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
     for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2", "clip"] {
@@ -136,9 +136,9 @@ fn ten_steps_of_sgd() {
         let momentum = if name == "plain" { 0.0 } else { 0.9 };
         let nesterov = !matches!(name, "plain" | "momentum");
         let decay = if name == "decay" { 0.1 } else { 0.0 };
-        let mut sgd = Sgd::new(SgdConfig { momentum, nesterov, decay, muon: None }).unwrap();
+        let mut updater = Updater::new(Optimizer::Sgd(Sgd { momentum, nesterov, decay })).unwrap();
         if name == "clip" {
-            sgd = sgd.clip_norm(2.5).unwrap();
+            updater = updater.clip_norm(2.5).unwrap();
         }
         let rates: Vec<f32> = get(&mut npz, &format!("{name}.rates"));
         let weights: Vec<f32> = get(&mut npz, name);
@@ -146,7 +146,7 @@ fn ten_steps_of_sgd() {
             let x = images(gradients[step * 7..][..7].to_vec(), (1, 1, 1, 7)).unwrap();
             let mut gradients = model.forward_mut(x.leaky_traced()).unwrap().sum().backward();
             let rate = if name == "decay" { 0.1 } else { f64::from(rates[step]) };
-            sgd.step(&mut model, &mut gradients, rate).unwrap();
+            updater.step(&mut model, &mut gradients, rate).unwrap();
             let now = model.layer("weights").unwrap().params()[0].tensor.as_vec();
             close(&format!("{name}, step {step}"), &now, &weights[step * 7..][..7], 1e-5);
         }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use vgg_lib::data::Normalization;
 use vgg_lib::formats::Export;
 use vgg_lib::model::{
-    Op, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu,
-    softmax,
+    LayerSpec, Op, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
+    preprocess, relu, softmax,
 };
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
@@ -93,28 +93,47 @@ fn models() -> Vec<Sequential> {
         model(
             (7, 6, 3),
             &[
-                ("pixels", preprocess([120.0, 110.0, 100.0]).std([60.0, 50.0, 40.0]).bgr()),
-                ("conv", conv2d(4).kernel(1)),
-                ("rectified", relu()),
-                ("norm", batch_norm().epsilon(1e-5).momentum(0.9)),
-                ("pool", max_pool2d()),
-                ("wide", conv2d(5).kernel(5).relu()),
-                ("flatten", flatten()),
-                ("flat_norm", batch_norm()),
-                ("drop", dropout(0.25)),
-                ("fc1", linear(6).relu()),
-                ("fc1_norm", batch_norm()),
-                ("fc2", linear(3)),
+                ("pixels", LayerSpec::from(preprocess([120.0, 110.0, 100.0]).std([60.0, 50.0, 40.0]).bgr())),
+                ("conv", LayerSpec::from(conv2d(4).kernel(1))),
+                ("rectified", LayerSpec::from(relu())),
+                ("norm", LayerSpec::from(batch_norm().epsilon(1e-5).momentum(0.9))),
+                ("pool", LayerSpec::from(max_pool2d())),
+                ("wide", LayerSpec::from(conv2d(5).kernel(5).relu())),
+                ("flatten", LayerSpec::from(flatten())),
+                ("flat_norm", LayerSpec::from(batch_norm())),
+                ("drop", LayerSpec::from(dropout(0.25))),
+                ("fc1", LayerSpec::from(linear(6).relu())),
+                ("fc1_norm", LayerSpec::from(batch_norm())),
+                ("fc2", LayerSpec::from(linear(3))),
             ],
         ),
         model(
             (4, 6, 1),
-            &[("conv", conv2d(3)), ("mean", global_avg_pool()), ("fc", linear(2)), ("softmax", softmax())],
+            &[
+                ("conv", LayerSpec::from(conv2d(3))),
+                ("mean", LayerSpec::from(global_avg_pool())),
+                ("fc", LayerSpec::from(linear(2))),
+                ("softmax", LayerSpec::from(softmax())),
+            ],
         ),
-        model((4, 6, 3), &[("conv", conv2d(3)), ("softmax", softmax())]),
-        model((2, 3, 2), &[("conv", conv2d(3).relu()), ("flatten", flatten()), ("relu", relu())]), // ends in a flatten
-        model((2, 2, 3), &[("pool", max_pool2d()), ("fc", linear(2))]),                            // a map of one pixel
-        model((1, 1, 5), &[("norm", batch_norm()), ("fc", linear(2).relu()), ("flatten", flatten())]),
+        model((4, 6, 3), &[("conv", LayerSpec::from(conv2d(3))), ("softmax", LayerSpec::from(softmax()))]),
+        model(
+            (2, 3, 2),
+            &[
+                ("conv", LayerSpec::from(conv2d(3).relu())),
+                ("flatten", LayerSpec::from(flatten())),
+                ("relu", LayerSpec::from(relu())),
+            ],
+        ), // ends in a flatten
+        model((2, 2, 3), &[("pool", LayerSpec::from(max_pool2d())), ("fc", LayerSpec::from(linear(2)))]), // a map of one pixel
+        model(
+            (1, 1, 5),
+            &[
+                ("norm", LayerSpec::from(batch_norm())),
+                ("fc", LayerSpec::from(linear(2).relu())),
+                ("flatten", LayerSpec::from(flatten())),
+            ],
+        ),
     ];
     all.iter_mut().for_each(fill);
     all
@@ -145,7 +164,14 @@ fn our_files_give_the_model_back() {
 fn a_normalization_becomes_part_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    let mut model = model((4, 6, 3), &[("conv", conv2d(5).relu()), ("flatten", flatten()), ("fc", linear(2))]);
+    let mut model = model(
+        (4, 6, 3),
+        &[
+            ("conv", LayerSpec::from(conv2d(5).relu())),
+            ("flatten", LayerSpec::from(flatten())),
+            ("fc", LayerSpec::from(linear(2))),
+        ],
+    );
     fill(&mut model);
     let normalization = Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] };
     let classes = vec!["a cat".to_string(), "a \"dog\"".to_string()];
@@ -171,7 +197,7 @@ fn a_normalization_becomes_part_of_the_file() {
 fn what_cannot_be_written_gives_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    let small = || model((4, 6, 3), &[("mean", global_avg_pool())]);
+    let small = || model((4, 6, 3), &[("mean", LayerSpec::from(global_avg_pool()))]);
     let says = |model: Sequential, export: Export, words: &str| {
         let error = model.save_onnx(&path, &export).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -186,7 +212,7 @@ fn what_cannot_be_written_gives_a_sentence() {
     says(small(), Export { normalization: Some(mean_of_one), ..nothing() }, "does not fit images of 3 channels");
     says(small(), Export { normalization: Some(flat), ..nothing() }, "stds must be above 0");
     says(model((4, 6, 3), &[]), nothing(), "no layers to write");
-    let prepared = model((4, 6, 3), &[("pixels", preprocess([0.0; 3]))]);
+    let prepared = model((4, 6, 3), &[("pixels", LayerSpec::from(preprocess([0.0; 3])))]);
     says(
         prepared,
         Export { normalization: Some(Normalization::imagenet()), ..nothing() },

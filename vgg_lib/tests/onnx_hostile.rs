@@ -29,18 +29,14 @@ fn load(path: &Path, bytes: &[u8], messages: usize) -> Result<Sequential, String
 /// Preprocessing, both kinds of norm, a flatten that is undone, dropout.
 fn small() -> Vec<u8> {
     let mut model = Sequential::new((4, 4, 3), Seed(0));
-    for (name, layer) in [
-        ("pixels", preprocess([1.0; 3]).std([2.0; 3]).bgr()),
-        ("conv", conv2d(2).relu()),
-        ("norm", batch_norm()),
-        ("pool", max_pool2d()),
-        ("flatten", flatten()),
-        ("flat_norm", batch_norm()),
-        ("drop", dropout(0.5)),
-        ("fc", linear(2)),
-    ] {
-        model.push(name, layer).unwrap();
-    }
+    model.push("pixels", preprocess([1.0; 3]).std([2.0; 3]).bgr()).unwrap();
+    model.push("conv", conv2d(2).relu()).unwrap();
+    model.push("norm", batch_norm()).unwrap();
+    model.push("pool", max_pool2d()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("flat_norm", batch_norm()).unwrap();
+    model.push("drop", dropout(0.5)).unwrap();
+    model.push("fc", linear(2)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("small.onnx");
     model.save_onnx(&path, &Export { softmax: true, ..Export::default() }).unwrap();

@@ -12,7 +12,7 @@ use vgg_lib::{
     naming::Pixels,
     plot::{self, Figure},
     tensor::{Images, images},
-    train::history::{EpochRecord, History},
+    train::{EpochRecord, History},
     vgg,
 };
 

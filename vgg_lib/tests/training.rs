@@ -12,20 +12,16 @@ use pictures::data;
 
 fn model() -> Sequential {
     let mut model = Sequential::new((16, 16, 3), Seed(2));
-    for (name, layer) in [
-        ("block1_conv1", conv2d(16).relu().l2(5e-4)),
-        ("block1_norm", batch_norm().momentum(0.9)),
-        ("block1_pool", max_pool2d()),
-        ("block2_conv1", conv2d(24).relu()),
-        ("block2_norm", batch_norm().momentum(0.9)),
-        ("block2_dropout", dropout(0.2)),
-        ("block2_pool", max_pool2d()),
-        ("flatten", flatten()),
-        ("predictions", linear(10)),
-        ("softmax", softmax()),
-    ] {
-        model.push(name, layer).unwrap();
-    }
+    model.push("block1_conv1", conv2d(16).relu().l2(5e-4)).unwrap();
+    model.push("block1_norm", batch_norm().momentum(0.9)).unwrap();
+    model.push("block1_pool", max_pool2d()).unwrap();
+    model.push("block2_conv1", conv2d(24).relu()).unwrap();
+    model.push("block2_norm", batch_norm().momentum(0.9)).unwrap();
+    model.push("block2_dropout", dropout(0.2)).unwrap();
+    model.push("block2_pool", max_pool2d()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(10)).unwrap();
+    model.push("softmax", softmax()).unwrap();
     model
 }
 
@@ -64,7 +60,7 @@ fn training_learns_and_reports_what_it_reached() {
 fn muon_learns_and_holds_the_norms_of_hidden_kernels() {
     let (train, test) = data();
     let mut model = model();
-    let optimizer = SgdConfig { muon: Some(1.0), ..SgdConfig::default() };
+    let optimizer = Optimizer::Muon(Muon { factor: 1.0, ..Muon::default() });
     let history = model.fit(&train, &test, FitConfig { optimizer, ..config(8) }).unwrap();
     assert!(history.epochs[7].acc > 0.7, "{history:?}");
     let weights = model.state_dict();
@@ -187,7 +183,7 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     refuse(&mut model(), &shapes::generate(64, (24, 24), 1), config(1), "'predictions'");
     refuse(&mut model(), &train, FitConfig { label_smoothing: 1.0, ..config(1) }, "label smoothing");
     refuse(&mut model(), &train, FitConfig { schedule: Schedule::Constant(f64::NAN), ..config(1) }, "schedule");
-    let optimizer = SgdConfig { muon: Some(0.0), ..SgdConfig::default() };
+    let optimizer = Optimizer::Muon(Muon { factor: 0.0, ..Muon::default() });
     refuse(&mut model(), &train, FitConfig { optimizer, ..config(1) }, "Muon's factor of the rate must be above 0");
     let mut two = model();
     two.replace("predictions", linear(2)).unwrap();

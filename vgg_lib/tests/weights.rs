@@ -4,7 +4,7 @@
 use ndarray::ArrayD;
 use std::path::{Path, PathBuf};
 use vgg_lib::formats::{self, StateDict};
-use vgg_lib::model::{Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
+use vgg_lib::model::{LayerSpec, Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
 use vgg_lib::naming::{self, Pixels};
 use vgg_lib::vgg;
 
@@ -13,17 +13,13 @@ const ENDINGS: [&str; 2] = ["npz", "safetensors"];
 /// A VGG in small: two convolutions, three dense layers.
 fn model(seed: u64, classes: usize) -> Sequential {
     let mut model = Sequential::new((4, 6, 3), Seed(seed));
-    for (name, layer) in [
-        ("conv1", conv2d(4).relu()),
-        ("pool", max_pool2d()),
-        ("conv2", conv2d(5).relu()),
-        ("flatten", flatten()),
-        ("fc1", linear(8).relu()),
-        ("fc2", linear(7).relu()),
-        ("predictions", linear(classes)),
-    ] {
-        model.push(name, layer).unwrap();
-    }
+    model.push("conv1", conv2d(4).relu()).unwrap();
+    model.push("pool", max_pool2d()).unwrap();
+    model.push("conv2", conv2d(5).relu()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("fc1", linear(8).relu()).unwrap();
+    model.push("fc2", linear(7).relu()).unwrap();
+    model.push("predictions", linear(classes)).unwrap();
     model
 }
 
@@ -125,14 +121,14 @@ fn what_does_not_fit_is_named_with_what_to_do() {
     says(model(2, 2), model(1, 3).state_dict(), &[two_classes, shapes].concat());
     let mut larger = Sequential::new((8, 8, 3), Seed(0));
     for layer in model(0, 3).layers() {
-        let spec = match layer.name() {
-            "conv1" => conv2d(4),
-            "conv2" => conv2d(5),
-            "pool" => max_pool2d(),
-            "flatten" => flatten(),
-            "fc1" => linear(8),
-            "fc2" => linear(7),
-            _ => linear(3),
+        let spec: LayerSpec = match layer.name() {
+            "conv1" => conv2d(4).into(),
+            "conv2" => conv2d(5).into(),
+            "pool" => max_pool2d().into(),
+            "flatten" => flatten().into(),
+            "fc1" => linear(8).into(),
+            "fc2" => linear(7).into(),
+            _ => linear(3).into(),
         };
         larger.push(layer.name(), spec).unwrap();
     }

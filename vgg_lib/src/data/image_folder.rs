@@ -21,9 +21,9 @@ use super::{
     picture::{Resize, decode, read_bytes},
     storage::{self, Storage},
 };
-use crate::notebook::Verbosity;
 use crate::notebook::progress::bar;
 use crate::text::thousands;
+use crate::train::Verbosity;
 use crate::{Error, Result};
 
 /// Beyond it the pixels go to a temporary file.

@@ -1,11 +1,12 @@
 //! Where the time of a training step goes, layer by layer.
 
 use crate::data::Batch;
-use crate::engine::laps::timed;
+use crate::engine::cpu::laps::timed;
 use crate::model::{Op, Sequential, Shape};
-use crate::optim::{Sgd, SgdConfig};
+use crate::optim::{Optimizer, Updater};
 use crate::tensor::Gradients;
 use crate::{Error, Result};
+use dfdx::prelude::Backward;
 use std::fmt;
 use std::time::Instant;
 
@@ -73,15 +74,15 @@ impl Sequential {
             profile.rows.push(ProfileRow { name, kind, forward: 0.0, backward: 0.0, gflop });
             shape = output;
         }
-        let mut sgd = Sgd::new(SgdConfig::default())?;
+        let mut updater = Updater::new(Optimizer::default())?;
         let mut gradients = Gradients::leaky();
         for step in 0..=steps {
             let batch = Batch { images: images.clone(), labels: labels.clone(), n: batch_size };
             let start = Instant::now();
-            let (result, laps) = timed(|| model.gradient_step(batch, gradients, 0.0));
-            gradients = result?.1;
+            let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, 0.0)?.0.backward()));
+            gradients = result?;
             let optimizer = Instant::now();
-            sgd.step(&mut model, &mut gradients, 0.0)?;
+            updater.step(&mut model, &mut gradients, 0.0)?;
             let end = Instant::now();
             if step == 0 {
                 continue; // memory is allocated in the first
@@ -131,9 +132,9 @@ mod tests {
     #[test]
     fn a_profile_adds_up_and_leaves_the_model_alone() -> Result<()> {
         let mut model = Sequential::new((8, 8, 3), Seed(0));
-        for (name, layer) in [("conv", conv2d(8).relu()), ("norm", batch_norm()), ("pool", max_pool2d())] {
-            model.push(name, layer)?;
-        }
+        model.push("conv", conv2d(8).relu())?;
+        model.push("norm", batch_norm())?;
+        model.push("pool", max_pool2d())?;
         assert!(model.profile(4, 1).is_err(), "no classifier yet");
         model.push("flatten", flatten())?;
         model.push("predictions", linear(3))?;

@@ -1,13 +1,17 @@
-//! What a network is: layers by name in a list, each with its parameters. Data, not execution.
+//! What a network is: named layers in a list, each an operation with its parameters. Data, not execution;
+//! `engine` runs it.
 
 mod init;
 mod layer;
+mod op;
 mod sequential;
+mod spec;
 
 pub use init::{Init, Seed};
-pub(crate) use layer::groups;
-pub use layer::{
-    Layer, LayerSpec, Op, Param, Shape, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
-    preprocess, relu, softmax,
-};
+pub use layer::{Layer, Param};
+pub use op::{Op, Shape};
 pub use sequential::Sequential;
+pub use spec::{
+    BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess, Relu, Softmax,
+    batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+};

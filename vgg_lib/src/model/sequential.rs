@@ -1,16 +1,11 @@
 //! A model: named layers in the order in which they run.
 
 use super::init::{Init, Seed, layer_rng};
-use super::layer::{Layer, LayerSpec, Op, Shape, initial};
-#[cfg(not(feature = "cuda"))]
-use crate::engine::cpu::{self, Mode};
-use crate::engine::portable;
-#[cfg(not(feature = "cuda"))]
-use crate::kernel::{arena::Arena, batch_norm};
-use crate::tensor::{GradientTape, Images, device};
+use super::layer::{Layer, initial};
+use super::op::{Op, Shape};
+use super::spec::LayerSpec;
+use crate::kernel::arena::Arena;
 use crate::{Error, Result};
-use dfdx::prelude::*;
-#[cfg(not(feature = "cuda"))]
 use std::sync::Arc;
 
 /// Named layers, run one after the other on batches in NHWC order.
@@ -35,22 +30,14 @@ pub struct Sequential {
     built: u64,
     /// Training steps so far: each drops other values.
     pub(crate) steps: u64,
-    #[cfg(not(feature = "cuda"))]
-    pool: Arc<Arena>,
+    /// Memory of intermediate results, kept from one pass for the next.
+    pub(crate) arena: Arc<Arena>,
 }
 
 impl Sequential {
     /// A model without layers for images of `(height, width, channels)`.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
-        Sequential {
-            input: Shape::Map(h, w, c),
-            layers: vec![],
-            seed,
-            built: 0,
-            steps: 0,
-            #[cfg(not(feature = "cuda"))]
-            pool: Arc::default(),
-        }
+        Sequential { input: Shape::Map(h, w, c), layers: vec![], seed, built: 0, steps: 0, arena: Arc::default() }
     }
 
     /// Height, width and channels of the images that the model was built for.
@@ -70,8 +57,8 @@ impl Sequential {
     ///
     /// # Errors
     /// If the name is taken or the layer cannot take what the one before it gives.
-    pub fn push(&mut self, name: &str, layer: LayerSpec) -> Result<()> {
-        self.insert(self.layers.len(), name, layer)
+    pub fn push(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
+        self.insert_spec(self.layers.len(), name, layer.into())
     }
 
     /// Adds a layer with these weights, in the order of [`Layer::params`].
@@ -95,7 +82,11 @@ impl Sequential {
     ///
     /// # Errors
     /// If the name is taken, or the layer or those behind it do not fit.
-    pub fn insert(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<()> {
+    pub fn insert(&mut self, index: usize, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
+        self.insert_spec(index, name, layer.into())
+    }
+
+    fn insert_spec(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<()> {
         if self.layers.iter().any(|l| l.name == name) {
             return Err(Error::Name(format!("the model already has a layer '{name}'; choose another name")));
         }
@@ -114,7 +105,11 @@ impl Sequential {
     ///
     /// # Errors
     /// If there is no such layer, or the new one does not fit; the model is then unchanged.
-    pub fn replace(&mut self, name: &str, layer: LayerSpec) -> Result<()> {
+    pub fn replace(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
+        self.replace_spec(name, layer.into())
+    }
+
+    fn replace_spec(&mut self, name: &str, layer: LayerSpec) -> Result<()> {
         let index = self.position(name)?;
         let new = self.build(index, name, layer)?;
         let old = std::mem::replace(&mut self.layers[index], new);
@@ -130,11 +125,8 @@ impl Sequential {
         let (mut first, mut rest) = (self.clone(), self.clone());
         rest.layers = first.layers.split_off(self.position(name)? + 1);
         rest.input = first.output_shape(self.input)?;
-        #[cfg(not(feature = "cuda"))]
-        {
-            rest.pool = Arc::default();
-            first.pool = Arc::default();
-        }
+        first.arena = Arc::default();
+        rest.arena = Arc::default();
         Ok((first, rest))
     }
 
@@ -173,20 +165,6 @@ impl Sequential {
         self.layers.iter().try_fold(input, |shape, layer| layer.output(shape))
     }
 
-    /// How many images to run at a time where no gradient is needed: as many as keep each layer's output within
-    /// 64 MB, and 128 at the most. (Five photos of 224 pixels then; more would not be faster.)
-    pub(crate) fn inference_batch(&self, input: Shape) -> usize {
-        const FLOATS: usize = 16 << 20;
-        let mut shape = input;
-        let mut largest = input.size();
-        for layer in &self.layers {
-            let Ok(output) = layer.output(shape) else { break };
-            shape = output;
-            largest = largest.max(output.size());
-        }
-        (FLOATS / largest.max(1)).clamp(1, 128)
-    }
-
     /// The layer of this name.
     ///
     /// # Errors
@@ -195,7 +173,7 @@ impl Sequential {
         self.position(name).map(|i| &self.layers[i])
     }
 
-    fn position(&self, name: &str) -> Result<usize> {
+    pub(crate) fn position(&self, name: &str) -> Result<usize> {
         self.layers.iter().position(|l| l.name == name).ok_or_else(|| self.no_such(name))
     }
 
@@ -300,9 +278,7 @@ impl Sequential {
         for i in found {
             let mut rng = layer_rng(self.seed, i as u64);
             for param in self.layers[i].params_mut() {
-                let values = initial(param.name, &param.dims, init, &mut rng);
-                let len = values.len();
-                param.tensor = device().tensor_from_vec(values, (len,));
+                param.set(initial(param.name, &param.dims, init, &mut rng));
             }
         }
         Ok(())
@@ -311,151 +287,5 @@ impl Sequential {
     /// All parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()
-    }
-
-    /// The model's output for a batch of shape (n, h, w, c), for use and not for training: dropout does
-    /// nothing, batch norm uses its running statistics. Vectors have shape (n, 1, 1, values).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the batch does not fit the model.
-    pub fn forward(&self, x: Images) -> Result<Images> {
-        self.run(&self.layers, x)
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn run(&self, layers: &[Layer], x: Images) -> Result<Images> {
-        let pass = cpu::forward(layers, cpu::buffer(&self.pool, &x), *x.shape(), Mode::Inference, |_, _, _| ())?;
-        cpu::tensor(&pass.y, pass.shape)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn run(&self, layers: &[Layer], x: Images) -> Result<Images> {
-        Ok(portable::forward(layers, x, None, |_, _| ())?.0)
-    }
-
-    /// The outputs of several layers in one pass, in the order of `names`.
-    ///
-    /// # Errors
-    /// [`Error::Name`] for a name that is not there, [`Error::Shape`] if the batch does not fit.
-    pub fn activations(&self, x: Images, names: &[&str]) -> Result<Vec<Images>> {
-        let places = names.iter().map(|name| self.position(name)).collect::<Result<Vec<_>>>()?;
-        let layers = &self.layers[..places.iter().max().map_or(0, |last| last + 1)];
-        let mut found = vec![None; names.len()];
-        #[cfg(not(feature = "cuda"))]
-        {
-            let mut kept = vec![];
-            cpu::forward(layers, cpu::buffer(&self.pool, &x), *x.shape(), Mode::Observed, |layer, y, shape| {
-                if names.contains(&layer.name.as_str()) {
-                    kept.push((layer.name.clone(), y.clone(), shape));
-                }
-            })?;
-            for (name, y, shape) in kept {
-                let y = cpu::tensor(&y, shape)?;
-                (0..names.len()).filter(|&i| names[i] == name).for_each(|i| found[i] = Some(y.clone()));
-            }
-        }
-        #[cfg(feature = "cuda")]
-        portable::forward(layers, x, None, |layer, y| {
-            (0..names.len()).filter(|&i| names[i] == layer.name).for_each(|i| found[i] = Some(y.clone()));
-        })?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    /// The output while training: dropout drops, batch norm uses the batch's statistics and moves its
-    /// running ones. `x` carries dfdx's tape (`x.leaky_traced()`); call `backward()` on a loss of the
-    /// result to get the gradients of `x` and of every parameter that is not frozen.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the batch does not fit the model.
-    pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
-        self.training_pass(x, true, self.layers.len())
-    }
-
-    /// The same for `fit`: without the input's gradient, and without a final softmax, which the loss contains.
-    pub(crate) fn training_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
-        self.training_pass(x, false, self.logit_layers())
-    }
-
-    /// The model's output before a final softmax.
-    pub(crate) fn logits(&self, x: Images) -> Result<Images> {
-        self.run(&self.layers[..self.logit_layers()], x)
-    }
-
-    pub(crate) fn logit_layers(&self) -> usize {
-        let ends_in_softmax = self.layers.last().is_some_and(|l| l.op == Op::Softmax);
-        self.layers.len() - usize::from(ends_in_softmax)
-    }
-
-    fn step_seed(&mut self) -> u64 {
-        self.steps += 1;
-        // Any odd constant spreads neighboring seeds; dropout hashes the result.
-        self.seed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.steps)
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn training_pass(&mut self, x: Images<GradientTape>, need_dx: bool, count: usize) -> Result<Images<GradientTape>> {
-        let seed = self.step_seed();
-        let (x, mut tape) = x.split_tape();
-        let input = cpu::buffer(&self.pool, &x);
-        let layers = &self.layers[..count];
-        let trained = |l: &Layer| l.learns() || matches!(l.op, Op::Dropout { p } if p > 0.0);
-        let first = if need_dx { 0 } else { layers.iter().position(trained).unwrap_or(count) };
-        let pass = cpu::forward(layers, input, *x.shape(), Mode::Training { seed, first }, |_, _, _| ())?;
-        for (layer, step) in &pass.steps {
-            if let cpu::Step::BatchNorm { groups, frozen: false, .. } = step {
-                let (mean, variance) = batch_norm::together(groups);
-                self.move_statistics(*layer, &mean, &variance);
-            }
-        }
-        let y = cpu::tensor(&pass.y, pass.shape)?;
-        let (x_ghost, y_ghost, pool) = (x.ghost(), y.ghost(), self.pool.clone());
-        drop(pass.y);
-        let steps = pass.steps;
-        tape.add_backward_op(move |gradients| {
-            // Nobody reads the output's gradient again: it is moved out.
-            let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
-            let dy = pool.copy(&dy);
-            if let Some(dx) = cpu::backward(steps, dy, gradients, need_dx)? {
-                cpu::add(gradients.get_or_alloc_mut(&x_ghost)?, &dx);
-            }
-            Ok(())
-        });
-        Ok(y.put_tape(tape))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn training_pass(&mut self, x: Images<GradientTape>, _: bool, count: usize) -> Result<Images<GradientTape>> {
-        self.portable_training_pass(x, count)
-    }
-
-    /// [`forward_mut`](Self::forward_mut) composed of dfdx's operations only.
-    #[cfg_attr(not(any(test, feature = "cuda")), allow(dead_code))]
-    pub(crate) fn portable_training_pass(
-        &mut self,
-        x: Images<GradientTape>,
-        count: usize,
-    ) -> Result<Images<GradientTape>> {
-        let seed = self.step_seed();
-        let (y, statistics) = portable::forward(&self.layers[..count], x, Some(seed), |_, _| ())?;
-        for seen in statistics {
-            self.move_statistics(seen.layer, &seen.mean, &seen.variance);
-        }
-        Ok(y)
-    }
-
-    fn move_statistics(&mut self, layer: usize, mean: &[f32], variance: &[f32]) {
-        let layer = &mut self.layers[layer];
-        let Op::BatchNorm { momentum, .. } = layer.op else { return };
-        for (param, batch) in layer.params_mut()[2..].iter_mut().zip([mean, variance]) {
-            let mut running = param.tensor.as_vec();
-            running.iter_mut().zip(batch).for_each(|(r, b)| *r = momentum * *r + (1.0 - momentum) * b);
-            param.tensor = device().tensor_from_vec(running, (batch.len(),));
-        }
-    }
-
-    /// Gives the memory kept for the next step back to the system.
-    pub(crate) fn release_memory(&self) {
-        #[cfg(not(feature = "cuda"))]
-        self.pool.clear();
     }
 }

@@ -1,7 +1,5 @@
 //! All that knows of evcxr and Jupyter.
 
+mod fit;
 mod monitor;
 pub mod progress;
-
-pub use monitor::Monitor;
-pub use progress::Verbosity;

@@ -20,7 +20,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::train::history::{EpochRecord, History};
+use crate::train::{EpochRecord, History, Monitor};
 use crate::{Error, Result, files, plot};
 
 /// The page's script: a function of its own `<script>` element and of the monitor's run.
@@ -31,29 +31,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const DRAWING_SHARE: u32 = 50;
 /// What a training that was dropped before its end says.
 const FAILED: &str = "the training cell says why";
-
-/// Shows a training while it runs. A cell *before* the training makes and shows it:
-///
-/// ```no_run
-/// # fn main() -> vgg_lib::Result<()> {
-/// # use vgg_lib::prelude::*;
-/// let monitor = Monitor::new("plots/01_training")?;
-/// # let _ = &
-/// monitor // the cell's last expression
-/// # ; let config =
-/// FitConfig { monitor: Some(monitor.clone()), ..FitConfig::default() } // in the next cell
-/// # ; Ok(())
-/// # }
-/// ```
-///
-/// One monitor may watch several trainings, one after the other.
-#[derive(Clone, Debug)]
-pub struct Monitor {
-    /// Without extension.
-    path: PathBuf,
-    /// Tells this monitor's files from those that an earlier one left in the same place.
-    run: String,
-}
 
 impl Monitor {
     /// A monitor that keeps its two files at `path`: `plots/01_training` gives `01_training.json` and
@@ -349,7 +326,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::notebook::{Verbosity, progress::Progress};
+    use crate::notebook::progress::Progress;
+    use crate::train::Verbosity;
 
     struct Place {
         folder: tempfile::TempDir,

@@ -21,29 +21,15 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
 
-use super::monitor::{Feed, Monitor, Now};
+use super::monitor::{Feed, Now};
 use crate::text::{duration, roughly, rounded, significant};
-use crate::train::EpochRecord;
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Verbosity {
-    /// A bar in a terminal; in VS Code's notebooks a line that redraws itself; in other notebooks and in a file a line
-    /// about every 20 seconds.
-    #[default]
-    Auto,
-    /// A line at most every so many seconds, and one at the end of each epoch, on stdout.
-    Lines(f64),
-    /// A bar on stderr; lines where that is no terminal.
-    Bar,
-    /// Nothing.
-    Silent,
-}
+use crate::train::Monitor;
+use crate::train::{EpochRecord, Verbosity};
 
 /// Shows how far the training is.
 ///
 /// ```
-/// use vgg_lib::{notebook::progress::{Progress, Verbosity}, train::EpochRecord};
+/// use vgg_lib::{notebook::progress::Progress, train::{EpochRecord, Verbosity}};
 ///
 /// let mut progress = Progress::new(Verbosity::Auto, None, 1, 2); // no monitor; one epoch of two steps
 /// progress.start_epoch(1);

@@ -1,5 +1,5 @@
-//! The exponential moving average of a model's weights over the steps of a training (Polyak & Juditsky 1992; as Keras'
-//! `use_ema` and timm's `ModelEma`): often better than the last weights while the learning rate is still high.
+//! The exponential moving average of a model's weights over the steps of training (Polyak & Juditsky 1992; Keras'
+//! `use_ema`, timm's `ModelEma`): often better than the last weights while the learning rate is still high.
 
 use crate::model::Sequential;
 use crate::tensor::{Flat, device, dfdx_error};
@@ -27,10 +27,10 @@ impl Average {
         Ok(Average { decay, tensors: params.map(|param| copy(&param.tensor)).collect() })
     }
 
-    /// average = d · average + (1 − d) · weights after the step number `updates` (from 1). The first steps count more:
-    /// d is at most (1 + updates) / (10 + updates).
-    pub(crate) fn update(&mut self, model: &Sequential, updates: u64) -> Result<()> {
-        let young = (1.0 + updates as f64) / (10.0 + updates as f64);
+    /// average ← d · average + (1 − d) · weights, after step number `steps` (from 1). The first steps count more: d is at
+    /// most (1 + steps) / (10 + steps).
+    pub(crate) fn update(&mut self, model: &Sequential, steps: u64) -> Result<()> {
+        let young = (1.0 + steps as f64) / (10.0 + steps as f64);
         let decay = f64::from(self.decay).min(young);
         let params = model.layers.iter().flat_map(|layer| layer.params());
         for (average, param) in self.tensors.iter_mut().zip(params) {
@@ -39,14 +39,11 @@ impl Average {
         Ok(())
     }
 
-    /// Exchanges the model's values and their average.
-    pub(crate) fn swap(&mut self, model: &mut Sequential) {
-        let mut averages = self.tensors.iter_mut();
-        for layer in &mut model.layers {
-            for param in layer.params_mut() {
-                let average = averages.next().expect("one for each parameter");
-                std::mem::swap(average, &mut param.tensor);
-            }
-        }
+    /// The model with the averages as its weights.
+    pub(crate) fn of(&self, model: &Sequential) -> Sequential {
+        let mut averaged = model.clone();
+        let params = averaged.layers.iter_mut().flat_map(|layer| layer.params_mut());
+        params.zip(&self.tensors).for_each(|(param, average)| param.tensor = average.clone());
+        averaged
     }
 }

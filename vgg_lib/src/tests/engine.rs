@@ -1,4 +1,4 @@
-//! The two paths against each other, and what a model may be asked to do.
+//! The two engines against each other, and what a model may be asked to do.
 
 use crate::engine::portable;
 use crate::model::*;
@@ -6,6 +6,11 @@ use crate::tensor::{Images, Nhwc, images};
 use crate::{Result, vgg};
 use dfdx::prelude::{Backward, HasShape, SumTo, Trace};
 use proptest::{prelude::ProptestConfig, proptest};
+
+/// Layers of several kinds in one list.
+macro_rules! layers {
+    ($($layer:expr),* $(,)?) => { vec![$(LayerSpec::from($layer)),*] };
+}
 
 fn noise(len: usize, mut state: u32) -> Vec<f32> {
     let mut next = || {
@@ -23,8 +28,7 @@ fn batch(shape: Nhwc, seed: u32) -> Images {
 fn training_pass(model: &Sequential, x: &Images, portable: bool) -> (Vec<Vec<f32>>, crate::formats::StateDict) {
     let mut model = model.clone();
     let traced = x.leaky_trace();
-    let count = model.layers.len();
-    let y = if portable { model.portable_training_pass(traced, count) } else { model.forward_mut(traced) }.unwrap();
+    let y = if portable { model.portable_training_pass(traced, true) } else { model.forward_mut(traced) }.unwrap();
     let mut found = vec![y.as_vec()];
     let weights = images(noise(found[0].len(), 3), *y.shape()).unwrap();
     let gradients = (y * weights).sum().backward();
@@ -51,19 +55,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn fast_and_portable_paths_agree(
+    fn cpu_and_portable_engines_agree(
         n in 1..4usize, h in 2..8usize, w in 2..8usize, c in 1..6usize, filters in 1..20usize, seed in 0..1000u32,
         group in 0..3usize,
     ) {
         let mut model = Sequential::new((h, w, c), Seed(u64::from(seed)));
-        for (i, layer) in [
+        for (i, layer) in layers![
             conv2d(filters).relu(), batch_norm(), dropout(0.3), conv2d(7), relu(), dropout(0.2), max_pool2d(),
             conv2d(5).kernel(1), flatten(), linear(6).relu(), batch_norm(), linear(4), softmax(),
         ].into_iter().enumerate() {
             model.push(&format!("layer{i}"), layer).unwrap();
         }
         model.set_batch_norm_group("", group).unwrap();
-        // Biases of 0 behind a channel that is dead would be summed to 0 or nearly 0, and ReLU tells these apart.
+        // Biases of 0 after a dead channel would be summed to 0 or nearly 0, and ReLU tells these apart.
         let mut state = model.state_dict();
         for (i, values) in state.values_mut().enumerate() {
             values.iter_mut().zip(noise(1 << 14, i as u32 + seed)).for_each(|(v, e)| *v += 0.1 * e);
@@ -79,13 +83,13 @@ proptest! {
             assert_within(2e-3, fast.as_slice().unwrap(), slow.as_slice().unwrap(), name);
         }
         let fast = model.forward(x.clone()).unwrap().as_vec();
-        let (slow, _) = portable::forward(&model.layers, x, None, |_, _| ()).unwrap();
+        let slow = portable::infer(&model.layers, x, &model.arena).unwrap();
         assert_within(2e-3, &fast, &slow.as_vec(), "in use");
     }
 }
 
 #[test]
-fn a_group_is_normalized_as_a_batch_of_its_own() -> Result<()> {
+fn each_group_is_normalized_like_a_batch() -> Result<()> {
     let mut model = Sequential::new((4, 5, 3), Seed(1));
     model.push("norm", batch_norm())?;
     model.push("drop", dropout(0.4))?;
@@ -97,7 +101,7 @@ fn a_group_is_normalized_as_a_batch_of_its_own() -> Result<()> {
     assert_eq!(
         grouped.0[0].iter().map(|&y| y == 0.0).collect::<Vec<_>>(),
         whole.0[0].iter().map(|&y| y == 0.0).collect::<Vec<_>>(),
-        "the same are dropped"
+        "the same values are dropped"
     );
     model.set_dropout("", 0.0)?;
     let (y, state) = (training_pass(&model, &x, false).0.swap_remove(0), training_pass(&model, &x, false).1);
@@ -109,7 +113,7 @@ fn a_group_is_normalized_as_a_batch_of_its_own() -> Result<()> {
     for ((name, grouped), whole) in state.iter().zip(whole.1.values()) {
         assert_within(1e-5, grouped.as_slice().unwrap(), whole.as_slice().unwrap(), name);
     }
-    // What it does not divide is taken whole.
+    // A batch that the group size does not divide is normalized as a whole.
     let all = training_pass(&model, &x, false).0.swap_remove(0);
     model.set_batch_norm_group("norm", 4)?;
     assert_eq!(training_pass(&model, &x, false).0[0], all);
@@ -134,21 +138,21 @@ fn names(model: &Sequential) -> Vec<&str> {
 }
 
 #[test]
-fn layers_done_as_one_give_what_they_give_one_by_one() -> Result<()> {
-    type Behind = fn() -> Vec<LayerSpec>;
-    let behind: [Behind; 5] = [
-        || vec![relu(), batch_norm(), dropout(0.5), max_pool2d()],
-        || vec![batch_norm(), relu(), max_pool2d()],
-        || vec![max_pool2d(), batch_norm(), relu()],
-        || vec![batch_norm(), batch_norm(), relu(), relu()],
-        || vec![dropout(0.5), relu()],
+fn fused_layers_match_separate_ones() -> Result<()> {
+    type After = fn() -> Vec<LayerSpec>;
+    let after: [After; 5] = [
+        || layers![relu(), batch_norm(), dropout(0.5), max_pool2d()],
+        || layers![batch_norm(), relu(), max_pool2d()],
+        || layers![max_pool2d(), batch_norm(), relu()],
+        || layers![batch_norm(), batch_norm(), relu(), relu()],
+        || layers![dropout(0.5), relu()],
     ];
     // Maps with odd edges, tiles that end early, and the scheme of the small maps.
-    for (behind, (h, w)) in behind.into_iter().zip([(7, 9), (5, 6), (8, 4), (2, 2), (3, 2)]) {
+    for (after, (h, w)) in after.into_iter().zip([(7, 9), (5, 6), (8, 4), (2, 2), (3, 2)]) {
         let mut model = Sequential::new((h, w, 3), Seed(4));
         model.push("conv", conv2d(19))?;
-        for (i, layer) in behind().into_iter().enumerate() {
-            model.push(&format!("behind{i}"), layer)?;
+        for (i, layer) in after().into_iter().enumerate() {
+            model.push(&format!("after{i}"), layer)?;
         }
         let x = batch((3, h, w, 3), 5);
         for round in 0..2 {
@@ -156,12 +160,12 @@ fn layers_done_as_one_give_what_they_give_one_by_one() -> Result<()> {
             let last = model.layers().last().unwrap().name().to_string();
             let single = model.activations(x.clone(), &[&last])?[0].as_vec();
             assert_close(&fused, &single, &format!("round {round}"));
-            // Other weights, some of batch norm's negative: what was kept of the old ones must not be used.
+            // Other weights, some of batch norm's negative: nothing kept from the old ones may be used.
             let mut state = model.state_dict();
             for (i, value) in state.values_mut().flatten().enumerate() {
                 *value = *value * 0.5 + (i % 5) as f32 * 0.1;
             }
-            let names: Vec<String> = state.keys().filter(|name| name.starts_with("behind")).cloned().collect();
+            let names: Vec<String> = state.keys().filter(|name| name.starts_with("after")).cloned().collect();
             for name in names.iter().filter(|name| name.ends_with("weight")) {
                 state.get_mut(name).unwrap().iter_mut().step_by(2).for_each(|gamma| *gamma = -*gamma);
             }
@@ -172,7 +176,7 @@ fn layers_done_as_one_give_what_they_give_one_by_one() -> Result<()> {
 }
 
 #[test]
-fn preprocessing_is_kerass_and_torchs() -> Result<()> {
+fn preprocessing_matches_keras_and_torchvision() -> Result<()> {
     let mut model = Sequential::new((1, 2, 3), Seed(0));
     model.push("preprocess", preprocess([123.68, 116.779, 103.939]).bgr())?;
     let x = images(vec![200.0, 100.0, 50.0, 0.0, 255.0, 128.0], (1, 1, 2, 3))?;
@@ -203,42 +207,37 @@ fn preprocessing_is_kerass_and_torchs() -> Result<()> {
     Ok(())
 }
 
-/// Layers that learn nothing run as for inference, which must change no gradient and no statistic.
+/// Layers that learn nothing run as in use, which must change no gradient and no statistic.
 #[test]
-fn a_frozen_beginning_gives_the_same_gradients() -> Result<()> {
+fn frozen_first_layers_leave_the_gradients_unchanged() -> Result<()> {
     let mut model = Sequential::new((8, 8, 3), Seed(3));
-    for (name, layer) in [
-        ("conv1", conv2d(6).relu()),
-        ("norm1", batch_norm()),
-        ("pool1", max_pool2d()),
-        ("conv2", conv2d(5)),
-        ("relu2", relu()),
-        ("conv3", conv2d(4).relu()),
-        ("norm3", batch_norm()),
-        ("dropout", dropout(0.4)),
-        ("flatten", flatten()),
-        ("fc1", linear(7).relu()),
-        ("predictions", linear(3)),
-    ] {
-        model.push(name, layer)?;
-    }
+    model.push("conv1", conv2d(6).relu())?;
+    model.push("norm1", batch_norm())?;
+    model.push("pool1", max_pool2d())?;
+    model.push("conv2", conv2d(5))?;
+    model.push("relu2", relu())?;
+    model.push("conv3", conv2d(4).relu())?;
+    model.push("norm3", batch_norm())?;
+    model.push("dropout", dropout(0.4))?;
+    model.push("flatten", flatten())?;
+    model.push("fc1", linear(7).relu())?;
+    model.push("predictions", linear(3))?;
     let mut state = model.state_dict();
     for name in ["norm1.running_mean", "norm3.running_mean"] {
         state.get_mut(name).unwrap().iter_mut().for_each(|v| *v = 0.3);
     }
     model.load_state_dict(&state)?;
     let x = batch((4, 8, 8, 3), 9);
-    // All frozen but the head; all but a convolution in the middle, whose bias the frozen part's last ReLU follows.
+    // All frozen except the head; except a convolution in the middle that follows the frozen part's last ReLU.
     for learning in ["predictions", "fc1", "conv3", "norm3"] {
         model.freeze("")?;
         model.unfreeze(learning)?;
         let mut found = vec![];
         for portable in [false, true] {
             let mut model = model.clone();
-            let count = model.layers.len();
             let traced = x.leaky_trace();
             let y =
-                if portable { model.portable_training_pass(traced, count)? } else { model.training_logits(traced)? };
+                if portable { model.portable_training_pass(traced, false)? } else { model.training_logits(traced)? };
             let weights = images(noise(12, 3), *y.shape())?;
             let mut results = vec![y.as_vec()];
             let gradients = (y * weights).sum().backward();
@@ -320,7 +319,7 @@ fn a_change_that_does_not_fit_leaves_the_model_as_it_was() -> Result<()> {
 }
 
 #[test]
-fn a_batch_that_does_not_fit_is_refused() -> Result<()> {
+fn a_batch_of_another_shape_is_refused() -> Result<()> {
     let model = small()?;
     let error = model.forward(batch((1, 8, 8, 4), 1)).err().unwrap().to_string();
     assert!(error.contains("'block1_conv1' (Conv2D) has weights for 3 inputs but gets (None, 8, 8, 4)"), "{error}");
@@ -365,7 +364,7 @@ fn l2_is_changed_where_there_is_one() -> Result<()> {
 }
 
 #[test]
-fn initial_weights_are_drawn_anew_by_prefix() -> Result<()> {
+fn initial_weights_are_redrawn_by_prefix() -> Result<()> {
     let mut model = small()?;
     let values = |model: &Sequential, name: &str| model.layer(name).map(|layer| layer.tensor(0).as_vec());
     let (conv, dense) = (values(&model, "block1_conv1")?, values(&model, "fc1")?);
@@ -418,11 +417,11 @@ fn a_seed_repeats_and_a_new_layer_gets_new_weights() -> Result<()> {
 }
 
 #[test]
-fn the_summary_is_kerass() {
+fn the_summary_matches_keras() {
     let mut model = vgg::cifar_vgg16(Seed(0));
     let summary = model.summary((32, 32, 3));
     let row = |name: &str| summary.rows.iter().find(|r| r.name == name).unwrap().clone();
-    // Rows printed in document 000.
+    // Rows that the Keras CIFAR-10 VGG notebook prints.
     for (name, shape, params) in [
         ("block1_conv1", Shape::Map(32, 32, 64), 1792),
         ("block1_conv1_bn", Shape::Map(32, 32, 64), 256),

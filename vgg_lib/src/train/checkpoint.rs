@@ -1,22 +1,22 @@
-//! A training on disk, after each epoch, so that it goes on where it was interrupted.
+//! Training on disk: a checkpoint after each epoch, so that it can go on where it was interrupted.
 //!
-//! The folder holds `epoch_0007.safetensors` of the last two epochs and the best one, and the log as `history.csv` and
-//! `history.json`. In a checkpoint are
+//! The folder holds `epoch_0007.safetensors` and the like, of the last two epochs and the best one, and the log as
+//! `history.csv` and `history.json`. A checkpoint contains
 //!
 //! ```text
 //! block1_conv1.weight …              the model as it was validated: `load_weights` reads this file
-//! fit/velocity/block1_conv1.weight … SGD's momentum
+//! fit/velocity/block1_conv1.weight … what the optimizer remembers: here the velocity of SGD
 //! fit/trained/block1_conv1.weight …  with a moving average: the weights that training moves
 //! metadata "fit"                     JSON: the settings, the steps made, the history
 //! metadata "crc32"                   of the file, these eight digits taken as zeros
 //! ```
 //!
-//! All random numbers depend on the seed, the epoch and the step, so that no more is needed for the same result.
+//! All random numbers depend on the seed, the epoch and the step, so no more is needed for the same result.
 
 use super::history::History;
-use crate::model::Sequential;
-use crate::optim::Average;
-use crate::optim::Sgd;
+use super::settings::{Settings, difference};
+use crate::model::{Layer, Param, Sequential};
+use crate::optim::{Average, Updater};
 use crate::tensor::{Flat, device};
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
@@ -26,9 +26,9 @@ use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Where a training is kept after each epoch: its weights, momentum, running statistics and history. An interrupted
-/// training that goes on gives, bit for bit, what it would have given without the interruption (on the same machine
-/// with the same number of threads).
+/// Where training is kept after each epoch: weights, momentum, running statistics and history. A run that goes on after
+/// an interruption gives, bit for bit, what it would have given without it (on the same machine with the same number of
+/// threads).
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -51,12 +51,12 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Keeps the training in `folder`, and goes on with the one that is there.
+    /// Keeps the run in `folder`, and goes on with the one that is there.
     pub fn resume(folder: impl AsRef<Path>) -> Checkpoints {
         Checkpoints { folder: folder.as_ref().to_path_buf(), restart: false }
     }
 
-    /// Keeps the training in `folder`; the checkpoints that are there are deleted when it begins.
+    /// Keeps the run in `folder`; the checkpoints that are there are deleted when it begins.
     pub fn restart(folder: impl AsRef<Path>) -> Checkpoints {
         Checkpoints { restart: true, ..Checkpoints::resume(folder) }
     }
@@ -72,7 +72,7 @@ impl Checkpoints {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::file(
                     folder,
-                    "another training writes here; wait for its end or choose another folder",
+                    "another training run writes here; wait for its end or choose another folder",
                 ));
             }
             // Some network file systems have no locks.
@@ -86,16 +86,13 @@ impl Checkpoints {
     }
 }
 
-/// What has to be the same for a training to go on: names and values.
-pub(super) type Settings = Vec<(String, String)>;
-
 /// What a checkpoint holds besides tensors.
 #[derive(Deserialize, Serialize)]
 struct State {
     settings: Settings,
-    /// Steps of the model, which dropout's masks depend on.
+    /// Steps of the model, which the masks of dropout depend on.
     steps: u64,
-    /// Steps of SGD.
+    /// Steps of the optimizer.
     updates: u64,
     history: History,
 }
@@ -107,8 +104,18 @@ pub(super) struct Keeper {
     _lock: File,
 }
 
-const VELOCITY: &str = "fit/velocity/";
 const TRAINED: &str = "fit/trained/";
+
+/// Of what the optimizer remembers of a parameter.
+fn slot_name(slot: &str, param: &str) -> String {
+    format!("fit/{slot}/{param}")
+}
+
+/// All parameters in order, with their names.
+fn params(model: &Sequential) -> impl Iterator<Item = (String, &Layer, &Param)> {
+    let params = model.layers.iter().flat_map(|layer| layer.params().iter().map(move |param| (layer, param)));
+    params.map(|(layer, param)| (format!("{}.{}", layer.name(), param.name), layer, param))
+}
 
 impl Keeper {
     pub(super) fn folder(&self) -> &Path {
@@ -145,37 +152,34 @@ impl Keeper {
         self.epochs().ok()?.last().map(|&epoch| self.path(epoch))
     }
 
-    /// Writes the checkpoint of the last epoch of `history`, and deletes those that are not needed any more. The model
-    /// has its average in place, if there is one.
+    /// Writes the checkpoint of the last epoch of `history`, and deletes those that are no longer needed. `model` is the
+    /// one that was validated; `trained` is the one that training moves, if that is another.
     pub(super) fn save(
         &self,
         model: &Sequential,
-        sgd: &Sgd,
-        average: Option<&Average>,
+        trained: Option<&Sequential>,
+        updater: &Updater,
         history: &History,
     ) -> Result<()> {
         let epoch = history.epochs.len();
         let path = self.path(epoch);
         let state = State {
             settings: self.settings.clone(),
-            steps: model.steps,
-            updates: sgd.iterations,
+            steps: trained.unwrap_or(model).steps,
+            updates: updater.steps,
             history: history.clone(),
         };
         let mut tensors: Vec<(String, Values)> = vec![];
-        let mut averaged = average.into_iter().flat_map(|average| &average.tensors);
-        for layer in &model.layers {
-            for param in layer.params() {
-                let name = format!("{}.{}", layer.name, param.name);
-                let values = |tensor| Values { tensor, dims: &param.dims };
-                if let Some(velocity) = sgd.velocity(&layer.name, param.name) {
-                    tensors.push((format!("{VELOCITY}{name}"), values(velocity)));
+        for (name, layer, param) in params(model) {
+            for slot in updater.slots() {
+                if let Some(tensor) = updater.state(slot, layer.name(), param.name) {
+                    tensors.push((slot_name(slot, &name), Values { tensor, dims: &param.dims }));
                 }
-                if let Some(trained) = averaged.next() {
-                    tensors.push((format!("{TRAINED}{name}"), values(trained)));
-                }
-                tensors.push((name, values(&param.tensor)));
             }
+            tensors.push((name, Values { tensor: &param.tensor, dims: &param.dims }));
+        }
+        for (name, _, param) in trained.into_iter().flat_map(params) {
+            tensors.push((format!("{TRAINED}{name}"), Values { tensor: &param.tensor, dims: &param.dims }));
         }
         files::write_through(&path, &to_bytes(&path, &state, tensors)?)?;
         history.save_csv(self.folder.join("history.csv"))?;
@@ -184,59 +188,58 @@ impl Keeper {
         self.delete(|other| other + 1 < epoch && Some(other) != best)
     }
 
-    /// Puts the newest checkpoint into the model, SGD and the average, and returns its history; `None` if there is
-    /// none. On error nothing has changed.
+    /// Puts the newest checkpoint into the model, the updater and the average, and returns its history; `None` if there
+    /// is none. On error nothing has changed.
     ///
     /// # Errors
-    /// [`Error::File`] if the file is damaged or of another training.
+    /// [`Error::File`] if the file is damaged or of another training run.
     pub(super) fn load(
         &self,
         model: &mut Sequential,
-        sgd: &mut Sgd,
+        updater: &mut Updater,
         average: Option<&mut Average>,
     ) -> Result<Option<History>> {
         let Some(path) = self.latest() else { return Ok(None) };
         let bytes = files::map(&path)?;
-        let (state, tensors) = parse(&bytes).map_err(|why| {
-            let help = match self.epochs().unwrap_or_default().as_slice() {
-                [.., before, _] => format!("delete it to go on after epoch {before}"),
-                _ => "delete it to begin anew".to_string(),
-            };
-            Error::file(&path, format!("is damaged or not a checkpoint ({why}); {help}"))
-        })?;
+        let (state, tensors) = parse(&bytes).map_err(|why| self.damaged(&path, &why))?;
         if let Some(difference) = difference(&state.settings, &self.settings) {
             let help = "choose another folder, or let `Checkpoints::restart` begin anew in this one";
-            return Err(Error::file(path, format!("is of another training: {difference}; {help}")));
+            return Err(Error::file(path, format!("is of another training run: {difference}; {help}")));
         }
-        let missing = |name: &str| Error::file(&path, format!("has no {name}; let `Checkpoints::restart` begin anew"));
         let all = |prefix: &str| -> Result<Vec<Flat>> {
-            let names = model.layers.iter().flat_map(|l| l.params().iter().map(move |p| (l, p)));
-            names
-                .map(|(layer, param)| {
-                    let name = format!("{prefix}{}.{}", layer.name, param.name);
-                    flat(&tensors, &name, &param.dims).ok_or_else(|| missing(&name))
-                })
-                .collect()
+            let tensor = |(name, _, param): (String, _, &Param)| {
+                let name = format!("{prefix}{name}");
+                flat(&tensors, &name, &param.dims)
+                    .ok_or_else(|| Error::file(&path, format!("has no {name}; let `Checkpoints::restart` begin anew")))
+            };
+            params(model).map(tensor).collect()
         };
-        let weights = all("")?;
+        let mut weights = all("")?;
         if let Some(average) = average {
-            average.tensors = all(TRAINED)?;
+            average.tensors = std::mem::replace(&mut weights, all(TRAINED)?);
         }
-        sgd.iterations = state.updates;
-        model.steps = state.steps;
-        let mut weights = weights.into_iter();
-        for layer in &mut model.layers {
-            let name = layer.name.clone();
-            for param in layer.params_mut() {
-                let velocity = flat(&tensors, &format!("{VELOCITY}{name}.{}", param.name), &param.dims);
-                sgd.set_velocity(&name, param.name, velocity);
-                param.tensor = weights.next().expect("one for each parameter");
+        updater.steps = state.updates;
+        for (name, layer, param) in params(model) {
+            for slot in updater.slots() {
+                let value = flat(&tensors, &slot_name(slot, &name), &param.dims);
+                updater.set_state(slot, layer.name(), param.name, value);
             }
         }
+        model.steps = state.steps;
+        let params = model.layers.iter_mut().flat_map(|layer| layer.params_mut());
+        params.zip(weights).for_each(|(param, tensor)| param.tensor = tensor);
         Ok(Some(state.history))
     }
 
-    /// What a reader is told when a training goes on.
+    fn damaged(&self, path: &Path, why: &str) -> Error {
+        let help = match self.epochs().unwrap_or_default().as_slice() {
+            [.., before, _] => format!("delete it to go on after epoch {before}"),
+            _ => "delete it to begin anew".to_string(),
+        };
+        Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))
+    }
+
+    /// What a reader is told when a run goes on.
     pub(super) fn resumed(&self, history: &History, epochs: usize) -> String {
         let (folder, done) = (self.folder.display(), history.epochs.len());
         let best = history.best().and_then(|best| Some((best.epoch, best.val_acc?)));
@@ -251,16 +254,6 @@ impl Keeper {
         model.load_weights(self.path(epoch))?;
         Ok(model)
     }
-}
-
-/// "batch_size was 128 and is 64".
-fn difference(saved: &Settings, now: &Settings) -> Option<String> {
-    let find = |settings: &Settings, name: &str| {
-        settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
-    };
-    let mut names = saved.iter().chain(now).map(|(name, _)| name);
-    let name = names.find(|name| find(saved, name) != find(now, name))?;
-    Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
 }
 
 /// A tensor that is made into bytes when it is its turn.

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{Dataset, Loader};
 use crate::model::{Sequential, Shape};
-use crate::notebook::Verbosity;
 use crate::notebook::progress::bar;
 use crate::tensor::images;
 use crate::text::{duration, hex, thousands};
+use crate::train::Verbosity;
 use crate::{Error, Result, files};
 
 impl Sequential {

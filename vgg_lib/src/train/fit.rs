@@ -1,62 +1,61 @@
-//! The training loop: augmented batches in a new order each epoch, a step each, validation at the end.
+//! The training loop. An epoch is five calls for each step, batches, forward and loss, backward, update, and at its end
+//! validate.
 
-use super::checkpoint::{Checkpoints, Keeper, Settings};
+use super::checkpoint::{Checkpoints, Keeper};
+use super::evaluate::{Evaluation, Mean, count_correct};
 use super::history::{EpochRecord, History};
+use super::settings::settings;
+use super::watch::{Event, Monitor, Observer, Verbosity};
 use crate::data::{Augment, Batch, Dataset, Loader, shuffled};
-use crate::model::{Layer, Seed, Sequential, Shape};
-use crate::notebook::Monitor;
-use crate::notebook::progress::{Progress, Verbosity};
+use crate::model::{Seed, Sequential};
 use crate::ops::softmax_cross_entropy;
-use crate::optim::Average;
-use crate::optim::Schedule;
-use crate::optim::{Sgd, SgdConfig};
+use crate::optim::{Average, Optimizer, Schedule, Updater};
 use crate::process::available_memory;
-use crate::tensor::{Gradients, images};
-use crate::text::{bytes as size, hex, thousands};
+use crate::tensor::{Device, GradientTape, Gradients, images};
+use crate::text::{bytes, thousands};
 use crate::{Error, Result};
 use dfdx::prelude::*;
-use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// Called after each epoch; `Break` ends the training there.
+/// Called after each epoch with what it reached and the model as it was validated; `Break` ends training there.
 pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>;
 
-/// How to train. The defaults are document 000's, but for the number of epochs (it takes 250) and the
-/// augmentation (off).
+/// How to train. The defaults are those of the Keras CIFAR-10 VGG notebook, except for the number of epochs (it takes
+/// 250) and the augmentation (off).
 pub struct FitConfig {
     /// How often to go through the training images.
     pub epochs: usize,
-    /// Images a step. A rest that fills no batch is left out, another one each epoch.
+    /// Images per step. The incomplete last batch is dropped; shuffling makes it a different one each epoch.
     pub batch_size: usize,
     /// The learning rate.
     pub schedule: Schedule,
-    /// Momentum and time decay.
-    pub optimizer: SgdConfig,
+    /// How a step moves the parameters.
+    pub optimizer: Optimizer,
     /// What happens to images on the way.
     pub augment: Augment,
-    /// Share of the target that is spread over all classes, 0 ≤ s < 1.
+    /// The share of the target that is spread over all classes, 0 ≤ s < 1.
     pub label_smoothing: f32,
-    /// The order of the images and their augmentation.
+    /// Decides the order of the images and their augmentation.
     pub seed: Seed,
-    /// Steps an epoch at the most; `None` is all.
+    /// The most steps per epoch; `None` takes all.
     pub max_steps: Option<usize>,
-    /// Scales the gradients of a step so that their joint norm is at most this; see [`Sgd::clip_norm`].
+    /// Scales the gradients of a step so that their joint norm is at most this; see [`Updater::clip_norm`].
     pub clip_norm: Option<f32>,
     /// Validates, and ends with, the exponential moving average of the weights: how much of it a step keeps, such as
     /// 0.999.
     pub ema: Option<f32>,
-    /// Early stopping: ends the training after so many epochs without a better one, by validation accuracy.
+    /// Early stopping: ends training after so many epochs without a better one, by validation accuracy.
     pub patience: Option<usize>,
     /// Whether to end with the weights of the best epoch instead of the last.
     pub restore_best: bool,
-    /// Where the training is kept, to go on after an interruption; `None` keeps nothing.
+    /// Where training is kept, so that it can go on after an interruption; `None` keeps nothing.
     pub checkpoints: Option<Checkpoints>,
     /// How progress is shown.
     pub verbosity: Verbosity,
     /// Called after each epoch, in this order.
     pub callbacks: Vec<Callback>,
-    /// Shows the training live in a notebook.
+    /// Shows training live in a notebook.
     pub monitor: Option<Monitor>,
 }
 
@@ -66,7 +65,7 @@ impl Default for FitConfig {
             epochs: 1,
             batch_size: 128,
             schedule: Schedule::default(),
-            optimizer: SgdConfig::default(),
+            optimizer: Optimizer::default(),
             augment: Augment::default(),
             label_smoothing: 0.0,
             seed: Seed(0),
@@ -83,176 +82,51 @@ impl Default for FitConfig {
     }
 }
 
-/// What a model reaches on a data set.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Mean cross-entropy plus the layers' l2 penalties, as Keras reports it.
-    pub loss: f32,
-    /// The share classified correctly.
-    pub accuracy: f32,
-}
-
 impl Sequential {
-    /// Trains on `train`, and validates on `validation` after each epoch. The history has all epochs, also those before
-    /// an interruption. If a checkpoint cannot be written, that is printed, and the training goes on.
+    /// [`fit`](Self::fit) that prints nothing and tells `observer` what happens.
     ///
     /// # Errors
-    /// [`Error::Shape`] if images or classes do not fit the model; [`Error::Config`] for a setting outside its
-    /// range or a batch that does not fit into memory; [`Error::File`] if the checkpoint is damaged or of another
-    /// training; [`Error::NotFinite`] when the loss becomes NaN or infinite: the step is not taken, so the weights are
-    /// those before it.
-    pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
-        self.check_fit(train)?;
-        self.check_fit(validation)?;
-        config.schedule.check()?;
-        let batch_size = config.batch_size;
-        if batch_size == 0 || train.len() < batch_size {
-            let n = train.len();
-            return Err(Error::Config(format!("{n} training images do not fill a batch of {batch_size}")));
-        }
-        self.check_memory(batch_size)?;
-        let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
-        let keeper = match &config.checkpoints {
-            Some(checkpoints) => Some(checkpoints.open(self.settings(train, validation, &config))?),
-            None => None,
-        };
-        let FitConfig { epochs, schedule, augment, label_smoothing, seed, mut callbacks, .. } = config;
-        let mut sgd = Sgd::new(config.optimizer)?;
-        if let Some(limit) = config.clip_norm {
-            sgd = sgd.clip_norm(limit)?;
-        }
-        let mut average = config.ema.map(|decay| Average::new(self, decay)).transpose()?;
-        let mut progress = Progress::new(config.verbosity, config.monitor, epochs, steps);
-        let mut history = History::default();
-        let mut best = None;
-        if let Some(keeper) = &keeper
-            && let Some(saved) = keeper.load(self, &mut sgd, average.as_mut())?
-        {
-            history = saved;
-            let done = history.epochs.len();
-            if done > epochs {
-                let text = format!("holds {done} epochs of this training already, more than {epochs}; ask for more");
-                return Err(Error::file(keeper.folder(), text));
-            }
-            progress.note(&keeper.resumed(&history, epochs));
-            progress.resumed(&history.epochs);
-            if let Some(record) = history.best().filter(|_| config.restore_best) {
-                best = Some(keeper.model_of(record.epoch, self)?);
-            }
-        }
-        let mut ended_by = None;
-        while history.epochs.len() < epochs {
-            if history.stagnates(config.patience) {
-                ended_by = Some("early stopping: the last epochs were no better");
-                break;
-            }
-            // Between epochs the model has its average, if there is one.
-            if let Some(average) = average.as_mut().filter(|_| !history.epochs.is_empty()) {
-                average.swap(self);
-            }
-            let epoch = history.epochs.len();
+    /// As [`fit`](Self::fit).
+    pub fn fit_with(
+        &mut self,
+        train: &Dataset,
+        validation: &Dataset,
+        config: FitConfig,
+        observer: Observer,
+    ) -> Result<History> {
+        let mut run = Run::prepare(self, train, validation, config, observer)?;
+        while let Some(epoch) = run.next_epoch() {
             let started = Instant::now();
-            progress.start_epoch(epoch + 1);
-            let mut order = shuffled(train.len(), seed.0, epoch);
-            order.truncate(steps * batch_size);
-            let loader = Loader::new(train, batch_size, order, augment, seed.0, epoch);
-            let mut sums = Sums::default();
-            let mut gradients = Gradients::leaky();
-            let mut learning_rate = 0.0;
-            for (step, batch) in loader.enumerate() {
-                learning_rate = schedule.rate(epoch, epochs, step, steps);
-                let n = batch.n;
-                let outcome;
-                (outcome, gradients) = self.gradient_step(batch, gradients, label_smoothing)?;
-                if !outcome.loss.is_finite() {
-                    let loss = outcome.loss;
-                    let checkpoint = keeper.as_ref().and_then(Keeper::latest);
-                    return Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate, checkpoint });
-                }
-                let penalty = sgd.step(self, &mut gradients, learning_rate)?;
-                if let Some(average) = &mut average {
-                    average.update(self, sgd.iterations)?;
-                }
-                sums.add(n, outcome.loss + penalty, outcome.correct);
-                let mean = sums.mean();
-                progress.step(n, mean.loss, mean.accuracy);
+            let (mut mean, mut rate, mut gradients) = (Mean::default(), 0.0, Gradients::leaky());
+            for (step, batch) in run.batches(epoch).enumerate() {
+                rate = run.rate(epoch, step);
+                let images = batch.n;
+                let (loss, correct) = self.loss(batch, gradients, run.config.label_smoothing)?;
+                let value = run.finite(loss.array(), epoch, step, rate)?;
+                gradients = loss.backward();
+                let penalty = run.update(self, &mut gradients, rate)?;
+                mean.add(images, value + penalty, correct);
+                run.tell_step(images, mean.value());
             }
-            let trained = sums.mean();
-            let images_per_second = sums.n as f64 / started.elapsed().as_secs_f64();
-            if let Some(average) = &mut average {
-                average.swap(self);
-            }
-            let reached = self.evaluate(validation)?;
-            let record = EpochRecord {
-                epoch: epoch + 1,
-                seconds: started.elapsed().as_secs_f64(),
-                images_per_second,
-                lr: learning_rate,
-                loss: trained.loss,
-                acc: trained.accuracy,
-                val_loss: Some(reached.loss),
-                val_acc: Some(reached.accuracy),
-            };
-            progress.end_epoch(&record);
-            history.epochs.push(record.clone());
-            if config.restore_best && history.best().is_some_and(|best| best.epoch == record.epoch) {
-                best = Some(self.clone());
-            }
-            if let Some(keeper) = &keeper
-                && let Err(error) = keeper.save(self, &sgd, average.as_ref(), &history)
-            {
-                progress.warn(&format!("warning: epoch {} is not kept, the training goes on: {error}", record.epoch));
-            }
-            if callbacks.iter_mut().any(|call| call(&record, self).is_break()) {
-                ended_by = Some("a callback ended it");
-                break;
-            }
+            run.validate(self, Trained { epoch, rate, started, mean })?;
         }
-        progress.finish(ended_by);
-        if let Some(best) = best {
-            self.layers = best.layers;
-        }
-        self.release_memory();
-        Ok(history)
+        run.finish(self)
     }
 
-    /// What has to be the same for a training to go on.
-    fn settings(&self, train: &Dataset, validation: &Dataset, config: &FitConfig) -> Settings {
-        let FitConfig { epochs, batch_size, schedule, optimizer, augment, label_smoothing, seed, .. } = config;
-        let digest = |data: &Dataset| {
-            let mut hash = Sha256::new();
-            data.hash(&mut hash);
-            format!("{data:?} {}", hex(&hash.finalize()[..8]))
-        };
-        let layer = |layer: &Layer| {
-            let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();
-            let frozen = if layer.is_frozen() { ", frozen" } else { "" };
-            (format!("layer {}", layer.name()), format!("{:?} {dims:?} l2({}){frozen}", layer.op(), layer.l2()))
-        };
-        let length = if schedule.depends_on_epochs() { format!(" over {epochs} epochs") } else { String::new() };
-        let mut settings: Settings = self.layers.iter().map(layer).collect();
-        let others = [
-            ("the model's seed", self.seed.0.to_string()),
-            ("the training data", digest(train)),
-            ("the validation data", digest(validation)),
-            ("batch_size", batch_size.to_string()),
-            ("schedule", format!("{schedule:?}{length}")),
-            ("optimizer", format!("{optimizer:?}")),
-            ("augment", format!("{augment:?}")),
-            ("label_smoothing", label_smoothing.to_string()),
-            ("seed", seed.0.to_string()),
-            ("max_steps", format!("{:?}", config.max_steps)),
-            ("clip_norm", format!("{:?}", config.clip_norm)),
-            ("ema", format!("{:?}", config.ema)),
-        ];
-        settings.extend(others.map(|(name, value)| (name.to_string(), value)));
-        settings
+    /// The forward pass and the loss of a batch; `backward()` on the loss adds to `gradients`. With it how many images
+    /// are classified correctly.
+    pub(crate) fn loss(&mut self, batch: Batch, gradients: Gradients, smoothing: f32) -> Result<(Loss, usize)> {
+        let (h, w, c) = self.input_shape();
+        let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
+        let (logits, tape) = self.training_logits(x)?.split_tape();
+        let correct = count_correct(&logits, &batch.labels);
+        Ok((softmax_cross_entropy(logits.put_tape(tape), &batch.labels, smoothing)?, correct))
     }
 
     /// Refuses a batch that cannot fit into memory, before the system ends the process for it.
     fn check_memory(&self, batch_size: usize) -> Result<()> {
         let need = |batch_size| self.memory_estimate(self.input_shape(), batch_size).map(|estimate| estimate.training);
-        let Some(free) = available_memory().filter(|_| cfg!(not(feature = "cuda"))) else { return Ok(()) };
+        let Some(free) = available_memory() else { return Ok(()) };
         if need(batch_size)? <= free {
             return Ok(());
         }
@@ -265,107 +139,187 @@ impl Sequential {
         Err(Error::Config(format!(
             "a training step of {} images needs {} of memory, but {} are free: {advice}",
             thousands(batch_size),
-            size(need(batch_size)?),
-            size(free)
+            bytes(need(batch_size)?),
+            bytes(free)
         )))
     }
+}
 
-    /// Loss and accuracy on a data set.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if images or classes do not fit the model.
-    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        self.check_fit(data)?;
-        let (h, w, c) = data.image_shape();
-        let mut sums = Sums::default();
-        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
-            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
-            let correct = count_correct(&logits.as_vec(), &batch.labels);
-            let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
-            sums.add(batch.n, loss, correct);
+/// A loss that `backward()` can follow.
+type Loss = Tensor<(), f32, Device, GradientTape>;
+
+/// A training run.
+struct Run<'a> {
+    train: &'a Dataset,
+    validation: &'a Dataset,
+    config: FitConfig,
+    observer: Observer<'a>,
+    /// Per epoch.
+    steps: usize,
+    updater: Updater,
+    average: Option<Average>,
+    keeper: Option<Keeper>,
+    history: History,
+    /// The model of the best epoch, if it is asked for.
+    best: Option<Sequential>,
+    /// Why it ends before the last epoch.
+    ended_by: Option<&'static str>,
+}
+
+/// An epoch before its validation.
+struct Trained {
+    /// From 0.
+    epoch: usize,
+    /// Of the last step.
+    rate: f64,
+    started: Instant,
+    mean: Mean,
+}
+
+impl<'a> Run<'a> {
+    /// Checks everything, and takes up a run that was interrupted.
+    fn prepare(
+        model: &mut Sequential,
+        train: &'a Dataset,
+        validation: &'a Dataset,
+        config: FitConfig,
+        observer: Observer<'a>,
+    ) -> Result<Run<'a>> {
+        model.check_fit(train)?;
+        model.check_fit(validation)?;
+        config.schedule.check()?;
+        let batch_size = config.batch_size;
+        if batch_size == 0 || train.len() < batch_size {
+            let n = train.len();
+            return Err(Error::Config(format!("{n} training images do not fill a batch of {batch_size}")));
         }
-        let Evaluation { loss, accuracy } = sums.mean();
-        Ok(Evaluation { loss: loss + self.penalty(), accuracy })
-    }
-
-    /// The probability of each class, a row an image.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the images do not fit the model.
-    pub fn predict(&self, data: &Dataset) -> Result<Vec<Vec<f32>>> {
-        let (h, w, c) = data.image_shape();
-        let mut rows = vec![];
-        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
-            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
-            let classes = logits.shape().3;
-            let probabilities = logits.softmax::<Axis<3>>().as_vec();
-            rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
+        model.check_memory(batch_size)?;
+        let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        let keeper = match &config.checkpoints {
+            Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
+            None => None,
+        };
+        let mut updater = Updater::new(config.optimizer)?;
+        if let Some(limit) = config.clip_norm {
+            updater = updater.clip_norm(limit)?;
         }
-        Ok(rows)
+        let average = config.ema.map(|decay| Average::new(model, decay)).transpose()?;
+        observer(Event::Begin { epochs: config.epochs, steps });
+        let (history, best, ended_by) = (History::default(), None, None);
+        let mut run =
+            Run { train, validation, config, observer, steps, updater, average, keeper, history, best, ended_by };
+        run.resume(model)?;
+        Ok(run)
     }
 
-    pub(crate) fn gradient_step(
-        &mut self,
-        batch: Batch,
-        gradients: Gradients,
-        smoothing: f32,
-    ) -> Result<(Outcome, Gradients)> {
-        let (h, w, c) = self.input_shape();
-        let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
-        let (logits, tape) = self.training_logits(x)?.split_tape();
-        let correct = count_correct(&logits.as_vec(), &batch.labels);
-        let loss = softmax_cross_entropy(logits.put_tape(tape), &batch.labels, smoothing)?;
-        let outcome = Outcome { loss: loss.array(), correct };
-        Ok((outcome, loss.backward()))
-    }
-
-    /// Σ λ‖w‖² over the layers that are trained, as Keras counts it.
-    fn penalty(&self) -> f32 {
-        let squares = |values: Vec<f32>| values.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
-        let regularized = self.layers.iter().filter(|l| l.l2 > 0.0 && l.learns());
-        regularized.map(|l| f64::from(l.l2) * squares(l.tensor(0).as_vec())).sum::<f64>() as f32
-    }
-
-    fn check_fit(&self, data: &Dataset) -> Result<()> {
-        let (h, w, c) = data.image_shape();
-        let classes = data.classes().len();
-        match self.output_shape(Shape::Map(h, w, c))? {
-            Shape::Flat(outputs) if outputs == classes => Ok(()),
-            output => Err(Error::Shape(format!(
-                "the model gives {output}, but the data set has {classes} classes; end the model in linear({classes})"
-            ))),
+    /// Takes up the newest checkpoint, if there is one.
+    fn resume(&mut self, model: &mut Sequential) -> Result<()> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let Some(saved) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
+        let (done, epochs) = (saved.epochs.len(), self.config.epochs);
+        if done > epochs {
+            let text = format!("already holds {done} epochs of this training run, more than {epochs}; ask for more");
+            return Err(Error::file(keeper.folder(), text));
         }
-    }
-}
-
-pub(crate) struct Outcome {
-    pub(crate) loss: f32,
-    pub(crate) correct: usize,
-}
-
-/// Sums over the images seen.
-#[derive(Default)]
-struct Sums {
-    n: usize,
-    loss: f64,
-    correct: usize,
-}
-
-impl Sums {
-    fn add(&mut self, n: usize, loss: f32, correct: usize) {
-        self.n += n;
-        self.loss += f64::from(loss) * n as f64;
-        self.correct += correct;
+        (self.observer)(Event::Resumed { epochs: &saved.epochs, note: &keeper.resumed(&saved, epochs) });
+        if let Some(record) = saved.best().filter(|_| self.config.restore_best) {
+            self.best = Some(keeper.model_of(record.epoch, model)?);
+        }
+        self.history = saved;
+        Ok(())
     }
 
-    fn mean(&self) -> Evaluation {
-        let n = self.n.max(1) as f64;
-        Evaluation { loss: (self.loss / n) as f32, accuracy: (self.correct as f64 / n) as f32 }
+    /// The epoch to come, from 0; `None` at the end.
+    fn next_epoch(&mut self) -> Option<usize> {
+        let epoch = self.history.epochs.len();
+        if epoch >= self.config.epochs || self.ended_by.is_some() {
+            return None;
+        }
+        if self.history.stagnates(self.config.patience) {
+            self.ended_by = Some("early stopping: the last epochs were no better");
+            return None;
+        }
+        (self.observer)(Event::EpochBegin(epoch + 1));
+        Some(epoch)
     }
-}
 
-fn count_correct(logits: &[f32], labels: &[usize]) -> usize {
-    let classes = logits.len() / labels.len().max(1);
-    let best = |row: &[f32]| (0..row.len()).reduce(|best, k| if row[k] > row[best] { k } else { best });
-    logits.chunks(classes.max(1)).zip(labels).filter(|(row, label)| best(row) == Some(**label)).count()
+    /// The batches of an epoch, shuffled and augmented, prepared on another thread.
+    fn batches(&self, epoch: usize) -> Loader {
+        let FitConfig { batch_size, augment, seed, .. } = self.config;
+        let mut order = shuffled(self.train.len(), seed.0, epoch);
+        order.truncate(self.steps * batch_size);
+        Loader::new(self.train, batch_size, order, augment, seed.0, epoch)
+    }
+
+    fn rate(&self, epoch: usize, step: usize) -> f64 {
+        self.config.schedule.rate(epoch, self.config.epochs, step, self.steps)
+    }
+
+    /// Ends training where the loss is NaN or infinite.
+    fn finite(&self, loss: f32, epoch: usize, step: usize, learning_rate: f64) -> Result<f32> {
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        let checkpoint = self.keeper.as_ref().and_then(Keeper::latest);
+        Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate, checkpoint })
+    }
+
+    /// Moves the weights, and their average. Returns the l2 penalty of before.
+    fn update(&mut self, model: &mut Sequential, gradients: &mut Gradients, rate: f64) -> Result<f32> {
+        let penalty = self.updater.step(model, gradients, rate)?;
+        if let Some(average) = &mut self.average {
+            average.update(model, self.updater.steps)?;
+        }
+        Ok(penalty)
+    }
+
+    fn tell_step(&mut self, images: usize, mean: Evaluation) {
+        (self.observer)(Event::Step { images, loss: mean.loss, acc: mean.accuracy });
+    }
+
+    /// Validates the model, or its average, and keeps what the epoch reached.
+    fn validate(&mut self, model: &Sequential, trained: Trained) -> Result<()> {
+        let Trained { epoch, rate, started, mean } = trained;
+        let images_per_second = mean.images as f64 / started.elapsed().as_secs_f64();
+        let averaged = self.average.as_ref().map(|average| average.of(model));
+        let validated = averaged.as_ref().unwrap_or(model);
+        let (trained, reached) = (mean.value(), validated.evaluate(self.validation)?);
+        let record = EpochRecord {
+            epoch: epoch + 1,
+            seconds: started.elapsed().as_secs_f64(),
+            images_per_second,
+            lr: rate,
+            loss: trained.loss,
+            acc: trained.accuracy,
+            val_loss: Some(reached.loss),
+            val_acc: Some(reached.accuracy),
+        };
+        (self.observer)(Event::EpochEnd(&record));
+        self.history.epochs.push(record.clone());
+        if self.config.restore_best && self.history.best().is_some_and(|best| best.epoch == record.epoch) {
+            self.best = Some(validated.clone());
+        }
+        if let Some(keeper) = &self.keeper
+            && let Err(error) =
+                keeper.save(validated, averaged.is_some().then_some(model), &self.updater, &self.history)
+        {
+            let text = format!("warning: epoch {} is not kept, training goes on: {error}", record.epoch);
+            (self.observer)(Event::Warning(&text));
+        }
+        if self.config.callbacks.iter_mut().any(|call| call(&record, validated).is_break()) {
+            self.ended_by = Some("a callback ended it");
+        }
+        Ok(())
+    }
+
+    /// Leaves the weights that were asked for in the model.
+    fn finish(self, model: &mut Sequential) -> Result<History> {
+        (self.observer)(Event::End(self.ended_by));
+        let averaged = self.average.map(|average| average.of(model));
+        if let Some(chosen) = self.best.or(averaged) {
+            model.layers = chosen.layers;
+        }
+        model.release_memory();
+        Ok(self.history)
+    }
 }

@@ -1,11 +1,16 @@
 //! Training: [`Sequential::fit`](crate::model::Sequential::fit) and what it is made of.
 
 mod checkpoint;
+mod evaluate;
 mod features;
 mod fit;
-pub mod history;
+mod history;
+mod settings;
+mod watch;
 mod whiten;
 
 pub use checkpoint::Checkpoints;
-pub use fit::{Callback, Evaluation, FitConfig};
+pub use evaluate::Evaluation;
+pub use fit::{Callback, FitConfig};
 pub use history::{EpochRecord, History};
+pub use watch::{Event, Monitor, Observer, Verbosity};

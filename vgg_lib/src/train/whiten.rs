@@ -2,9 +2,7 @@
 
 use crate::data::{Dataset, shuffled};
 use crate::model::{Op, Sequential};
-use crate::tensor::device;
 use crate::{Error, Result};
-use dfdx::prelude::*;
 
 impl Sequential {
     /// Sets the filters of the first convolution by what the images are made of: the eigenvectors of the covariance of
@@ -43,8 +41,7 @@ impl Sequential {
             let scale = sign / (values[which] + 5e-4).sqrt();
             (0..n).for_each(|i| filters[i * outputs + output] = (scale * vectors[i * n + which]) as f32);
         }
-        let len = filters.len();
-        weight.tensor = device().tensor_from_vec(filters, (len,));
+        weight.set(filters);
         Ok(())
     }
 }

@@ -422,7 +422,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Adds a layer; `dims` are its output's in the file.
-    fn push(&mut self, node: &Node, spec: LayerSpec, values: Vec<Vec<f32>>, dims: Vec<usize>) -> StdResult<(), String> {
+    fn push(
+        &mut self,
+        node: &Node,
+        spec: impl Into<LayerSpec>,
+        values: Vec<Vec<f32>>,
+        dims: Vec<usize>,
+    ) -> StdResult<(), String> {
+        let spec: LayerSpec = spec.into();
         if self.parts.len() >= MAX_LAYERS {
             return Err(format!("has more than {MAX_LAYERS} layers"));
         }
@@ -442,7 +449,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Adds a layer that changes no shape.
-    fn push_same(&mut self, node: &Node, spec: LayerSpec) -> StdResult<(), String> {
+    fn push_same(&mut self, node: &Node, spec: impl Into<LayerSpec>) -> StdResult<(), String> {
         self.push(node, spec, vec![], self.dims.clone())
     }
 
@@ -754,7 +761,7 @@ impl<'a> Reader<'a> {
         if !self.parts.last().is_some_and(|part| fits(part.spec.op)) {
             self.afford(node, channels.saturating_mul(4))?;
             let spec = batch_norm();
-            let Op::BatchNorm { epsilon, .. } = spec.op else { unreachable!("it is one") };
+            let Op::BatchNorm { epsilon, .. } = LayerSpec::from(spec).op else { unreachable!("it is one") };
             let values = [1.0, 0.0, 0.0, 1.0 - epsilon].map(|value| vec![value; channels]);
             self.push(node, spec, values.into(), self.dims.clone())?;
         }

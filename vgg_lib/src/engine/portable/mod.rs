@@ -1,45 +1,62 @@
-//! The same layers composed of dfdx's own operations: runs on every dfdx device, which makes it the path
-//! of `Cuda`. On the CPU it is what the fast kernels are tested against.
+//! The layers composed of dfdx's own operations: they run on every dfdx device, which makes this the path of `Cuda`. On
+//! the CPU it is what the fast kernels are tested against.
 
+mod loss;
+mod update;
+
+pub(crate) use loss::cross_entropy;
+pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
+
+use super::plan::groups;
+use super::{Statistics, TrainingPass, dropout_seed};
 use crate::Result;
+use crate::kernel::arena::Arena;
 use crate::kernel::elementwise::Dropout;
-use crate::model::{Layer, Op, Shape, groups};
-use crate::tensor::{Device, Flat, Images, Nhwc, device, dfdx_error};
+use crate::model::{Layer, Op, Shape};
+use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error};
 use dfdx::prelude::*;
+use std::sync::Arc;
 
-/// The batch statistics that a layer (by its place in the model) saw.
-pub struct Statistics {
-    pub layer: usize,
-    pub mean: Vec<f32>,
-    pub variance: Vec<f32>,
+/// The output of the last of these layers, for use. dfdx keeps memory of its own.
+pub(crate) fn infer(layers: &[Layer], x: Images, _: &Arc<Arena>) -> Result<Images> {
+    run(layers, 0, x, None, |_, _| ()).map(|(y, _)| y)
 }
 
-/// The layers in order; `training` carries the seed of this step's dropout. `seen` is called with each
-/// layer's output.
-pub fn forward<T: Tape<f32, Device>>(
+/// The outputs of the layers with these indices, in the order of `wanted`.
+pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], _: &Arc<Arena>) -> Result<Vec<Images>> {
+    let mut outputs = vec![];
+    run(layers, 0, x, None, |_, y| outputs.push(y.clone()))?;
+    Ok(wanted.iter().map(|&index| outputs[index].clone()).collect())
+}
+
+/// A training pass, and what its batch norms saw. The tape begins at the first layer that needs it.
+pub(crate) fn train(
     layers: &[Layer],
+    x: Images<GradientTape>,
+    TrainingPass { seed, first, input_gradient }: TrainingPass,
+    _: &Arc<Arena>,
+) -> Result<(Images<GradientTape>, Vec<Statistics>)> {
+    let first = if input_gradient { 0 } else { first };
+    let (x, tape) = x.split_tape();
+    let (x, _) = run(&layers[..first], 0, x, None, |_, _| ())?;
+    run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())
+}
+
+/// The layers from `first` on; `training` is the seed of this step's dropout. `seen` is called with each layer's output.
+fn run<T: Tape<f32, Device>>(
+    layers: &[Layer],
+    first: usize,
     mut x: Images<T>,
     training: Option<u64>,
-    mut seen: impl FnMut(&Layer, &Images<T>),
+    mut seen: impl FnMut(usize, &Images<T>),
 ) -> Result<(Images<T>, Vec<Statistics>)> {
     let (n, h, w, c) = *x.shape();
     let mut shape = Shape::Map(h, w, c);
     let mut statistics = Vec::new();
-    for (i, layer) in layers.iter().enumerate() {
+    for (index, layer) in layers.iter().enumerate().skip(first) {
         let output = layer.output(shape)?;
-        x = match layer.op {
-            Op::Preprocess { mean, std, bgr } => {
-                // A 3×3 matrix, which can also exchange channels.
-                let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
-                for channel in 0..3 {
-                    let to = if bgr { 2 - channel } else { channel };
-                    weight[channel * 3 + to] = 1.0 / std[channel];
-                    bias[to] = -mean[channel] / std[channel];
-                }
-                let (weight, bias) = (device().tensor_from_vec(weight, (9,)), device().tensor_from_vec(bias, (3,)));
-                let shape = *x.shape();
-                affine(x, shape, &weight, &bias, (3, 3))
-            }
+        x = match layer.op() {
+            Op::Preprocess { mean, std, bgr } => preprocess(x, mean, std, bgr),
             Op::Conv2d { kernel, relu, .. } => {
                 rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims), relu)
             }
@@ -48,28 +65,14 @@ pub fn forward<T: Tape<f32, Device>>(
                 rectify(affine(x, (n, 1, 1, dims[1]), layer.tensor(0), layer.tensor(1), (dims[0], dims[1])), relu)
             }
             Op::Relu => x.relu(),
+            Op::BatchNorm { epsilon, .. } if training.is_none() || layer.is_frozen() => normalize(x, layer, epsilon),
             Op::BatchNorm { epsilon, group, .. } => {
-                if training.is_none() || layer.frozen {
-                    let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
-                    normalize(x, mean, variance, layer, epsilon)
-                } else {
-                    // Of the whole batch, also where it is normalized in groups.
-                    let mean = x.retaped::<T>().mean::<(usize,), Axes3<0, 1, 2>>();
-                    let s = *x.shape();
-                    let centered = x.retaped::<T>() - mean.retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-                    let variance = centered.retaped::<T>().square().mean::<(usize,), Axes3<0, 1, 2>>();
-                    statistics.push(Statistics { layer: i, mean: mean.as_vec(), variance: variance.as_vec() });
-                    drop(centered);
-                    batch_normalize(x, layer, epsilon, groups(n, group))
-                }
+                let (mean, variance) = moments(&x);
+                statistics.push(Statistics { layer: index, mean, variance });
+                batch_normalize(x, layer, epsilon, groups(n, group))
             }
             Op::Dropout { p } => match training {
-                Some(seed) if p > 0.0 => {
-                    let mask = Dropout::new(p, seed.wrapping_add((i as u64) << 40));
-                    let s = *x.shape();
-                    let factors = (0..n * output.size()).map(|i| mask.factor(i as u32)).collect();
-                    x * device().try_tensor_from_vec(factors, s).map_err(dfdx_error)?
-                }
+                Some(seed) if p > 0.0 => drop_some(x, Dropout::new(p, dropout_seed(seed, index)))?,
                 _ => x,
             },
             Op::MaxPool2d => max_pool2d(x),
@@ -80,10 +83,37 @@ pub fn forward<T: Tape<f32, Device>>(
             Op::Flatten => x.reshape_like(&(n, 1, 1, output.size())),
             Op::Softmax => x.softmax::<Axis<3>>(),
         };
-        seen(layer, &x);
+        seen(index, &x);
         shape = output;
     }
     Ok((x, statistics))
+}
+
+/// As a product with a 3×3 matrix, which can also exchange channels.
+fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Images<T> {
+    let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
+    for channel in 0..3 {
+        let to = if bgr { 2 - channel } else { channel };
+        weight[channel * 3 + to] = 1.0 / std[channel];
+        bias[to] = -mean[channel] / std[channel];
+    }
+    let (weight, bias) = (device().tensor_from_vec(weight, (9,)), device().tensor_from_vec(bias, (3,)));
+    let shape = *x.shape();
+    affine(x, shape, &weight, &bias, (3, 3))
+}
+
+fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Result<Images<T>> {
+    let shape @ (n, h, w, c) = *x.shape();
+    let factors = (0..n * h * w * c).map(|i| mask.factor(i as u32)).collect();
+    Ok(x * device().try_tensor_from_vec(factors, shape).map_err(dfdx_error)?)
+}
+
+/// Mean and variance of each channel over the whole batch, also where it is normalized in groups.
+fn moments<T: Tape<f32, Device>>(x: &Images<T>) -> (Vec<f32>, Vec<f32>) {
+    let x: Images = x.retaped();
+    let mean = x.clone().mean::<(usize,), Axes3<0, 1, 2>>();
+    let centered = x.clone() - mean.clone().broadcast_like::<_, Axes3<0, 1, 2>>(x.shape());
+    (mean.as_vec(), centered.square().mean::<(usize,), Axes3<0, 1, 2>>().as_vec())
 }
 
 fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
@@ -132,6 +162,7 @@ fn affine<T: Tape<f32, Device>>(
     (y + spread).reshape_like(&shape)
 }
 
+/// Batch norm with the statistics of each group of images.
 fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32, groups: usize) -> Images<T> {
     let shape = *x.shape();
     let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
@@ -145,8 +176,9 @@ fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f
     (centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
 }
 
-/// With fixed statistics.
-fn normalize<T: Tape<f32, Device>>(x: Images<T>, mean: Flat, variance: Flat, layer: &Layer, epsilon: f32) -> Images<T> {
+/// Batch norm with its running statistics.
+fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Images<T> {
+    let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
     let s = *x.shape();
     let centered = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
     let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();

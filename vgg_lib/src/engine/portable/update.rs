@@ -1,15 +1,20 @@
-//! The arithmetic of [`Sgd`](super::Sgd) by dfdx's operations, where there are no kernels of our own.
+//! The arithmetic of the optimizers by dfdx's operations.
 
-use super::{Kernel, SgdConfig, Step};
+use crate::engine::{MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::tensor::{Device, Flat, Gradients};
 use dfdx::prelude::*;
 
 type Result<T> = std::result::Result<T, <Device as HasErr>::Err>;
 
-pub(super) fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: Step) -> Result<f64> {
-    let Step { rate, config: SgdConfig { momentum, nesterov, .. }, .. } = step;
-    let (g, penalty) = gradient(w, gradients, &step)?;
+pub(crate) fn momentum_update(
+    w: &mut Flat,
+    v: &mut Flat,
+    gradients: &mut Gradients,
+    rule: MomentumRule,
+) -> Result<f64> {
+    let MomentumRule { rate, momentum, nesterov, .. } = rule;
+    let (g, penalty) = gradient(w, gradients, &rule)?;
     let momentum = f64::from(momentum);
     v.try_axpy(momentum, &g, -rate)?;
     if nesterov {
@@ -21,11 +26,11 @@ pub(super) fn update(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step
     Ok(penalty)
 }
 
-pub(super) fn muon_updates(kernels: &mut [Kernel], gradients: &mut Gradients) -> Result<f64> {
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> Result<f64> {
     let mut sum = 0.0;
-    for Kernel { w, v, outputs, step, .. } in kernels {
-        let SgdConfig { momentum, nesterov, .. } = step.config;
-        let (mut u, penalty) = gradient(w, gradients, step)?;
+    for MuonKernel { weight: w, velocity: v, outputs, rule } in kernels {
+        let MomentumRule { momentum, nesterov, .. } = *rule;
+        let (mut u, penalty) = gradient(w, gradients, rule)?;
         sum += penalty;
         v.try_axpy(f64::from(momentum), &u, 1.0)?;
         let (of_g, of_v) = if nesterov { (1.0, f64::from(momentum)) } else { (0.0, 1.0) };
@@ -34,12 +39,12 @@ pub(super) fn muon_updates(kernels: &mut [Kernel], gradients: &mut Gradients) ->
         let rows = w.shape().0 / *outputs;
         let keep = if of_w > 0.0 { (rows.min(*outputs) as f64 / of_w).sqrt() } else { 1.0 };
         let direction = if of_u > 0.0 { orthogonalize(u, rows, *outputs, of_u.sqrt())? } else { u };
-        w.try_axpy(keep, &direction, -step.rate)?;
+        w.try_axpy(keep, &direction, -rule.rate)?;
     }
     Ok(sum)
 }
 
-pub(super) fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
+pub(crate) fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
     g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
@@ -47,11 +52,11 @@ pub(super) fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> Resu
 }
 
 /// The gradient with l2's share, and l2's penalty.
-fn gradient(w: &Flat, gradients: &mut Gradients, step: &Step) -> Result<(Flat, f64)> {
+fn gradient(w: &Flat, gradients: &mut Gradients, rule: &MomentumRule) -> Result<(Flat, f64)> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
-    let l2 = f64::from(step.l2);
-    g.try_axpy(step.scale, w, step.scale * 2.0 * l2)?;
+    let l2 = f64::from(rule.l2);
+    g.try_axpy(rule.scale, w, rule.scale * 2.0 * l2)?;
     Ok((g, if l2 > 0.0 { l2 * squares(w)? } else { 0.0 }))
 }
 
@@ -80,9 +85,15 @@ fn transpose(x: Matrix) -> Result<Matrix> {
     x.try_permute::<_, Axes2<1, 0>>()
 }
 
+/// dfdx has no way to fill gradients with zeros on every device; what is not there counts as 0.
+pub(crate) fn finish_update(gradients: &mut Gradients) {
+    *gradients = Gradients::leaky();
+}
+
 #[cfg(all(test, not(feature = "cuda")))]
 mod tests {
     use super::*;
+    use crate::engine::cpu;
     use crate::tensor::device;
 
     fn numbers(len: usize, factor: usize) -> Flat {
@@ -90,9 +101,8 @@ mod tests {
         device().tensor_from_vec(values, (len,))
     }
 
-    fn step(nesterov: bool) -> Step {
-        let config = SgdConfig { momentum: 0.8, nesterov, ..SgdConfig::default() };
-        Step { rate: 0.1, scale: 0.5, config, l2: 0.01 }
+    fn rule(nesterov: bool) -> MomentumRule {
+        MomentumRule { rate: 0.1, scale: 0.5, momentum: 0.8, nesterov, l2: 0.01 }
     }
 
     /// Gradients that hold `g` for w.
@@ -107,18 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn sgd_is_the_kernels() {
+    fn momentum_agrees_with_the_kernel() {
         for nesterov in [false, true] {
             let (mut w, mut v, g) = (numbers(60, 7), numbers(60, 11), numbers(60, 13));
             let (mut other_w, mut other_v) = (numbers(60, 7), numbers(60, 11));
             let (mut here, mut there) = (gradients(&w, &g), gradients(&other_w, &g));
-            let norms = (
-                squared_norm(&w, &mut here, 0.1).unwrap(),
-                super::super::squared_norm(&other_w, &mut there, 0.1).unwrap(),
-            );
-            approx::assert_relative_eq!(norms.0, norms.1, max_relative = 1e-5);
-            let penalty = update(&mut w, &mut v, &mut here, step(nesterov)).unwrap();
-            let other = super::super::update(&mut other_w, &mut other_v, &mut there, step(nesterov)).unwrap();
+            let norm = squared_norm(&w, &mut here, 0.1).unwrap();
+            let other = cpu::squared_norm(&other_w, &mut there, 0.1).unwrap();
+            approx::assert_relative_eq!(norm, other, max_relative = 1e-5);
+            let penalty = momentum_update(&mut w, &mut v, &mut here, rule(nesterov)).unwrap();
+            let other = cpu::momentum_update(&mut other_w, &mut other_v, &mut there, rule(nesterov)).unwrap();
             close(&w, &other_w);
             close(&v, &other_v);
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
@@ -126,19 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn muon_is_the_kernels() {
+    fn muon_agrees_with_the_kernel() {
         for (outputs, nesterov) in [(5, true), (12, false), (20, true)] {
-            let key = || (String::new(), "weight");
             let (mut w, mut other_w, g) = (numbers(60, 7), numbers(60, 7), numbers(60, 13));
             let (mut here, mut there) = (gradients(&w, &g), gradients(&other_w, &g));
-            let kernel = |w| [Kernel { key: key(), outputs, w, v: numbers(60, 11), step: step(nesterov) }];
+            let kernel = |weight| [MuonKernel { outputs, weight, velocity: numbers(60, 11), rule: rule(nesterov) }];
             let (mut kernels, mut others) = (kernel(&mut w), kernel(&mut other_w));
             let penalty = muon_updates(&mut kernels, &mut here).unwrap();
-            let other = super::super::muon_updates(&mut others, &mut there).unwrap();
+            let other = cpu::muon_updates(&mut others, &mut there).unwrap();
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
-            close(kernels[0].w, others[0].w);
-            close(&kernels[0].v, &others[0].v);
-            assert_eq!(there.get(&*others[0].w).as_vec(), vec![0.0; 60]);
+            close(kernels[0].weight, others[0].weight);
+            close(&kernels[0].velocity, &others[0].velocity);
+            assert_eq!(there.get(&*others[0].weight).as_vec(), vec![0.0; 60]);
         }
     }
 }

@@ -1,0 +1,91 @@
+//! k×k convolution, stride 1, "same" padding: y = conv(x, w) + b, then perhaps ReLU.
+
+use super::batch_norm::scale_and_shift;
+use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
+use crate::kernel::arena::Buffer;
+use crate::kernel::winograd::{Epilogue, Filters};
+use crate::kernel::{conv2d, elementwise};
+use crate::model::{Layer, Op};
+use crate::tensor::{Flat, Gradients, Nhwc};
+use dfdx::shapes::HasShape;
+use std::sync::Arc;
+
+pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
+    if work.stage.fused.epilogue.is_some() {
+        return (Arc::new(fused(&work)), None);
+    }
+    let mut y = work.output();
+    let [weight, bias] = work.params();
+    conv2d::forward(&work.x, work.input(), kernel, values(&weight), Some(values(&bias)), relu, &mut y);
+    let y = Arc::new(y);
+    let (shape, learns, after_relu) = (work.input(), work.layer.learns(), relu.then(|| y.clone()));
+    (y, Some(Box::new(Kept { x: work.x, shape, kernel, weight, bias, after_relu, learns })))
+}
+
+/// 3×3, with the layers after it that the plan put into the same stage.
+fn fused(work: &Work) -> Buffer {
+    let tail = work.stage.fused.epilogue.unwrap_or_default();
+    let affine = tail.batch_norm.map(|index| running_affine(&work.layers[index]));
+    let epilogue = Epilogue {
+        bias: Some(values(work.layer.tensor(1))),
+        relu: tail.relu,
+        affine: affine.as_ref().map(|(scale, shift)| (&scale[..], &shift[..])),
+        relu_after: tail.relu_after,
+        max_pool: tail.max_pool,
+    };
+    let shape @ (_, h, w, c) = work.input();
+    let mut y = work.output();
+    let new = || Filters::new(values(work.layer.tensor(0)), c, (h, w));
+    work.layer.filters(|filters| filters.fit(h, w), new).forward(&work.x, shape, epilogue, &mut y);
+    y
+}
+
+/// Scale and shift of a batch norm in use.
+fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
+    let Op::BatchNorm { epsilon, .. } = layer.op() else { unreachable!("the plan names a batch norm") };
+    scale_and_shift(layer, values(layer.tensor(2)), values(layer.tensor(3)), epsilon)
+}
+
+struct Kept {
+    x: Arc<Buffer>,
+    shape: Nhwc,
+    kernel: usize,
+    weight: Flat,
+    bias: Flat,
+    /// The output, if it went through a ReLU.
+    after_relu: Option<Arc<Buffer>>,
+    learns: bool,
+}
+
+impl Backward for Kept {
+    fn learns(&self) -> bool {
+        self.learns
+    }
+
+    fn backward(self: Box<Self>, mut flow: Flow, gradients: &mut Gradients, wanted: bool) -> DfdxResult<Flow> {
+        let Kept { x, shape, kernel, weight, bias, after_relu, learns } = *self;
+        let sums = before_relu(&mut flow, after_relu, bias.shape().0, learns);
+        if learns {
+            add(gradients.get_or_alloc_mut(&bias)?, &sums);
+            conv2d::backward_weight(&x, shape, kernel, &flow.dy, gradients.get_or_alloc_mut(&weight)?);
+        }
+        if !wanted {
+            return Ok(flow);
+        }
+        let mut dx = flow.take(x.len());
+        conv2d::backward_data(&flow.dy, shape, kernel, values(&weight), &mut dx);
+        Ok(Flow::new(dx))
+    }
+}
+
+/// Turns dy into the gradient before the ReLU, and gives its sum over all positions, the gradient of the bias, if that
+/// `learns`. A batch norm may have done both already.
+pub(super) fn before_relu(flow: &mut Flow, after_relu: Option<Arc<Buffer>>, outputs: usize, learns: bool) -> Vec<f32> {
+    if let Some(sums) = flow.sums.take() {
+        return sums;
+    }
+    if let Some(y) = after_relu {
+        elementwise::relu_backward(&mut flow.dy, &y);
+    }
+    if learns { elementwise::column_sums(&flow.dy, outputs) } else { vec![] }
+}

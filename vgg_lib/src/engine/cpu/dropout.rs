@@ -1,0 +1,35 @@
+//! Dropout: while training each value becomes 0 or x/(1 − p). The mask is a hash of the step's seed, the layer and the
+//! element's index, so backward asks again instead of keeping it.
+
+use super::{Backward, DfdxResult, Flow, Output, Work};
+use crate::kernel::elementwise::Dropout;
+use crate::tensor::Gradients;
+use std::sync::Arc;
+
+pub(super) fn forward(work: Work, p: f32, seed: u64) -> Output {
+    match mask(p, work.stage.layers.start, seed) {
+        Some(mask) if work.stage.trains => {
+            let mut y = work.output();
+            mask.apply(&work.x, &mut y);
+            (Arc::new(y), Some(Box::new(Kept { mask })))
+        }
+        _ => (work.x, None),
+    }
+}
+
+/// The mask of the layer with this index in the step of this seed; `None` if nothing is dropped.
+pub(super) fn mask(p: f32, layer: usize, seed: u64) -> Option<Dropout> {
+    (p > 0.0).then(|| Dropout::new(p, super::super::dropout_seed(seed, layer)))
+}
+
+struct Kept {
+    mask: Dropout,
+}
+
+impl Backward for Kept {
+    fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
+        let mut dx = flow.take(flow.dy.len());
+        self.mask.apply(&flow.dy, &mut dx);
+        Ok(Flow::new(dx))
+    }
+}

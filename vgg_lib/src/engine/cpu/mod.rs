@@ -1,0 +1,251 @@
+//! Runs a plan on the CPU's kernels, forward and backward.
+//!
+//! dfdx sees a whole model as one operation on its tape: intermediate results stay in buffers of an arena, which are
+//! used again in the next step. Each file here is one operation: its forward pass, what that keeps, and directly below
+//! it the backward pass. What backward needs is kept once: a convolution with ReLU and the batch norm after it share one
+//! buffer, and dropout keeps nothing.
+
+mod batch_norm;
+mod conv2d;
+mod dropout;
+mod global_avg_pool;
+pub(crate) mod laps;
+mod linear;
+mod loss;
+mod max_pool2d;
+mod preprocess;
+mod relu;
+mod softmax;
+mod update;
+
+pub(crate) use loss::cross_entropy;
+pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
+
+use super::plan::{Plan, Purpose, Stage};
+use super::{Statistics, TrainingPass};
+use crate::Result;
+use crate::kernel::arena::{Arena, Buffer};
+use crate::model::{Layer, Op, Shape};
+use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
+use dfdx::prelude::*;
+use laps::Stopwatch;
+use std::sync::Arc;
+
+/// The output of the last of these layers, for use.
+pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
+    let plan = plan(layers, &x, Purpose::Inference)?;
+    let mut pass = Pass::new(layers, *x.shape(), 0);
+    let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
+    to_images(&y, nhwc(x.shape().0, plan.output))
+}
+
+/// The outputs of the layers with these indices, in the order of `wanted`.
+pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
+    let plan = plan(layers, &x, Purpose::Observation)?;
+    let mut found = vec![None; layers.len()];
+    let mut pass = Pass::new(layers, *x.shape(), 0);
+    pass.run(&plan, to_buffer(arena, &x), |stage, y| {
+        if wanted.contains(&stage.layers.start) {
+            found[stage.layers.start] = Some((y.clone(), nhwc(x.shape().0, stage.output)));
+        }
+    });
+    let image = |&index: &usize| found[index].as_ref().map(|(y, shape)| to_images(y, *shape));
+    wanted.iter().filter_map(image).collect()
+}
+
+/// A training pass, and what its batch norms saw.
+pub(crate) fn train(
+    layers: &[Layer],
+    x: Images<GradientTape>,
+    TrainingPass { seed, first, input_gradient }: TrainingPass,
+    arena: &Arc<Arena>,
+) -> Result<(Images<GradientTape>, Vec<Statistics>)> {
+    let (x, mut tape) = x.split_tape();
+    let plan = plan(layers, &x, Purpose::Training { first })?;
+    let mut pass = Pass::new(layers, *x.shape(), seed);
+    let result = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
+    let Pass { kept, statistics, .. } = pass;
+    let y = to_images(&result, nhwc(x.shape().0, plan.output))?;
+    drop(result);
+    let (x_ghost, y_ghost, arena) = (x.ghost(), y.ghost(), arena.clone());
+    tape.add_backward_op(move |gradients| {
+        // Nobody reads the gradient of the output again: it is moved out.
+        let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
+        let dy = arena.copy(&dy);
+        if let Some(dx) = backward(kept, dy, gradients, input_gradient)? {
+            add(gradients.get_or_alloc_mut(&x_ghost)?, &dx);
+        }
+        Ok(())
+    });
+    Ok((y.put_tape(tape), statistics))
+}
+
+fn plan(layers: &[Layer], x: &Images, purpose: Purpose) -> Result<Plan> {
+    let (n, h, w, c) = *x.shape();
+    Plan::new(layers, n, Shape::Map(h, w, c), purpose)
+}
+
+/// A pass on its way through the stages.
+struct Pass<'a> {
+    layers: &'a [Layer],
+    /// Images in the batch.
+    n: usize,
+    /// Of this step's dropout.
+    seed: u64,
+    /// What backward needs, with the layer's index.
+    kept: Vec<(usize, Box<dyn Backward>)>,
+    statistics: Vec<Statistics>,
+}
+
+/// A stage, with its input.
+struct Work<'a> {
+    stage: &'a Stage,
+    layer: &'a Layer,
+    layers: &'a [Layer],
+    n: usize,
+    x: Arc<Buffer>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(layers: &'a [Layer], shape: Nhwc, seed: u64) -> Pass<'a> {
+        Pass { layers, n: shape.0, seed, kept: vec![], statistics: vec![] }
+    }
+
+    /// All stages in order; `seen` is called with the output of each.
+    fn run(&mut self, plan: &Plan, x: Buffer, mut seen: impl FnMut(&Stage, &Arc<Buffer>)) -> Arc<Buffer> {
+        let mut x = Arc::new(x);
+        let mut watch = Stopwatch::start();
+        for stage in &plan.stages {
+            let index = stage.layers.start;
+            let work = Work { stage, layer: &self.layers[index], layers: self.layers, n: self.n, x };
+            let kept;
+            (x, kept) = self.stage(work);
+            if stage.trains
+                && let Some(kept) = kept
+            {
+                self.kept.push((index, kept));
+            }
+            watch.lap(index, false);
+            seen(stage, &x);
+        }
+        x
+    }
+
+    fn stage(&mut self, work: Work) -> Output {
+        match work.layer.op() {
+            Op::Preprocess { mean, std, bgr } => preprocess::forward(work, mean, std, bgr),
+            Op::Conv2d { kernel, relu, .. } => conv2d::forward(work, kernel, relu),
+            Op::Linear { relu, .. } => linear::forward(work, relu),
+            Op::BatchNorm { epsilon, group, .. } => batch_norm::forward(work, epsilon, group, self),
+            Op::Relu => relu::forward(work),
+            Op::Dropout { p } => dropout::forward(work, p, self.seed),
+            Op::MaxPool2d => max_pool2d::forward(work),
+            Op::GlobalAvgPool => global_avg_pool::forward(work),
+            Op::Flatten => (work.x, None),
+            Op::Softmax => softmax::forward(work),
+        }
+    }
+}
+
+impl Work<'_> {
+    fn input(&self) -> Nhwc {
+        nhwc(self.n, self.stage.input)
+    }
+
+    /// A buffer for the output.
+    fn output(&self) -> Buffer {
+        self.take(self.n * self.stage.output.size())
+    }
+
+    fn take(&self, len: usize) -> Buffer {
+        self.x.arena().take(len)
+    }
+
+    /// The two parameters that most layers have: kernel and bias, or γ and β.
+    fn params(&self) -> [Flat; 2] {
+        [self.layer.tensor(0).clone(), self.layer.tensor(1).clone()]
+    }
+}
+
+/// What a stage gives: its output, and what backward needs of it.
+type Output = (Arc<Buffer>, Option<Box<dyn Backward>>);
+
+/// What the forward pass of a stage keeps for the backward pass.
+trait Backward: Send {
+    /// Whether there is a parameter that gets a gradient.
+    fn learns(&self) -> bool {
+        false
+    }
+
+    /// Adds the gradients of the parameters to `gradients` and returns that of the stage's input. Unless `wanted`, the
+    /// latter is not needed, and anything may be returned.
+    fn backward(self: Box<Self>, flow: Flow, gradients: &mut Gradients, wanted: bool) -> DfdxResult<Flow>;
+}
+
+type DfdxResult<T> = std::result::Result<T, CpuError>;
+
+/// A gradient on its way back.
+struct Flow {
+    dy: Buffer,
+    /// Where a batch norm has already applied the ReLU of the layer before it: Σ dy over all positions.
+    sums: Option<Vec<f32>>,
+}
+
+impl Flow {
+    fn new(dy: Buffer) -> Flow {
+        Flow { dy, sums: None }
+    }
+
+    fn take(&self, len: usize) -> Buffer {
+        self.dy.arena().take(len)
+    }
+}
+
+/// Follows the stages back from dy. Parameter gradients are added to `gradients`; the gradient of the input is returned
+/// if `need_dx`, and otherwise nothing is computed that no parameter needs.
+fn backward(
+    mut kept: Vec<(usize, Box<dyn Backward>)>,
+    dy: Buffer,
+    gradients: &mut Gradients,
+    need_dx: bool,
+) -> DfdxResult<Option<Buffer>> {
+    let first = if need_dx { 0 } else { kept.iter().position(|(_, stage)| stage.learns()).unwrap_or(kept.len()) };
+    let mut flow = Flow::new(dy);
+    let mut watch = Stopwatch::start();
+    while let Some((layer, stage)) = kept.pop() {
+        let index = kept.len();
+        if index < first {
+            return Ok(None);
+        }
+        flow = stage.backward(flow, gradients, need_dx || index > first)?;
+        watch.lap(layer, true);
+    }
+    Ok(need_dx.then_some(flow.dy))
+}
+
+fn values(tensor: &Flat) -> &[f32] {
+    as_slice(tensor).expect("parameters are contiguous")
+}
+
+/// sum += values.
+pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+}
+
+fn nhwc(n: usize, shape: Shape) -> Nhwc {
+    match shape {
+        Shape::Map(h, w, c) => (n, h, w, c),
+        Shape::Flat(f) => (n, 1, 1, f),
+    }
+}
+
+fn to_buffer(arena: &Arc<Arena>, x: &Images) -> Buffer {
+    match as_slice(x) {
+        Some(values) => arena.copy(values),
+        None => arena.copy(&x.as_vec()),
+    }
+}
+
+fn to_images(buffer: &Buffer, shape: Nhwc) -> Result<Images> {
+    device().try_tensor_from_vec(buffer.to_vec(), shape).map_err(dfdx_error)
+}

@@ -1,0 +1,55 @@
+//! The arithmetic of the optimizers on our kernels. Each gradient becomes 0 on the way.
+
+use super::{DfdxResult, values};
+use crate::engine::{MomentumRule, MuonKernel};
+use crate::kernel::{muon, sgd};
+use crate::tensor::{Flat, Gradients, as_mut_slice};
+use rayon::prelude::*;
+
+impl MomentumRule {
+    /// As the kernels take it.
+    fn step(self) -> sgd::Step {
+        let MomentumRule { rate, scale, momentum, nesterov, l2 } = self;
+        sgd::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
+    }
+}
+
+/// Moves one parameter and its velocity; returns λ‖w‖² of before.
+pub(crate) fn momentum_update(
+    weight: &mut Flat,
+    velocity: &mut Flat,
+    gradients: &mut Gradients,
+    rule: MomentumRule,
+) -> DfdxResult<f64> {
+    let gradient = gradients.get_or_alloc_mut(weight)?;
+    Ok(sgd::update(as_mut_slice(weight), gradient, as_mut_slice(velocity), rule.step()))
+}
+
+/// Moves these kernels and their velocities; returns Σ λ‖w‖² of before.
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
+    // dfdx lends one gradient at a time: they are moved out, and back.
+    let mut all = vec![];
+    for MuonKernel { weight, .. } in kernels.iter() {
+        all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(*weight)?));
+    }
+    let slices = kernels.iter_mut().zip(&mut all).map(|(kernel, gradient)| {
+        let (weight, velocity) = (as_mut_slice(kernel.weight), as_mut_slice(&mut kernel.velocity));
+        (weight, &mut gradient[..], velocity, kernel.outputs, kernel.rule.step())
+    });
+    let slices: Vec<_> = slices.collect();
+    let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step);
+    let penalties: Vec<f64> = slices.into_par_iter().with_max_len(1).map(update).collect();
+    for (kernel, gradient) in kernels.iter().zip(all) {
+        **gradients.get_or_alloc_mut(&*kernel.weight)? = gradient;
+    }
+    Ok(penalties.iter().sum())
+}
+
+/// ‖g + 2λw‖².
+pub(crate) fn squared_norm(weight: &Flat, gradients: &mut Gradients, l2: f32) -> DfdxResult<f64> {
+    let gradient = gradients.get_or_alloc_mut(weight)?;
+    Ok(sgd::squared_norm(values(weight), gradient, l2))
+}
+
+/// The kernels leave zeros.
+pub(crate) fn finish_update(_: &mut Gradients) {}

@@ -1,0 +1,313 @@
+//! What the CPU runs: a model's layers as *stages*, each of which is one pass over the data.
+//!
+//! This is the only place that fuses layers. Passes over large maps are bound by memory, so what a neighbor can do
+//! while the values are in registers costs next to nothing:
+//!
+//! | fused | when | why it is the same |
+//! |---|---|---|
+//! | 3×3 convolution + ReLU, batch norm in either order + 2×2 max pooling | in use | with running statistics batch norm is y = x·scale + shift, and each output tile is finished in registers |
+//! | batch norm + dropout | training | the mask of an element depends on its index only |
+//! | the ReLU of a layer, backward, into the batch norm after it | training | batch norm kept its input, whose sign is the ReLU's mask |
+//!
+//! Where every layer's output is asked for, each layer is a stage of its own.
+
+use crate::Result;
+use crate::model::{Layer, Op, Sequential, Shape};
+use std::fmt;
+use std::ops::Range;
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Purpose {
+    /// The output of the last layer.
+    Inference,
+    /// The output of every layer.
+    Observation,
+    /// A training step. Layers before `first` learn nothing and pass no gradient on: they run as in use.
+    Training { first: usize },
+}
+
+/// The stages of a pass, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) output: Shape,
+    /// As the table shows them.
+    names: Vec<String>,
+}
+
+/// Some neighboring layers that run as one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stage {
+    /// By their index in the model; the first one is what the stage computes.
+    pub(crate) layers: Range<usize>,
+    pub(crate) input: Shape,
+    pub(crate) output: Shape,
+    /// Whether backward comes through here.
+    pub(crate) trains: bool,
+    pub(crate) fused: Fused,
+}
+
+/// What a stage does besides its first layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Fused {
+    /// A convolution in use: what happens to its output tiles.
+    pub(crate) epilogue: Option<Tail>,
+    /// A batch norm in training: the dropout layer that it includes.
+    pub(crate) dropout: Option<usize>,
+    /// A batch norm in training: whether its backward pass also does that of the ReLU in the layer before.
+    pub(crate) relu_before: bool,
+}
+
+/// The layers that follow a 3×3 convolution in the same stage, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Tail {
+    pub(crate) relu: bool,
+    /// By its index in the model.
+    pub(crate) batch_norm: Option<usize>,
+    pub(crate) relu_after: bool,
+    pub(crate) max_pool: bool,
+}
+
+/// The number of groups that a batch norm makes of a training batch of `n` images: of `size` images each if that
+/// divides `n`, or else one. See [`Sequential::set_batch_norm_group`].
+pub(crate) fn groups(n: usize, size: usize) -> usize {
+    if size > 0 && n.is_multiple_of(size) { n / size } else { 1 }
+}
+
+impl Plan {
+    /// For a batch of `n` images of this shape.
+    pub(crate) fn new(layers: &[Layer], n: usize, input: Shape, purpose: Purpose) -> Result<Plan> {
+        let mut stages: Vec<Stage> = vec![];
+        let (mut shape, mut next) = (input, 0);
+        while next < layers.len() {
+            let (trains, end) = match purpose {
+                Purpose::Training { first } if next >= first => (true, layers.len()),
+                Purpose::Training { first } => (false, first),
+                _ => (false, layers.len()),
+            };
+            let mut stage =
+                Stage { layers: next..next + 1, input: shape, output: shape, trains, fused: Fused::default() };
+            if trains {
+                stage.fuse_for_training(layers, n, &stages);
+            } else if purpose != Purpose::Observation {
+                stage.fuse_for_use(&layers[..end]);
+            }
+            for layer in &layers[stage.layers.clone()] {
+                shape = layer.output(shape)?;
+            }
+            stage.output = shape;
+            next = stage.layers.end;
+            stages.push(stage);
+        }
+        let names = layers.iter().map(|layer| layer.name().to_string()).collect();
+        Ok(Plan { stages, output: shape, names })
+    }
+}
+
+impl Stage {
+    /// A 3×3 convolution takes ReLU and batch norm, in either order, and then a pooling with it.
+    fn fuse_for_use(&mut self, layers: &[Layer]) {
+        let Op::Conv2d { kernel: 3, relu, .. } = layers[self.layers.start].op() else { return };
+        let mut tail = Tail { relu, ..Tail::default() };
+        for (index, layer) in layers.iter().enumerate().skip(self.layers.end) {
+            match layer.op() {
+                Op::Dropout { .. } => (), // does nothing in use
+                Op::Relu if tail.batch_norm.is_some() => tail.relu_after = true,
+                Op::Relu => tail.relu = true,
+                Op::BatchNorm { .. } if tail.batch_norm.is_none() => tail.batch_norm = Some(index),
+                Op::MaxPool2d => tail.max_pool = true,
+                _ => break,
+            }
+            self.layers.end = index + 1;
+            if tail.max_pool {
+                break;
+            }
+        }
+        self.fused.epilogue = Some(tail);
+    }
+
+    /// A batch norm takes the dropout after it with it, unless it normalizes the batch in groups, and, backward, the
+    /// ReLU before it.
+    fn fuse_for_training(&mut self, layers: &[Layer], n: usize, before: &[Stage]) {
+        let index = self.layers.start;
+        let Op::BatchNorm { group, .. } = layers[index].op() else { return };
+        let frozen = layers[index].is_frozen();
+        let next = layers.get(index + 1).map(Layer::op);
+        if matches!(next, Some(Op::Dropout { .. })) && (frozen || groups(n, group) == 1) {
+            self.fused.dropout = Some(index + 1);
+            self.layers.end = index + 2;
+        }
+        let before = before.iter().rev().find(|stage| !layers[stage.layers.start].op().passes_on_in_training());
+        self.fused.relu_before =
+            !frozen && before.is_some_and(|stage| stage.trains && layers[stage.layers.start].op().ends_in_relu());
+    }
+}
+
+impl Op {
+    /// Whether a training step leaves the values where they are.
+    fn passes_on_in_training(self) -> bool {
+        matches!(self, Op::Flatten) || self == Op::Dropout { p: 0.0 }
+    }
+
+    /// Whether the layer has a ReLU of its own after a product.
+    fn ends_in_relu(self) -> bool {
+        matches!(self, Op::Conv2d { relu: true, .. } | Op::Linear { relu: true, .. })
+    }
+}
+
+/// How a model runs, in use and in training. Shows itself as text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// The stages that give the output of the last layer.
+    pub inference: Plan,
+    /// The stages of a training step.
+    pub training: Plan,
+}
+
+impl Sequential {
+    /// What runs as one with what, in use and in a training step of `batch_size` images.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let plans = vgg::cifar_vgg16(Seed(0)).plan(128)?;
+    /// assert!(plans.to_string().contains("block1_conv2 + block1_conv2_bn + block1_pool"));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if a layer cannot take its input.
+    pub fn plan(&self, batch_size: usize) -> Result<Plans> {
+        let (h, w, c) = self.input_shape();
+        let plan = |purpose| Plan::new(self.layers(), batch_size, Shape::Map(h, w, c), purpose);
+        let first = self.first_trained(self.layers());
+        Ok(Plans { inference: plan(Purpose::Inference)?, training: plan(Purpose::Training { first })? })
+    }
+
+    /// The index of the first of these layers that a training step changes or that drops values.
+    pub(super) fn first_trained(&self, layers: &[Layer]) -> usize {
+        let trained = |l: &Layer| l.learns() || matches!(l.op(), Op::Dropout { p } if p > 0.0);
+        layers.iter().position(trained).unwrap_or(layers.len())
+    }
+}
+
+impl fmt::Display for Plans {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "In use\n{}\n\nA training step\n{}", self.inference, self.training)
+    }
+}
+
+/// One line per stage.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let names = |stage: &Stage| self.names[stage.layers.clone()].join(" + ");
+        let lines: Vec<String> = self.stages.iter().map(names).collect();
+        let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+        for (i, (line, stage)) in lines.iter().zip(&self.stages).enumerate() {
+            let end = if i + 1 == lines.len() { "" } else { "\n" };
+            let note = if stage.fused.relu_before { "  backward with the ReLU before it" } else { "" };
+            write!(f, "  {line:<width$}  {}{note}{end}", stage.output)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::*;
+
+    fn model(layers: &[(&str, LayerSpec)]) -> Sequential {
+        let mut model = Sequential::new((8, 8, 3), Seed(0));
+        layers.iter().for_each(|(name, layer)| model.push(name, *layer).unwrap());
+        model
+    }
+
+    fn stages(model: &Sequential, n: usize, purpose: Purpose) -> Vec<String> {
+        let plan = Plan::new(model.layers(), n, Shape::Map(8, 8, 3), purpose).unwrap();
+        plan.stages.iter().map(|stage| plan.names[stage.layers.clone()].join("+")).collect()
+    }
+
+    fn small() -> Sequential {
+        model(&[
+            ("conv", conv2d(4).relu().into()),
+            ("norm", batch_norm().into()),
+            ("drop", dropout(0.5).into()),
+            ("pool", max_pool2d().into()),
+            ("flat", flatten().into()),
+            ("fc", linear(5).relu().into()),
+            ("off", dropout(0.0).into()),
+            ("norm2", batch_norm().into()),
+        ])
+    }
+
+    #[test]
+    fn a_convolution_in_use_takes_its_neighbors_with_it() {
+        assert_eq!(stages(&small(), 2, Purpose::Inference), ["conv+norm+drop+pool", "flat", "fc", "off", "norm2"]);
+        let torch = model(&[
+            ("conv", conv2d(4).into()),
+            ("norm", batch_norm().into()),
+            ("relu", relu().into()),
+            ("norm2", batch_norm().into()),
+            ("wide", conv2d(4).kernel(5).into()),
+            ("relu2", relu().into()),
+        ]);
+        assert_eq!(stages(&torch, 2, Purpose::Inference), ["conv+norm+relu", "norm2", "wide", "relu2"]);
+        let plan = Plan::new(torch.layers(), 2, Shape::Map(8, 8, 3), Purpose::Inference).unwrap();
+        let tail = Tail { relu: false, batch_norm: Some(1), relu_after: true, max_pool: false };
+        assert_eq!(plan.stages[0].fused.epilogue, Some(tail));
+    }
+
+    #[test]
+    fn an_observed_layer_is_a_stage_of_its_own() {
+        assert_eq!(stages(&small(), 2, Purpose::Observation).len(), small().layers().len());
+    }
+
+    #[test]
+    fn a_batch_norm_in_training_takes_dropout_and_the_relu_before_it() {
+        let mut model = small();
+        let training = Purpose::Training { first: 0 };
+        assert_eq!(stages(&model, 4, training), ["conv", "norm+drop", "pool", "flat", "fc", "off", "norm2"]);
+        let relu_before = |model: &Sequential| -> Vec<bool> {
+            let plan = Plan::new(model.layers(), 4, Shape::Map(8, 8, 3), training).unwrap();
+            plan.stages.iter().map(|stage| stage.fused.relu_before).collect()
+        };
+        assert_eq!(relu_before(&model), [false, true, false, false, false, false, true]);
+        model.set_batch_norm_group("norm", 2).unwrap();
+        assert_eq!(stages(&model, 4, training)[..3], ["conv", "norm", "drop"]);
+        model.freeze("norm").unwrap();
+        assert_eq!(relu_before(&model)[1], false);
+    }
+
+    #[test]
+    fn layers_before_the_first_that_learns_run_as_in_use() {
+        let model = small();
+        assert_eq!(stages(&model, 2, Purpose::Training { first: 5 })[..2], ["conv+norm+drop+pool", "flat"]);
+        // Nothing of the trained part is fused into them.
+        assert_eq!(stages(&model, 2, Purpose::Training { first: 1 })[..2], ["conv", "norm+drop"]);
+        let plan = Plan::new(model.layers(), 2, Shape::Map(8, 8, 3), Purpose::Training { first: 1 }).unwrap();
+        assert!(!plan.stages[1].fused.relu_before, "the convolution keeps nothing for backward");
+    }
+
+    #[test]
+    fn a_plan_shows_one_line_per_stage() {
+        let text = small().plan(4).unwrap().to_string();
+        let expected = "\
+In use
+  conv + norm + drop + pool  (None, 4, 4, 4)
+  flat                       (None, 64)
+  fc                         (None, 5)
+  off                        (None, 5)
+  norm2                      (None, 5)
+
+A training step
+  conv         (None, 8, 8, 4)
+  norm + drop  (None, 8, 8, 4)  backward with the ReLU before it
+  pool         (None, 4, 4, 4)
+  flat         (None, 64)
+  fc           (None, 5)
+  off          (None, 5)
+  norm2        (None, 5)  backward with the ReLU before it";
+        assert_eq!(text, expected);
+    }
+}

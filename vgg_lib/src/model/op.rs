@@ -1,0 +1,182 @@
+//! What a layer computes, and the shapes that it takes and gives.
+
+use crate::{Error, Result};
+use std::fmt;
+
+/// What a layer computes. Convolutions have stride 1 and keep height and width.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// What ImageNet networks do to pixels (0 to 255) before anything else: y = (x − mean) / std for each channel,
+    /// then RGB becomes BGR if `bgr` is set.
+    Preprocess {
+        /// For red, green and blue.
+        mean: [f32; 3],
+        /// For red, green and blue.
+        std: [f32; 3],
+        /// Whether the output channels are blue, green, red.
+        bgr: bool,
+    },
+    /// k×k convolution with bias; kernel (k, k, in, filters).
+    Conv2d {
+        /// Output channels.
+        filters: usize,
+        /// Height and width of the kernel, odd.
+        kernel: usize,
+        /// Whether ReLU follows within the layer.
+        relu: bool,
+    },
+    /// max(x, 0).
+    Relu,
+    /// Normalizes each channel over batch and positions.
+    BatchNorm {
+        /// How much of the running statistics a training step keeps (Keras' convention; torch's is 1 − this).
+        momentum: f32,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Images that a training step normalizes together; 0 is the whole batch.
+        group: usize,
+    },
+    /// While training, sets each value to 0 with probability p and scales the rest by 1/(1−p).
+    Dropout {
+        /// The fraction that is dropped.
+        p: f32,
+    },
+    /// The maximum of each 2×2 window, stride 2; an odd last row or column is dropped.
+    MaxPool2d,
+    /// The mean over all positions: one value per channel.
+    GlobalAvgPool,
+    /// Each image becomes one vector, in height, width, channel order.
+    Flatten,
+    /// Dense layer with bias; kernel (in, units).
+    Linear {
+        /// Number of outputs.
+        units: usize,
+        /// Whether ReLU follows within the layer.
+        relu: bool,
+    },
+    /// Probabilities over the last axis.
+    Softmax,
+}
+
+/// The shape of one image, map or vector on its way through a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Height, width, channels.
+    Map(usize, usize, usize),
+    /// A vector.
+    Flat(usize),
+}
+
+impl Shape {
+    /// Number of values per image.
+    pub fn size(self) -> usize {
+        match self {
+            Shape::Map(h, w, c) => h * w * c,
+            Shape::Flat(f) => f,
+        }
+    }
+
+    /// Channels of a map, length of a vector.
+    pub(crate) fn channels(self) -> usize {
+        match self {
+            Shape::Map(_, _, c) => c,
+            Shape::Flat(f) => f,
+        }
+    }
+}
+
+/// As Keras prints it: `(None, 32, 32, 64)`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Shape::Map(h, w, c) => f.pad(&format!("(None, {h}, {w}, {c})")),
+            Shape::Flat(n) => f.pad(&format!("(None, {n})")),
+        }
+    }
+}
+
+impl Op {
+    /// The name that the summary shows.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Op::Preprocess { .. } => "Preprocess",
+            Op::Conv2d { .. } => "Conv2D",
+            Op::Relu => "ReLU",
+            Op::BatchNorm { .. } => "BatchNorm",
+            Op::Dropout { .. } => "Dropout",
+            Op::MaxPool2d => "MaxPool2D",
+            Op::GlobalAvgPool => "GlobalAvgPool",
+            Op::Flatten => "Flatten",
+            Op::Linear { .. } => "Linear",
+            Op::Softmax => "Softmax",
+        }
+    }
+
+    /// The shape of the output; `name` is the layer's, for the error message.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the operation cannot take such an input.
+    pub fn output(&self, name: &str, input: Shape) -> Result<Shape> {
+        let refuse = |what: &str| Err(Error::Shape(format!("layer '{name}' ({}) {what}", self.type_name())));
+        match (*self, input) {
+            (Op::Conv2d { filters, .. }, Shape::Map(h, w, _)) => Ok(Shape::Map(h, w, filters)),
+            (Op::MaxPool2d, Shape::Map(h, w, c)) if h >= 2 && w >= 2 => Ok(Shape::Map(h / 2, w / 2, c)),
+            (Op::MaxPool2d, Shape::Map(h, w, _)) => {
+                refuse(&format!("cannot halve a {h}×{w} map; use a larger image or fewer pooling layers"))
+            }
+            (Op::GlobalAvgPool, Shape::Map(_, _, c)) => Ok(Shape::Flat(c)),
+            (Op::Flatten, shape) => Ok(Shape::Flat(shape.size())),
+            // A map of one pixel is a vector.
+            (Op::Linear { units, .. }, Shape::Flat(_) | Shape::Map(1, 1, _)) => Ok(Shape::Flat(units)),
+            (Op::Linear { .. }, Shape::Map(..)) => {
+                refuse(&format!("needs a vector but gets {input}; put flatten() or global_avg_pool() before it"))
+            }
+            (Op::Preprocess { .. }, Shape::Map(_, _, 3)) => Ok(input),
+            (Op::Preprocess { .. }, _) => refuse(&format!("needs red, green and blue but gets {input}; put it first")),
+            (Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool, Shape::Flat(_)) => {
+                refuse(&format!("needs a height and a width but gets {input}; put it before flatten()"))
+            }
+            (Op::Relu | Op::BatchNorm { .. } | Op::Dropout { .. } | Op::Softmax, shape) => Ok(shape),
+        }
+    }
+
+    /// Name, dimensions and whether training changes it, for each parameter.
+    pub(super) fn params(&self, input: Shape) -> Vec<(&'static str, Vec<usize>, bool)> {
+        let channels = input.channels();
+        match *self {
+            Op::Conv2d { filters, kernel, .. } => {
+                vec![("weight", vec![kernel, kernel, channels, filters], true), ("bias", vec![filters], true)]
+            }
+            Op::Linear { units, .. } => vec![("weight", vec![channels, units], true), ("bias", vec![units], true)],
+            Op::BatchNorm { .. } => vec![
+                ("weight", vec![channels], true),
+                ("bias", vec![channels], true),
+                ("running_mean", vec![channels], false),
+                ("running_var", vec![channels], false),
+            ],
+            _ => vec![],
+        }
+    }
+
+    /// Refuses settings outside their range.
+    pub(super) fn check(&self) -> Result<()> {
+        let fault = match *self {
+            Op::Conv2d { filters: 0, .. } => "a convolution needs at least one filter".to_string(),
+            Op::Linear { units: 0, .. } => "a dense layer needs at least one unit".to_string(),
+            Op::Conv2d { kernel, .. } if kernel % 2 == 0 => {
+                format!("a {kernel}×{kernel} kernel has no center; choose an odd size such as 3 or 1")
+            }
+            Op::Dropout { p } if !(0.0..1.0).contains(&p) => {
+                format!("dropout p must be at least 0 and less than 1, not {p}")
+            }
+            Op::BatchNorm { momentum, epsilon, .. } if !(0.0..=1.0).contains(&momentum) || epsilon <= 0.0 => {
+                format!("batch norm needs a momentum from 0 to 1 and an epsilon above 0, not {momentum} and {epsilon}")
+            }
+            Op::Preprocess { std, .. } if std.iter().any(|s| *s <= 0.0) => {
+                format!("a standard deviation must be above 0, not as in {std:?}")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Config(fault))
+    }
+}

@@ -1,0 +1,57 @@
+//! Training that shows itself.
+
+use super::progress::Progress;
+use crate::Result;
+use crate::data::Dataset;
+use crate::model::Sequential;
+use crate::train::{Event, FitConfig, History, Monitor, Verbosity};
+
+impl Sequential {
+    /// Trains on `train`, and validates on `validation` after each epoch. The history has all epochs, including those
+    /// before an interruption. If a checkpoint cannot be written, a line says so, and training goes on.
+    /// [`fit_with`](Self::fit_with) does the same without showing anything.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if images or classes do not fit the model;
+    /// [`Error::Config`](crate::Error::Config) for a setting outside its range or a batch that does not fit into memory;
+    /// [`Error::File`](crate::Error::File) if the checkpoint is damaged or of another training run;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) when the loss becomes NaN or infinite: the step is not taken, so the
+    /// weights are those before it.
+    pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
+        let (verbosity, monitor) = (config.verbosity, config.monitor.clone());
+        let mut show = Show { verbosity, monitor, progress: None };
+        self.fit_with(train, validation, config, &mut |event| show.event(event))
+    }
+}
+
+/// Progress from the first event on. If it is dropped before the last one, a monitor says that training failed.
+struct Show {
+    verbosity: Verbosity,
+    monitor: Option<Monitor>,
+    progress: Option<Progress>,
+}
+
+impl Show {
+    fn event(&mut self, event: Event) {
+        if let Event::Begin { epochs, steps } = event {
+            self.progress = Some(Progress::new(self.verbosity, self.monitor.take(), epochs, steps));
+        }
+        let Some(progress) = &mut self.progress else { return };
+        match event {
+            Event::Begin { .. } => {}
+            Event::Resumed { epochs, note } => {
+                progress.note(note);
+                progress.resumed(epochs);
+            }
+            Event::EpochBegin(epoch) => progress.start_epoch(epoch),
+            Event::Step { images, loss, acc } => progress.step(images, loss, acc),
+            Event::EpochEnd(record) => progress.end_epoch(record),
+            Event::Warning(text) => progress.warn(text),
+            Event::End(reason) => {
+                if let Some(progress) = self.progress.take() {
+                    progress.finish(reason);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! An optimizer at work.
+
+use super::sgd::VELOCITY;
+use super::{Optimizer, Sgd, clip};
+use crate::Result;
+use crate::engine::{MomentumRule, MuonKernel, finish_update, momentum_update, muon_updates};
+use crate::model::Sequential;
+use crate::tensor::{Flat, Gradients, device, dfdx_error};
+use dfdx::prelude::*;
+use std::collections::HashMap;
+
+/// Moves parameters by an [`Optimizer`], and remembers what it needs to know of each.
+///
+/// ```
+/// use dfdx::prelude::*;
+/// use vgg_lib::{model::*, ops::softmax_cross_entropy, optim::{Optimizer, Updater}, tensor::images};
+/// let mut model = Sequential::new((1, 1, 2), Seed(0));
+/// model.push("predictions", linear(2))?;
+/// let mut updater = Updater::new(Optimizer::default())?;
+/// let x = images(vec![0.5, -1.0], (1, 1, 1, 2))?;
+/// let loss = softmax_cross_entropy(model.forward_mut(x.leaky_traced())?, &[1], 0.0)?;
+/// updater.step(&mut model, &mut loss.backward(), 0.1)?;
+/// # Ok::<(), vgg_lib::Error>(())
+/// ```
+pub struct Updater {
+    optimizer: Optimizer,
+    clip_norm: Option<f32>,
+    /// Steps made.
+    pub(crate) steps: u64,
+    /// By slot, layer and parameter name.
+    state: HashMap<Key, Flat>,
+}
+
+type Key = (&'static str, String, &'static str);
+
+impl Updater {
+    /// Remembers nothing yet: velocities start at 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a setting outside its range.
+    pub fn new(optimizer: Optimizer) -> Result<Updater> {
+        optimizer.check()?;
+        Ok(Updater { optimizer, clip_norm: None, steps: 0, state: HashMap::new() })
+    }
+
+    /// Scales the gradients of each step, l2's share included, so that their joint norm is at most `limit`: Keras'
+    /// `global_clipnorm`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the limit is not above 0.
+    pub fn clip_norm(self, limit: f32) -> Result<Updater> {
+        clip::check(limit)?;
+        Ok(Updater { clip_norm: Some(limit), ..self })
+    }
+
+    /// Moves every parameter that is not frozen against its gradient, which becomes 0. Returns the sum of the layers'
+    /// λ‖w‖² before the step.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if dfdx cannot allocate.
+    pub fn step(&mut self, model: &mut Sequential, gradients: &mut Gradients, learning_rate: f64) -> Result<f32> {
+        let Sgd { momentum, nesterov, decay } = self.optimizer.sgd();
+        let rate = learning_rate / (1.0 + decay * self.steps as f64);
+        self.steps += 1;
+        let scale = match self.clip_norm {
+            Some(limit) => clip::scale(model, gradients, limit)?,
+            None => 1.0,
+        };
+        let last = model.layers.iter().rposition(|layer| !layer.params().is_empty());
+        let (mut penalty, mut kernels, mut keys) = (0.0, vec![], vec![]);
+        for (index, layer) in model.layers.iter_mut().enumerate().filter(|(_, layer)| layer.learns()) {
+            let (name, l2s) =
+                (layer.name.clone(), layer.params().iter().map(|p| clip::l2(layer, p)).collect::<Vec<_>>());
+            for (param, l2) in layer.params_mut().iter_mut().zip(l2s).filter(|(p, _)| p.learned) {
+                let key = (VELOCITY, name.clone(), param.name);
+                // Of another shape: the layer was replaced.
+                let known = self.state.remove(&key).filter(|v| v.shape() == param.tensor.shape());
+                let mut velocity = known.unwrap_or_else(|| device().zeros_like(param.tensor.shape()));
+                let rule = MomentumRule { rate, scale, momentum, nesterov, l2 };
+                match self.optimizer {
+                    Optimizer::Muon(muon) if param.dims.len() > 1 && Some(index) != last => {
+                        let rule = MomentumRule { rate: rate * muon.factor, ..rule };
+                        let outputs = param.dims[param.dims.len() - 1];
+                        kernels.push(MuonKernel { outputs, weight: &mut param.tensor, velocity, rule });
+                        keys.push(key);
+                    }
+                    _ => {
+                        penalty +=
+                            momentum_update(&mut param.tensor, &mut velocity, gradients, rule).map_err(dfdx_error)?;
+                        self.state.insert(key, velocity);
+                    }
+                }
+            }
+        }
+        penalty += muon_updates(&mut kernels, gradients).map_err(dfdx_error)?;
+        self.state.extend(keys.into_iter().zip(kernels.into_iter().map(|kernel| kernel.velocity)));
+        finish_update(gradients);
+        Ok(penalty as f32)
+    }
+
+    /// The names of what it remembers of each parameter.
+    pub(crate) fn slots(&self) -> &'static [&'static str] {
+        self.optimizer.slots()
+    }
+
+    /// What it remembers of a parameter; `None` before its first step.
+    pub(crate) fn state(&self, slot: &'static str, layer: &str, param: &'static str) -> Option<&Flat> {
+        self.state.get(&(slot, layer.to_string(), param))
+    }
+
+    /// Remembers this instead.
+    pub(crate) fn set_state(&mut self, slot: &'static str, layer: &str, param: &'static str, value: Option<Flat>) {
+        let key = (slot, layer.to_string(), param);
+        match value {
+            Some(value) => self.state.insert(key, value),
+            None => self.state.remove(&key),
+        };
+    }
+}

@@ -1,0 +1,99 @@
+//! What a model reaches on a data set.
+
+use crate::data::{Dataset, Loader};
+use crate::model::{Sequential, Shape};
+use crate::ops::softmax_cross_entropy;
+use crate::tensor::{Images, argmax, images, values};
+use crate::{Error, Result};
+use dfdx::prelude::*;
+
+/// What a model reaches on a data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy plus the layers' l2 penalties, as Keras reports it.
+    pub loss: f32,
+    /// The share classified correctly.
+    pub accuracy: f32,
+}
+
+impl Sequential {
+    /// Loss and accuracy on a data set.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if images or classes do not fit the model.
+    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        self.check_fit(data)?;
+        let (h, w, c) = data.image_shape();
+        let mut mean = Mean::default();
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
+            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
+            let correct = count_correct(&logits, &batch.labels);
+            let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
+            mean.add(batch.n, loss, correct);
+        }
+        let Evaluation { loss, accuracy } = mean.value();
+        Ok(Evaluation { loss: loss + self.penalty(), accuracy })
+    }
+
+    /// The probability of each class, a row per image.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the images do not fit the model.
+    pub fn predict(&self, data: &Dataset) -> Result<Vec<Vec<f32>>> {
+        let (h, w, c) = data.image_shape();
+        let mut rows = vec![];
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
+            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
+            let classes = logits.shape().3;
+            let probabilities = logits.softmax::<Axis<3>>().as_vec();
+            rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
+        }
+        Ok(rows)
+    }
+
+    /// Σ λ‖w‖² over the layers that are trained, as Keras counts it.
+    fn penalty(&self) -> f32 {
+        let squares = |values: Vec<f32>| values.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
+        let regularized = self.layers.iter().filter(|l| l.l2 > 0.0 && l.learns());
+        regularized.map(|l| f64::from(l.l2) * squares(l.tensor(0).as_vec())).sum::<f64>() as f32
+    }
+
+    /// Refuses data that the model cannot take or whose classes are not its outputs.
+    pub(super) fn check_fit(&self, data: &Dataset) -> Result<()> {
+        let (h, w, c) = data.image_shape();
+        let classes = data.classes().len();
+        match self.output_shape(Shape::Map(h, w, c))? {
+            Shape::Flat(outputs) if outputs == classes => Ok(()),
+            output => Err(Error::Shape(format!(
+                "the model gives {output}, but the data set has {classes} classes; end the model in linear({classes})"
+            ))),
+        }
+    }
+}
+
+/// The mean of loss and accuracy over images.
+#[derive(Default)]
+pub(super) struct Mean {
+    pub(super) images: usize,
+    loss: f64,
+    correct: usize,
+}
+
+impl Mean {
+    pub(super) fn add(&mut self, images: usize, loss: f32, correct: usize) {
+        self.images += images;
+        self.loss += f64::from(loss) * images as f64;
+        self.correct += correct;
+    }
+
+    pub(super) fn value(&self) -> Evaluation {
+        let n = self.images.max(1) as f64;
+        Evaluation { loss: (self.loss / n) as f32, accuracy: (self.correct as f64 / n) as f32 }
+    }
+}
+
+/// How many rows of logits have their largest value at the label.
+pub(super) fn count_correct(logits: &Images, labels: &[usize]) -> usize {
+    let classes = logits.shape().3.max(1);
+    values(logits).chunks(classes).zip(labels).filter(|(row, label)| argmax(row) == Some(**label)).count()
+}

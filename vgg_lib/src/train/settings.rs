@@ -1,0 +1,66 @@
+//! What has to be the same for training to go on from a checkpoint, as names and values.
+//!
+//! The texts are compared with those in checkpoints, also of earlier versions: they stay as they are.
+
+use super::fit::FitConfig;
+use crate::data::Dataset;
+use crate::model::{Layer, Sequential};
+use crate::optim::{Muon, Optimizer, Sgd};
+use crate::text::hex;
+use sha2::{Digest, Sha256};
+
+/// Names and values.
+pub(super) type Settings = Vec<(String, String)>;
+
+/// Those of a model and its training.
+pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset, config: &FitConfig) -> Settings {
+    let FitConfig { epochs, batch_size, schedule, augment, label_smoothing, seed, .. } = config;
+    let length = if schedule.depends_on_epochs() { format!(" over {epochs} epochs") } else { String::new() };
+    let mut settings: Settings = model.layers.iter().map(layer).collect();
+    let others = [
+        ("the model's seed", model.seed.0.to_string()),
+        ("the training data", digest(train)),
+        ("the validation data", digest(validation)),
+        ("batch_size", batch_size.to_string()),
+        ("schedule", format!("{schedule:?}{length}")),
+        ("optimizer", optimizer(config.optimizer)),
+        ("augment", format!("{augment:?}")),
+        ("label_smoothing", label_smoothing.to_string()),
+        ("seed", seed.0.to_string()),
+        ("max_steps", format!("{:?}", config.max_steps)),
+        ("clip_norm", format!("{:?}", config.clip_norm)),
+        ("ema", format!("{:?}", config.ema)),
+    ];
+    settings.extend(others.map(|(name, value)| (name.to_string(), value)));
+    settings
+}
+
+fn layer(layer: &Layer) -> (String, String) {
+    let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();
+    let frozen = if layer.is_frozen() { ", frozen" } else { "" };
+    (format!("layer {}", layer.name()), format!("{:?} {dims:?} l2({}){frozen}", layer.op(), layer.l2()))
+}
+
+fn digest(data: &Dataset) -> String {
+    let mut hash = Sha256::new();
+    data.hash(&mut hash);
+    format!("{data:?} {}", hex(&hash.finalize()[..8]))
+}
+
+fn optimizer(optimizer: Optimizer) -> String {
+    let (Sgd { momentum, nesterov, decay }, muon) = match optimizer {
+        Optimizer::Sgd(sgd) => (sgd, None),
+        Optimizer::Muon(Muon { factor, sgd }) => (sgd, Some(factor)),
+    };
+    format!("SgdConfig {{ momentum: {momentum:?}, nesterov: {nesterov}, decay: {decay:?}, muon: {muon:?} }}")
+}
+
+/// "batch_size was 128 there and is 64 now".
+pub(super) fn difference(saved: &Settings, now: &Settings) -> Option<String> {
+    let find = |settings: &Settings, name: &str| {
+        settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
+    };
+    let mut names = saved.iter().chain(now).map(|(name, _)| name);
+    let name = names.find(|name| find(saved, name) != find(now, name))?;
+    Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
+}
