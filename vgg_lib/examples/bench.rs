@@ -1,19 +1,19 @@
-//! Our side of `cargo xtask bench`: one work, kept warm.
+//! The vgg_lib side of `cargo xtask bench`: runs one task repeatedly in a warm process.
 //!
-//!     cargo run -p vgg_lib --example bench -- WORK
+//!     cargo run -p vgg_lib --example bench -- TASK
 //!
-//! Prints `ready` after warm-up. Then each line on stdin is answered with one timed run: its milliseconds, a step
-//! or a batch. At the end of stdin a line of JSON tells the process' peak memory: `{"peak_mib": …}`.
+//! Prints `ready` after warming up. For each line on stdin it then does one timed run and prints the milliseconds per
+//! step or batch. At the end of stdin it prints the peak memory of the process as JSON: `{"peak_mib": …}`.
 //!
-//! | work | one run |
+//! | task | one run |
 //! |---|---|
-//! | `train` | steps of `fit` on `cifar_vgg16`, batch 128 |
-//! | `train-augmented` | the same with the notebook's augmentation |
-//! | `load` | batches of 128 prepared with that augmentation, and nothing else: one thread's work |
-//! | `infer` | `forward` of `cifar_vgg16`, batch 128, read |
-//! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 and 1, read |
-//! | `features` | the convolutions of VGG16 at 224×224, batch 20, read |
-//! | `gemm` | milliseconds for 1 GFLOP of f32 matrix product, at the best of three sizes |
+//! | `train` | training steps of `fit` on `cifar_vgg16`, batch 128 |
+//! | `train-augmented` | the same with the augmentation of the Keras CIFAR-10 VGG notebook |
+//! | `load` | only preparing batches of 128 with that augmentation, on one thread |
+//! | `infer` | `forward` of `cifar_vgg16`, batch 128, and reading the result |
+//! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 or 1, and reading the result |
+//! | `features` | the convolutions of VGG16 at 224×224, batch 20, and reading the result |
+//! | `gemm` | f32 matrix products; prints milliseconds per GFLOP at the fastest of three sizes |
 //!
 //! `RAYON_NUM_THREADS` sets the number of threads.
 
@@ -27,9 +27,9 @@ use vgg_lib::kernel::gemm::{Matrix, gemm};
 use vgg_lib::prelude::*;
 
 const BATCH: usize = 128;
-/// Steps of a timed run of training.
+/// Training steps in a timed run.
 const STEPS: usize = 8;
-/// Runs before the first that counts.
+/// Untimed runs before the first timed one.
 const WARM_UP: usize = 3;
 
 fn main() {
@@ -53,11 +53,11 @@ fn run(work: &str) -> Result<()> {
         "vgg16-1" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 1),
         "features" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?.split_after("block5_pool")?.0, 20),
         "gemm" => gemm_peak(),
-        _ => Err(vgg_lib::Error::Name(format!("no work is called '{work}'; see the head of bench.rs"))),
+        _ => Err(vgg_lib::Error::Name(format!("there is no task '{work}'; bench.rs lists them at its top"))),
     }
 }
 
-/// `fit` itself: a run is an epoch, and the callback after it waits for the next line.
+/// Times `fit`: each run is an epoch, and the callback at its end waits for the next line.
 fn train(augment: Augment) -> Result<()> {
     let data = images_to_learn();
     let milliseconds = |record: &EpochRecord| 1e3 * BATCH as f64 / record.images_per_second;
@@ -125,7 +125,7 @@ fn gemm_peak() -> Result<()> {
     answer(|| Ok(sizes.map(&mut best_per_gflop).into_iter().fold(f64::INFINITY, f64::min)))
 }
 
-/// Answers each line with the milliseconds of `run`, divided by the `steps` in it.
+/// Warms up, then answers each line with the milliseconds of `run`, divided by its number of `steps`.
 fn measure(steps: usize, mut run: impl FnMut() -> Result<()>) -> Result<()> {
     let mut timed = || {
         let start = Instant::now();
@@ -137,7 +137,7 @@ fn measure(steps: usize, mut run: impl FnMut() -> Result<()>) -> Result<()> {
     answer(timed)
 }
 
-/// `ready`, then a number for each line.
+/// Prints `ready`, then a number for each line on stdin.
 fn answer(mut number: impl FnMut() -> Result<f64>) -> Result<()> {
     let mut go_on = say("ready");
     while go_on {
@@ -146,14 +146,14 @@ fn answer(mut number: impl FnMut() -> Result<f64>) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line and waits for the next one on stdin; whether there was one.
+/// Prints a line and waits for the next line on stdin. Returns whether there was one.
 fn say(line: &str) -> bool {
     println!("{line}");
     let mut next = String::new();
     io::stdout().flush().is_ok() && io::stdin().lock().read_line(&mut next).is_ok_and(|bytes| bytes > 0)
 }
 
-/// Spread over −1.7 to 1.7: mean 0 and variance 1, as normalized images.
+/// Pseudo-random values from −1.73 to 1.73, with mean 0 and variance 1, like normalized images.
 fn numbers(n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / 16_777_216.0 * 3.46 - 1.73).collect()
 }

@@ -1,4 +1,4 @@
-//! Shared by the examples that take a network by its name.
+//! Shared by the examples that take the name of a network on the command line.
 
 use clap::ValueEnum;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use vgg_lib::Result;
 use vgg_lib::prelude::*;
 use vgg_lib::vgg::Depth;
 
-/// A network that is built by its name.
+/// The networks that can be named.
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Arch {
@@ -22,7 +22,7 @@ pub enum Arch {
     Vgg19Bn,
 }
 
-/// The network with new weights; it ends in logits.
+/// Builds the network with new weights, without softmax: its outputs are logits.
 pub fn build(arch: Arch, input: (usize, usize, usize), classes: usize) -> Result<Sequential> {
     let (depth, batch_norm) = match arch {
         Arch::CifarVgg16 => {
@@ -45,7 +45,9 @@ pub fn build(arch: Arch, input: (usize, usize, usize), classes: usize) -> Result
     vgg::build(depth, batch_norm, input, classes, Seed(0))
 }
 
-/// The names of the classes in a file, or else those of CIFAR-10, or else numbers.
+/// The class names: read from a file if there is one, or those of CIFAR-10, or `class 0`, `class 1`, ….
+///
+/// The file is ImageNet's class index (JSON) or has one name per line.
 pub fn class_names(path: Option<&Path>, cifar: bool, classes: usize) -> Result<Vec<String>> {
     let Some(path) = path else {
         let cifar_names = "airplane automobile bird cat deer dog frog horse ship truck";
@@ -59,7 +61,7 @@ pub fn class_names(path: Option<&Path>, cifar: bool, classes: usize) -> Result<V
     let names: Vec<String> = if path.extension().is_some_and(|ending| ending == "json") {
         // {"0": ["n01440764", "tench"], …}
         let index: BTreeMap<usize, (String, String)> = serde_json::from_str(&text)
-            .map_err(|e| Error::Config(format!("{} is no class index like ImageNet's: {e}", path.display())))?;
+            .map_err(|e| Error::Config(format!("{} is not a class index like ImageNet's: {e}", path.display())))?;
         index.into_values().map(|(_, name)| name.replace('_', " ")).collect()
     } else {
         text.lines().filter(|line| !line.trim().is_empty()).map(String::from).collect()
