@@ -1,9 +1,9 @@
-//! One error type for the whole crate. Its `Display` is a full sentence, cause included, because a
-//! notebook cell that ends in `?` prints nothing else.
+//! The error type of the crate. Its `Display` is a full sentence, cause included, because a notebook cell that ends in
+//! `?` prints nothing else.
 
 use std::{io, path::PathBuf};
 
-/// What went wrong, in one sentence that names the file or layer and says what to do.
+/// What went wrong, as one sentence that names the file or layer and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,10 +14,10 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The reason that the system gives.
         source: io::Error,
     },
-    /// A file was read, but what it holds is not what it should be.
+    /// A file was read, but its content is not what it should be.
     #[error("{}: {message}", path.display())]
     File {
         /// The file or folder.
@@ -51,9 +51,12 @@ pub enum Error {
         /// The newest checkpoint, if there is one; `load_weights` reads it.
         checkpoint: Option<PathBuf>,
     },
-    /// dfdx refused (out of memory, a CUDA failure …).
+    /// dfdx refused: out of memory, a CUDA failure and the like.
     #[error("dfdx: {0}")]
     Device(String),
+    /// A fault of this library.
+    #[error("{0}; this is a fault of vgg_lib, please report it")]
+    Internal(String),
 }
 
 /// A result whose error is [`Error`].

@@ -1,4 +1,4 @@
-//! The tensor types of the crate, and the one place where a dfdx tensor is read or written as a slice.
+//! The tensor types of the crate, and the only place where a dfdx tensor is read or written as a slice.
 
 use dfdx::prelude::*;
 use std::borrow::Cow;
@@ -6,13 +6,13 @@ use std::borrow::Cow;
 /// Where tensors live: the CPU, or with the feature `cuda` the first NVIDIA GPU.
 pub type Device = AutoDevice;
 
-/// Batch, height, width, channels. A flat vector of F values an image has shape (n, 1, 1, F).
+/// Batch, height, width, channels. A vector of F values per image has shape (n, 1, 1, F).
 pub type Nhwc = (usize, usize, usize, usize);
 
 /// A batch of images, feature maps or vectors in NHWC order; `T` is dfdx's tape.
 pub type Images<T = NoneTape> = Tensor<Nhwc, f32, Device, T>;
 
-/// What dfdx records during a forward pass so that `backward()` can follow.
+/// What dfdx records during a forward pass, so that `backward()` can follow it.
 pub type GradientTape = OwnedTape<f32, Device>;
 
 /// The gradients that `backward()` returns.
@@ -21,7 +21,7 @@ pub type Gradients = dfdx::tensor::Gradients<f32, Device>;
 /// The values of one parameter, in row-major order.
 pub type Flat = Tensor<(usize,), f32, Device>;
 
-/// Makes a batch from values in NHWC order.
+/// A batch of these values, which are in NHWC order.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the number of values is not n × h × w × c.

@@ -4,22 +4,23 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// The number that decides everything random: initial weights, dropout, order of images, augmentation.
+/// Decides everything random: initial weights, dropout, the order of images, augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Seed(pub u64);
 
-/// How the kernel of a convolution or dense layer starts; biases start at 0.
+/// The initial kernel of a convolution or dense layer; biases start at 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
-    /// Uniform in ±√(6 / (fan_in + fan_out)), Keras' default (Glorot & Bengio 2010).
+    /// Uniform in ±√(6 / (fan_in + fan_out)): Keras' default (Glorot & Bengio 2010).
     GlorotUniform,
     /// Normal with variance 2 / fan_out, what torchvision gives VGG's convolutions (He et al. 2015).
     HeNormal,
     /// Normal with this standard deviation.
     Normal(f32),
-    /// Output k of a convolution begins as input k, unchanged, as far as there are inputs; the outputs beyond, and a
-    /// dense layer's, begin as with [`GlorotUniform`](Init::GlorotUniform). What a deep network without shortcuts is
-    /// shown then reaches its last layers at once (Zagoruyko & Komodakis 2017, arXiv:1706.00388; torch's `dirac_`).
+    /// Output k of a convolution starts as a copy of input k, for as many outputs as there are inputs. Further outputs,
+    /// and dense layers, start as with [`GlorotUniform`](Init::GlorotUniform). Even in a deep network without shortcuts
+    /// the image then reaches the last layers from the first step on (Zagoruyko & Komodakis 2017, arXiv:1706.00388;
+    /// torch's `dirac_`).
     Dirac,
 }
 
@@ -49,7 +50,7 @@ impl Init {
     }
 }
 
-/// Lets the first outputs of a kernel (field, in, out) be the inputs.
+/// Makes the first outputs of a kernel (field, in, out) copies of the inputs.
 fn dirac(kernel: &mut [f32], field: usize, inputs: usize, outputs: usize) {
     for channel in 0..inputs.min(outputs) {
         kernel.iter_mut().skip(channel).step_by(outputs).for_each(|weight| *weight = 0.0);
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn glorot_is_uniform_within_its_limit() {
+    fn glorot_uniform_stays_within_its_limit() {
         let limit = (6.0f64 / (9.0 * 64.0 + 9.0 * 128.0)).sqrt();
         let (mean, variance, largest) = moments(Init::GlorotUniform, &[3, 3, 64, 128]);
         assert!(mean.abs() < 0.01 * limit && largest <= limit);
@@ -85,15 +86,15 @@ mod tests {
     }
 
     #[test]
-    fn he_has_the_variance_of_its_fan_out() {
+    fn he_normal_has_the_variance_of_its_fan_out() {
         let (mean, variance, _) = moments(Init::HeNormal, &[3, 3, 64, 128]);
         assert!(mean.abs() < 1e-3);
         approx::assert_relative_eq!(variance, 2.0 / (9.0 * 128.0), max_relative = 0.02);
     }
 
-    /// torch.nn.init.dirac_ gives the same, but for zeros in place of the outputs beyond the inputs.
+    /// torch.nn.init.dirac_ gives the same, except for zeros where there are more outputs than inputs.
     #[test]
-    fn dirac_passes_the_inputs_on() {
+    fn dirac_copies_the_inputs() {
         let kernel = Init::Dirac.values(&[3, 3, 2, 3], &mut layer_rng(Seed(3), 0));
         for (at, &weight) in kernel.iter().enumerate() {
             let (position, input, output) = (at / 6, at / 3 % 2, at % 3);
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_differ_and_seeds_repeat() {
+    fn the_same_seed_and_layer_give_the_same_weights() {
         let draw = |seed, index| Init::GlorotUniform.values(&[4, 4], &mut layer_rng(Seed(seed), index));
         assert_eq!(draw(1, 2), draw(1, 2));
         assert_ne!(draw(1, 2), draw(1, 3));

@@ -28,7 +28,7 @@ pub struct Sequential {
     pub(crate) seed: Seed,
     /// Layers built so far: each gets its own stream of random numbers.
     built: u64,
-    /// Training steps so far: each drops other values.
+    /// Training steps so far: dropout drops different values in each.
     pub(crate) steps: u64,
     /// Memory of intermediate results, kept from one pass for the next.
     pub(crate) arena: Arc<Arena>,
@@ -56,7 +56,7 @@ impl Sequential {
     /// Adds a layer at the end.
     ///
     /// # Errors
-    /// If the name is taken or the layer cannot take what the one before it gives.
+    /// If the name is taken or the layer cannot take the output of the one before it.
     pub fn push(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.insert_spec(self.layers.len(), name, layer.into())
     }
@@ -78,10 +78,10 @@ impl Sequential {
         self.layers.pop()
     }
 
-    /// Puts a layer before the one that is now at `index`; the model is unchanged on error.
+    /// Inserts a layer before the one that is now at `index`; on error the model is unchanged.
     ///
     /// # Errors
-    /// If the name is taken, or the layer or those behind it do not fit.
+    /// If the name is taken, or the layer or those after it do not fit.
     pub fn insert(&mut self, index: usize, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.insert_spec(index, name, layer.into())
     }
@@ -101,10 +101,10 @@ impl Sequential {
         })
     }
 
-    /// Puts a new layer with new weights in the place and under the name of another.
+    /// Replaces the layer of this name by a new one with new weights.
     ///
     /// # Errors
-    /// If there is no such layer, or the new one does not fit; the model is then unchanged.
+    /// If there is no such layer, or the new one does not fit; the model is unchanged then.
     pub fn replace(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.replace_spec(name, layer.into())
     }
@@ -116,8 +116,8 @@ impl Sequential {
         self.keep_if_it_fits(|model| model.layers[index] = old)
     }
 
-    /// The layers up to the one of this name, itself included, and those behind it, as models of their own: the
-    /// convolutions and the head, say. Weights are shared until one of the three changes them.
+    /// The layers up to and including the one of this name, and those after it, as two models: the convolutions and the
+    /// head, for example. Weights are shared until one of the three models changes them.
     ///
     /// # Errors
     /// [`Error::Name`] if there is no such layer.
@@ -133,7 +133,7 @@ impl Sequential {
     /// The layers of this model, then those of `tail`: undoes [`split_after`](Self::split_after).
     ///
     /// # Errors
-    /// If both have a layer of one name, or the tail cannot take what this model gives.
+    /// If both have a layer of the same name, or the tail cannot take the output of this model.
     pub fn join(&self, tail: &Sequential) -> Result<Sequential> {
         let mut whole = self.clone();
         if let Some(twice) = tail.layers.iter().find(|layer| whole.position(&layer.name).is_ok()) {
@@ -160,7 +160,7 @@ impl Sequential {
         fits.map(|_| ())
     }
 
-    /// What the model gives for an input of this shape.
+    /// The shape of the output for an input of this shape.
     pub(crate) fn output_shape(&self, input: Shape) -> Result<Shape> {
         self.layers.iter().try_fold(input, |shape, layer| layer.output(shape))
     }
@@ -191,8 +191,8 @@ impl Sequential {
         if found.is_empty() { Err(self.no_such(name)) } else { Ok(found) }
     }
 
-    /// Keeps the layer of this name, or all whose names start with it, from being trained. As in Keras,
-    /// a frozen batch norm uses its running statistics and leaves them as they are.
+    /// Freezes the layer of this name, or all whose names start with it: training leaves it as it is. As in Keras, a
+    /// frozen batch norm uses its running statistics and does not move them.
     ///
     /// # Errors
     /// [`Error::Name`] if there is no such layer.
@@ -210,8 +210,8 @@ impl Sequential {
         Ok(())
     }
 
-    /// Changes the fraction that dropout layers drop: of the layer of this name, or of all dropout layers
-    /// whose names start with it ("" is every one).
+    /// Changes the fraction that dropout layers drop: that of the layer of this name, or of all dropout layers
+    /// whose names start with it ("" is every dropout layer).
     ///
     /// # Errors
     /// If none is a dropout layer, or `p` is not in 0 ≤ p < 1.
@@ -229,10 +229,10 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no dropout layer"))) }
     }
 
-    /// Lets batch norms normalize a training batch in groups of so many images, each by its own mean and variance: the
+    /// Makes batch norms normalize a training batch in groups of so many images, each by its own mean and variance: the
     /// noise of small batches in the steps of large ones ("ghost" batch norm, Hoffer et al. 2017, arXiv:1705.08741;
-    /// Keras 2's `virtual_batch_size`). A batch that is no multiple of it, and any with 0, is taken whole. `name` is one
-    /// layer's, or what the names of all that are meant start with ("" is every one).
+    /// Keras 2's `virtual_batch_size`). A batch that is not a multiple of the group size is normalized as a whole, and so
+    /// is every batch with 0. `name` is a layer or a prefix ("" is every batch norm).
     ///
     /// # Errors
     /// [`Error::Name`] if none is a batch norm.
@@ -247,8 +247,8 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no batch norm"))) }
     }
 
-    /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every one). Layers
-    /// without l2 stay without it, so 0 ends it for good.
+    /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every layer). Layers
+    /// without l2 stay without it, so setting it to 0 cannot be undone.
     ///
     /// # Errors
     /// If none has an l2 (and `lambda` is not 0), or `lambda` is negative.
@@ -264,8 +264,8 @@ impl Sequential {
         Ok(())
     }
 
-    /// Draws the kernel of the layer of this name, or of all whose names start with it ("" is every one), anew; their
-    /// biases become 0.
+    /// Draws new initial kernels for the layer of this name, or for all whose names start with it ("" is every layer).
+    /// Their biases become 0.
     ///
     /// # Errors
     /// [`Error::Name`] if none has a kernel.

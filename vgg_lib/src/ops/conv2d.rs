@@ -17,7 +17,7 @@ use dfdx::prelude::*;
 /// let (x, w) = (images(vec![1.0; 16], (1, 4, 4, 1))?, images(vec![1.0; 9], (3, 3, 1, 1))?);
 /// let b = dev.tensor_from_vec(vec![0.0], (1,));
 /// let y = conv2d(x.leaky_trace(), &w, &b)?;
-/// assert_eq!((y[[0, 0, 0, 0]], y[[0, 1, 1, 0]]), (4.0, 9.0)); // a corner sees 4 pixels, the middle 9
+/// assert_eq!((y[[0, 0, 0, 0]], y[[0, 1, 1, 0]]), (4.0, 9.0)); // a corner sees 4 pixels, an inner pixel 9
 /// let gradients = y.sum().backward();
 /// assert_eq!(gradients.get(&w)[[1, 1, 0, 0]], 16.0); // the center of the kernel sees all pixels
 /// # Ok::<(), vgg_lib::Error>(())

@@ -1,6 +1,6 @@
-//! Differentiable operations that dfdx lacks on stable Rust, for use with dfdx on their own: each takes and
-//! returns tensors with a tape, so `backward()` goes through it. [`Sequential`](crate::model::Sequential)
-//! runs the same kernels without a tensor between two layers.
+//! Differentiable operations that dfdx lacks on stable Rust, for use with dfdx alone: each takes and returns tensors
+//! with a tape, so `backward()` goes through it. [`Sequential`](crate::model::Sequential) runs the same kernels without a
+//! tensor between two layers.
 
 #[cfg(not(feature = "cuda"))]
 mod conv2d;

@@ -1,39 +1,39 @@
-//! The learning rate over a training.
+//! The learning rate in the course of training.
 
 use crate::{Error, Result};
 
-/// The learning rate as a function of how far the training is.
+/// The learning rate as a function of the epoch and the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Schedule {
     /// The same rate throughout.
     Constant(f64),
-    /// `rate` · 0.5^(epoch / every), whole epochs: document 000's `lr_scheduler`.
+    /// `rate` · 0.5^⌊epoch / every⌋: the `lr_scheduler` of the Keras CIFAR-10 VGG notebook.
     Halving {
-        /// Of the first epochs.
+        /// In the first epochs.
         rate: f64,
         /// Epochs between two halvings.
         every: usize,
     },
     /// Half a cosine from this rate to 0, step by step (Loshchilov & Hutter 2017, arXiv:1608.03983).
     Cosine(f64),
-    /// A cosine up from max/25 to max over `warm_up` of the training, then one down to max/250,000
+    /// A cosine up from max/25 to max over the first part of training, then one down to max/250,000
     /// (Smith & Topin 2018, arXiv:1708.07120; the shape is torch's `OneCycleLR`).
     OneCycle {
         /// The highest rate.
         max: f64,
-        /// The share of the training until then, between 0 and 1; 0.3 is usual.
+        /// The share of training that the rate rises, between 0 and 1; 0.3 is usual.
         warm_up: f64,
     },
-    /// A line up to max over `warm_up` of the training, then one down to 0 (Smith 2017, arXiv:1506.01186).
+    /// A straight line up to max over the first part of training, then one down to 0 (Smith 2017, arXiv:1506.01186).
     Triangle {
         /// The highest rate.
         max: f64,
-        /// The share of the training until then, between 0 and 1.
+        /// The share of training that the rate rises, between 0 and 1.
         warm_up: f64,
     },
 }
 
-/// Document 000's: 0.1, halved every 20 epochs.
+/// That of the Keras CIFAR-10 VGG notebook: 0.1, halved every 20 epochs.
 impl Default for Schedule {
     fn default() -> Schedule {
         Schedule::Halving { rate: 0.1, every: 20 }
@@ -95,14 +95,14 @@ mod tests {
     use approx::assert_relative_eq;
 
     #[test]
-    fn halving_is_the_documents() {
+    fn halving_matches_the_keras_notebook() {
         let schedule = Schedule::default();
         let rates: Vec<_> = [0, 19, 20, 39, 40, 249].map(|epoch| schedule.rate(epoch, 250, 7, 390)).to_vec();
         assert_relative_eq!(&rates[..], &[0.1, 0.1, 0.05, 0.05, 0.025, 0.1 / 4096.0][..]);
     }
 
     #[test]
-    fn cosine_falls_to_nothing() {
+    fn cosine_falls_to_zero() {
         let schedule = Schedule::Cosine(0.2);
         assert_relative_eq!(schedule.rate(0, 10, 0, 4), 0.2);
         assert_relative_eq!(schedule.rate(5, 10, 0, 4), 0.1);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn triangle_rises_and_falls_in_lines() {
+    fn triangle_rises_and_falls_linearly() {
         let schedule = Schedule::Triangle { max: 1.0, warm_up: 0.2 };
         let rates: Vec<_> = (0..10).map(|step| schedule.rate(step / 5, 2, step % 5, 5)).collect();
         assert_relative_eq!(&rates[..], &[0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125][..]);
@@ -124,7 +124,7 @@ mod tests {
     /// torch.optim.lr_scheduler.OneCycleLR(max_lr=1.0, total_steps=10, pct_start=0.3, div_factor=25,
     /// final_div_factor=1e4) by its formula: phases end at steps 2 and 9.
     #[test]
-    fn one_cycle_has_torchs_shape() {
+    fn one_cycle_matches_torch() {
         let schedule = Schedule::OneCycle { max: 1.0, warm_up: 0.3 };
         let rate = |step| schedule.rate(0, 1, step, 10);
         assert_relative_eq!(rate(0), 0.04);

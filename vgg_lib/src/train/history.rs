@@ -1,4 +1,4 @@
-//! What each epoch reached: shown in a notebook as a table, kept as CSV or JSON, drawn by
+//! The result of each epoch: shown in a notebook as a table, saved as CSV or JSON, drawn by
 //! [`plot::accuracy`](crate::plot::accuracy()) and [`plot::loss`](crate::plot::loss()).
 //!
 //! The names are Keras': `loss`, `acc`, `val_loss`, `val_acc`, `lr`.
@@ -13,12 +13,12 @@ use crate::{Error, Result, files};
 /// One epoch of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// From 1, as it is printed and plotted.
+    /// Counted from 1, as printed and plotted.
     pub epoch: usize,
-    /// How long it took, validation included.
+    /// Its duration, validation included.
     #[serde(with = "number")]
     pub seconds: f64,
-    /// Training images a second.
+    /// Training images per second.
     #[serde(with = "number")]
     pub images_per_second: f64,
     /// The learning rate at the end of the epoch.
@@ -27,21 +27,21 @@ pub struct EpochRecord {
     /// The mean training loss over the epoch.
     #[serde(with = "number")]
     pub loss: f32,
-    /// The share of training images that were classified correctly while training.
+    /// The share of training images that were classified correctly during the epoch.
     #[serde(with = "number")]
     pub acc: f32,
     /// The loss on the validation images.
     #[serde(with = "optional_number", default)]
     pub val_loss: Option<f32>,
-    /// The share of validation images classified correctly.
+    /// The share of validation images that are classified correctly.
     #[serde(with = "optional_number", default)]
     pub val_acc: Option<f32>,
 }
 
-/// The epochs of one training, in order.
+/// The epochs of one training run, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// In the order they were trained.
+    /// In order.
     pub epochs: Vec<EpochRecord>,
 }
 
@@ -50,7 +50,7 @@ impl History {
     pub fn best(&self) -> Option<&EpochRecord> {
         let validated = self.epochs.iter().any(|r| r.val_acc.is_some_and(|acc| !acc.is_nan()));
         let score = |r: &EpochRecord| if validated { r.val_acc.unwrap_or(f32::NAN) } else { r.acc };
-        // `max_by` keeps the last of equals, so the search runs backwards.
+        // `max_by` keeps the last of equal elements, so the search runs backwards.
         self.epochs
             .iter()
             .rev()
@@ -58,13 +58,13 @@ impl History {
             .max_by(|a, b| score(a).partial_cmp(&score(b)).unwrap_or(Ordering::Equal))
     }
 
-    /// Whether the last `patience` epochs were no better than one before them.
+    /// Whether none of the last `patience` epochs was better than an earlier one.
     pub(super) fn stagnates(&self, patience: Option<usize>) -> bool {
         let best = self.best().map_or(0, |record| record.epoch);
         patience.is_some_and(|patience| !self.epochs.is_empty() && self.epochs.len() >= best + patience.max(1))
     }
 
-    /// A line of column names, then a line for each epoch; without validation its two columns stay empty.
+    /// A line of column names, then one line per epoch; without validation its two columns are empty.
     pub fn to_csv(&self) -> String {
         let mut csv = String::from("epoch,seconds,images_per_second,lr,loss,acc,val_loss,val_acc\n");
         let cell = |value: Option<f32>| value.map_or(String::new(), |v| v.to_string());
@@ -93,10 +93,10 @@ impl History {
         let path = path.as_ref();
         let json = fs::read_to_string(path).map_err(Error::io("read", path))?;
         serde_json::from_str(&json)
-            .map_err(|e| Error::file(path, format!("not a history ({e}); use a file that `save_json` wrote")))
+            .map_err(|e| Error::file(path, format!("is not a history ({e}); use a file that `save_json` wrote")))
     }
 
-    /// Shows the history in a notebook: a table, of a long training its first, best and last epochs.
+    /// Shows the history in a notebook as a table: all epochs of a short run, the first, best and last ones of a long run.
     pub fn evcxr_display(&self) {
         println!("EVCXR_BEGIN_CONTENT text/html\n{}\nEVCXR_END_CONTENT", self.to_html());
         println!("EVCXR_BEGIN_CONTENT text/plain\n{self}\nEVCXR_END_CONTENT");
@@ -119,7 +119,7 @@ impl History {
         html + "</tbody>\n</table>"
     }
 
-    /// All epochs of a short training; of a long one the first five, the best and the last five.
+    /// All epochs of a short run; the first five, the best and the last five of a long one.
     fn rows(&self) -> Vec<Row<'_>> {
         const ENDS: usize = 5;
         let best = self.best().map(|r| r as *const EpochRecord);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn best_is_the_first_highest_validation_accuracy() {
+    fn best_is_the_first_epoch_with_the_highest_validation_accuracy() {
         let history = history(&[Some(0.2), Some(0.9), Some(f32::NAN), Some(0.9), Some(0.3)]);
         assert_eq!(history.best().unwrap().epoch, 2);
     }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_has_a_line_an_epoch_and_empty_cells_without_validation() {
+    fn csv_has_one_line_per_epoch_and_empty_cells_without_validation() {
         let csv = history(&[None, Some(0.5)]).to_csv();
         let lines: Vec<_> = csv.lines().collect();
         assert_eq!(lines[0], "epoch,seconds,images_per_second,lr,loss,acc,val_loss,val_acc");
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_named_in_the_error() {
+    fn the_error_names_a_broken_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.json");
         fs::write(&path, "{\"epochs\": [{\"epoch\": 1}]}").unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_show_every_epoch_of_a_short_training() {
+    fn tables_show_every_epoch_of_a_short_run() {
         let text = history(&[Some(0.2), Some(0.9), None]).to_string();
         let expected = "\
 epoch  seconds  images/s   lr    loss     acc  val_loss  val_acc
@@ -334,7 +334,7 @@ epoch  seconds  images/s   lr    loss     acc  val_loss  val_acc
     }
 
     #[test]
-    fn tables_show_the_ends_and_the_best_of_a_long_training() {
+    fn tables_show_the_ends_and_the_best_of_a_long_run() {
         let mut accs = vec![Some(0.5); 250];
         accs[172] = Some(0.9);
         let history = history(&accs);

@@ -5,14 +5,14 @@ use crate::model::{Op, Sequential};
 use crate::{Error, Result};
 
 impl Sequential {
-    /// Sets the filters of the first convolution by what the images are made of: the eigenvectors of the covariance of
-    /// their k×k patches, most variance first, each divided by the square root of its eigenvalue, so that all filters
-    /// answer equally strongly and independently of each other. Neighboring pixels are nearly equal; a network sees
-    /// small differences between them much sooner so. Each filter comes with its negative beside it, as a ReLU would
-    /// drop one half. Filters beyond those stay as they are.
+    /// Computes the filters of the first convolution from the images: the eigenvectors of the covariance of their k×k
+    /// patches, largest variance first, each divided by the square root of its eigenvalue, so that all filters respond
+    /// equally strongly and independently of each other. Neighboring pixels are nearly equal; this way a network sees
+    /// small differences between them much sooner. Each filter is followed by its negative, since a ReLU would drop one
+    /// half. Further filters stay as they are.
     ///
-    /// The images are those that `fit` will get, normalized. Follow it with [`freeze`](Self::freeze): training gains
-    /// nothing from changing these filters, and l2 would shrink them.
+    /// Pass the normalized images that `fit` will get. Call [`freeze`](Self::freeze) on the layer afterwards: training
+    /// gains nothing from changing these filters, and l2 would shrink them.
     ///
     /// # Errors
     /// [`Error::Name`] if the model has no convolution; [`Error::Shape`] if the images have another number of channels
@@ -37,7 +37,7 @@ impl Sequential {
         let mut filters = weight.tensor.as_vec();
         let signed = order.iter().flat_map(|&which| [(which, 1.0), (which, -1.0)]);
         for (output, (which, sign)) in signed.enumerate().take(outputs) {
-            // Patches without any variance in one direction would otherwise be divided by 0.
+            // A direction without any variance would otherwise be divided by 0.
             let scale = sign / (values[which] + 5e-4).sqrt();
             (0..n).for_each(|i| filters[i * outputs + output] = (scale * vectors[i * n + which]) as f32);
         }
@@ -71,7 +71,7 @@ fn covariance(data: &Dataset, k: usize) -> Vec<f64> {
     sums
 }
 
-/// Eigenvalues, and eigenvectors as columns, of a symmetric n×n matrix, by Jacobi's rotations.
+/// Eigenvalues, and eigenvectors as columns, of a symmetric n×n matrix, by Jacobi rotations.
 fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut vectors = vec![0.0; n * n];
     (0..n).for_each(|i| vectors[i * n + i] = 1.0);
@@ -81,7 +81,7 @@ fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
         rotated = false;
         for p in 0..n {
             for q in p + 1..n {
-                let significant = a[p * n + q].powi(2) > 1e-26 * size; // not so if NaN
+                let significant = a[p * n + q].powi(2) > 1e-26 * size; // false if NaN
                 if !significant {
                     continue;
                 }
