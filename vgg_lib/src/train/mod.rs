@@ -1,16 +1,18 @@
 //! Training: [`Sequential::fit`](crate::model::Sequential::fit) and what it is made of.
 
 mod checkpoint;
+mod config;
 mod evaluate;
 mod features;
 mod fit;
 mod history;
+mod run;
 mod settings;
 mod watch;
 mod whiten;
 
 pub use checkpoint::Checkpoints;
+pub use config::{Callback, FitConfig};
 pub use evaluate::Evaluation;
-pub use fit::{Callback, FitConfig};
 pub use history::{EpochRecord, History};
 pub use watch::{Event, Monitor, Observer, Verbosity};

@@ -2,7 +2,7 @@
 //!
 //! The texts are compared with those in checkpoints, also of earlier versions: they stay as they are.
 
-use super::fit::FitConfig;
+use super::config::FitConfig;
 use crate::data::Dataset;
 use crate::model::{Layer, Sequential};
 use crate::optim::{Muon, Optimizer, Sgd};
