@@ -36,9 +36,7 @@ pub use error::{Error, Result};
 /// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means std's.
 pub mod prelude {
     pub use crate::Error;
-    pub use crate::data::{
-        Augment, Dataset, Normalization, Resize, cifar10, class_index, image_folder, read_image, resize, shapes,
-    };
+    pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
     pub use crate::inspect::{
@@ -51,7 +49,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{Names, Pixels};
-    pub use crate::notebook::{Monitor, Verbosity};
+    pub use crate::notebook::{Monitor, Verbosity, cifar10, image_folder};
     pub use crate::optim::{Schedule, Sgd, SgdConfig};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
