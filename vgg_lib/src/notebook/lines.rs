@@ -21,8 +21,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, 
 use super::Verbosity;
 
 /// A progress bar for a job of `total` parts, such as images to load. Call `inc(1)` after each part.
-pub(super) fn bar(verbosity: Verbosity, total: u64, what: &str) -> ProgressBar {
-    let (target, is_lines) = target(verbosity);
+pub(super) fn bar(total: u64, what: &str) -> ProgressBar {
+    let (target, is_lines) = target(Verbosity::Auto);
     let template = if is_lines {
         "  {prefix}  {human_pos}/{human_len}  left {eta}"
     } else {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use super::{Verbosity, lines::bar};
+use super::lines::bar;
 use crate::Result;
 use crate::data::{Dataset, Event};
 use crate::model::Sequential;
@@ -14,7 +14,7 @@ use crate::model::Sequential;
 fn observer() -> impl FnMut(Event) {
     let mut progress: Option<ProgressBar> = None;
     move |event| match event {
-        Event::Begin { what, total } => progress = Some(bar(Verbosity::Auto, total as u64, what)),
+        Event::Begin { what, total } => progress = Some(bar(total as u64, what)),
         Event::Advance(parts) => {
             if let Some(progress) = &progress {
                 progress.inc(parts as u64);
