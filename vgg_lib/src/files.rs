@@ -1,8 +1,8 @@
-//! Writing a file so that a reader sees the old content or the new one, never half of it; and reading one in place.
+//! Files that are written as a whole or not at all, and files that are read through a memory map.
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     path::Path,
 };
 
@@ -11,18 +11,19 @@ use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
-/// Writes `bytes` to a temporary file in the folder of `path`, then renames it. Makes the folder if needed.
+/// Writes `bytes` to a temporary file in the folder of `path`, then renames it, so a reader sees the old content or
+/// the new one, never half of it. Creates the folder if needed.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     persist(filled(path, bytes)?, path)
 }
 
-/// The same, and on disk before the file has its name.
+/// Like [`write`], but the content is on disk before the file gets its name.
 pub(crate) fn write_through(path: &Path, bytes: &[u8]) -> Result<()> {
     persist_through(filled(path, bytes)?, path)
 }
 
-/// Gives a temporary file its name when its content is on disk: after a power cut a file could have its length and
-/// hold zeros.
+/// Waits until the content of a temporary file is on disk, then renames it to `path`. Without the wait, a power cut
+/// could leave a file of the right length that is full of zeros.
 pub(crate) fn persist_through(file: NamedTempFile, path: &Path) -> Result<()> {
     file.as_file().sync_all().map_err(Error::io("write", path))?;
     persist(file, path)
@@ -39,7 +40,8 @@ fn filled(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     Ok(file)
 }
 
-/// A temporary file in the folder of `path`, which is made if needed. Unless it is persisted there, it goes away.
+/// Creates a temporary file in the folder of `path`, and the folder if needed. The file is deleted when it is dropped,
+/// unless it was renamed to `path` before.
 pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -49,20 +51,27 @@ pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
-        // Temporary files are private by default; this one becomes an ordinary file (less the umask).
+        // Temporary files are private by default. This one becomes an ordinary file, so it gets the usual permissions
+        // (the umask still applies).
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder).map_err(Error::io("write", path))
 }
 
-/// The bytes of a file where they lie on the disk.
+/// Maps the file at `path` into memory.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     if file.metadata().is_ok_and(|data| data.is_dir()) {
         return Err(Error::file(path, "is a folder; give the path of a file"));
     }
-    // SAFETY: the bytes are only read, by code that takes any bytes. Files are replaced by a rename here (see
-    // `write`); a program that cut this one short meanwhile would end the process, as with any mapped file.
-    unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))
+    map_open(&file).map_err(Error::io("read", path))
+}
+
+/// Maps an open file into memory.
+pub(crate) fn map_open(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the bytes are only read, by code that accepts any bytes. This crate never changes a file that has its
+    // name: it replaces it by a rename (see `write`). If another program shortens the file meanwhile, the system ends
+    // this process, as with any memory map.
+    unsafe { Mmap::map(file) }
 }

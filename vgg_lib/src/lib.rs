@@ -36,9 +36,7 @@ pub use error::{Error, Result};
 /// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means std's.
 pub mod prelude {
     pub use crate::Error;
-    pub use crate::data::{
-        Augment, Dataset, Normalization, Resize, cifar10, class_index, image_folder, read_image, resize, shapes,
-    };
+    pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
@@ -53,13 +51,12 @@ pub mod prelude {
         linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{Names, Pixels};
+    pub use crate::notebook::{cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
     pub use crate::tensor::{Images, images};
-    pub use crate::train::{
-        Callback, Checkpoints, EpochRecord, Evaluation, Event, FitConfig, History, Monitor, Observer, Verbosity,
-    };
+    pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
     pub use crate::vgg;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;

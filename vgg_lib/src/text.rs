@@ -1,24 +1,29 @@
-//! Numbers and names as a reader sees them, in tables, plots and sentences.
+//! Formatting of numbers and text for tables, plots and sentences.
 
-/// 1234567 as "1,234,567".
+use indicatif::HumanCount;
+
+/// An integer with thousands separators: 1234567 is "1,234,567".
 pub(crate) fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|g| String::from_utf8_lossy(g)).collect();
-    groups.join(",")
+    HumanCount(n as u64).to_string()
 }
 
-/// The same for a measured number, rounded; "–" if it is not finite.
+/// A count with its noun: "1 class", "1,000 classes".
+pub(crate) fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{} {}", thousands(n), if n == 1 { one } else { many })
+}
+
+/// A measured number, rounded, with thousands separators; negative numbers are 0, and "–" if it is not finite.
 pub(crate) fn rounded(value: f64) -> String {
     if value.is_finite() { thousands(value.max(0.0).round_ties_even() as usize) } else { "–".to_string() }
 }
 
-/// Bytes in MiB or GiB: "527.8 MiB", "1.50 GiB".
+/// A number of bytes in MiB or GiB: "527.8 MiB", "1.50 GiB".
 pub(crate) fn bytes(n: usize) -> String {
     let mib = n as f64 / (1u64 << 20) as f64;
     if mib < 1000.0 { format!("{mib:.1} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
 
-/// Seconds as "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
+/// A number of seconds as "9.9 s", "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
 pub(crate) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "–".to_string();
@@ -36,7 +41,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// An estimated duration, without seconds that nobody can know: "9 min 20 s", "42 min".
+/// An estimated duration: like [`duration`], but without seconds from ten minutes on: "9 min 20 s", "42 min".
 pub(crate) fn roughly(seconds: f64) -> String {
     match seconds {
         594.5..3600.0 => duration((seconds / 60.0).round() * 60.0).trim_end_matches(" 0 s").to_string(),
@@ -67,12 +72,12 @@ pub(crate) fn significant(value: f64) -> String {
     }
 }
 
-/// The bytes as hexadecimal digits, two for each.
+/// Hexadecimal digits, two for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The first few items of a list, and how many more there are.
+/// The first four items of a list and the number of the others: "a, b, c, d and 3 more".
 pub(crate) fn listed(items: &[String], separator: &str) -> String {
     const SHOWN: usize = 4;
     let mut text = items[..items.len().min(SHOWN)].join(separator);
@@ -81,7 +86,8 @@ pub(crate) fn listed(items: &[String], separator: &str) -> String {
     }
     text
 }
-/// A text from a file, short and on one line, for an error sentence.
+
+/// Text from a file for an error sentence: at most 160 characters, with "?" in place of control characters.
 pub(crate) fn printable(text: &str) -> String {
     const SHOWN: usize = 160;
     let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -90,7 +96,8 @@ pub(crate) fn printable(text: &str) -> String {
     }
     shown
 }
-/// For HTML and SVG.
+
+/// Escapes text for HTML and SVG.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -100,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_well() {
+    fn durations_have_the_largest_two_units() {
         let cases = [
             (0.0, "0.0 s"),
             (9.94, "9.9 s"),
@@ -124,7 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_rounded_and_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            (counted(1, "class", "classes"), counted(1000, "file", "files")),
+            ("1 class".into(), "1,000 files".into())
+        );
         assert_eq!(rounded(999.4), "999");
         assert_eq!(rounded(1220.0), "1,220");
         assert_eq!(rounded(1_234_567.0), "1,234,567");

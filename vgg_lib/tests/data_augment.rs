@@ -1,4 +1,4 @@
-//! Augmentation against Keras' `ImageDataGenerator` (fixtures/augment.py), and what it draws.
+//! Augmentation, compared with Keras' `ImageDataGenerator` (fixtures/augment.py), and the distribution of its draws.
 
 use std::fs::File;
 
@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use vgg_lib::data::{Augment, Transform};
 
 #[test]
-fn rotations_shifts_and_flips_equal_keras() {
+fn rotations_shifts_and_flips_match_keras() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/augment.npz");
     let mut npz = NpzReader::new(File::open(path).unwrap()).unwrap();
     let mut compared = 0;
@@ -30,7 +30,7 @@ fn rotations_shifts_and_flips_equal_keras() {
     assert_eq!(compared, 89);
 }
 
-/// A 3×4 image of one channel, numbered from 1.
+/// A 3×4 image with one channel and the values 1 to 12.
 const SMALL: [f32; 12] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
 
 fn apply_to_small(transform: Transform) -> [f32; 12] {
@@ -40,13 +40,13 @@ fn apply_to_small(transform: Transform) -> [f32; 12] {
 }
 
 #[test]
-fn nothing_and_flips_and_whole_shifts_are_exact() {
+fn the_identity_flips_and_whole_shifts_are_exact() {
     assert_eq!(apply_to_small(Transform::default()), SMALL);
     assert_eq!(
         apply_to_small(Transform { flip: true, ..Transform::default() }),
         [4.0, 3.0, 2.0, 1.0, 8.0, 7.0, 6.0, 5.0, 12.0, 11.0, 10.0, 9.0]
     );
-    // One row up and two columns left, the border repeated.
+    // One row up and two columns left; the border is repeated.
     assert_eq!(
         apply_to_small(Transform { ty: 1.0, tx: 2.0, ..Transform::default() }),
         [7.0, 8.0, 8.0, 8.0, 11.0, 12.0, 12.0, 12.0, 11.0, 12.0, 12.0, 12.0]
@@ -54,7 +54,7 @@ fn nothing_and_flips_and_whole_shifts_are_exact() {
 }
 
 #[test]
-fn a_crop_shows_zeros_outside_and_is_flipped_last() {
+fn crops_are_zero_outside_the_image_and_flipped_last() {
     let crop = Transform { crop: (1, -1), ..Transform::default() };
     let cropped = [0.0, 5.0, 6.0, 7.0, 0.0, 9.0, 10.0, 11.0, 0.0, 0.0, 0.0, 0.0];
     assert_eq!(apply_to_small(crop), cropped);
@@ -64,7 +64,7 @@ fn a_crop_shows_zeros_outside_and_is_flipped_last() {
 }
 
 #[test]
-fn samples_cover_their_ranges_evenly() {
+fn samples_are_uniform_over_their_ranges() {
     let augment = Augment {
         rotation: 15.0,
         width_shift: 0.1,
@@ -76,7 +76,7 @@ fn samples_cover_their_ranges_evenly() {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let n = 20_000;
     let samples: Vec<Transform> = (0..n).map(|_| augment.sample(40, 100, &mut rng)).collect();
-    // The width moves columns (100 of them), the height rows (40).
+    // Width shifts move columns (there are 100), height shifts move rows (40).
     assert_uniform("theta", samples.iter().map(|t| t.theta), 15.0);
     assert_uniform("tx", samples.iter().map(|t| t.tx), 10.0);
     assert_uniform("ty", samples.iter().map(|t| t.ty), 10.0);
@@ -91,7 +91,7 @@ fn samples_cover_their_ranges_evenly() {
     assert!(samples.iter().all(|t| t.crop.0.abs() <= 2 && t.crop.1.abs() <= 2));
 }
 
-/// Every value lies in ±`range`, and each twentieth of that has its share.
+/// Asserts that all values lie between −`range` and `range`, and that 20 bins have about equally many.
 fn assert_uniform(name: &str, values: impl Iterator<Item = f32>, range: f32) {
     let mut bins = [0usize; 20];
     for value in values {
@@ -105,14 +105,14 @@ fn assert_uniform(name: &str, values: impl Iterator<Item = f32>, range: f32) {
 }
 
 #[test]
-fn a_shift_from_one_on_counts_pixels() {
+fn shifts_of_one_and_more_are_pixels() {
     let augment = Augment { width_shift: 3.0, ..Augment::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     assert_uniform("tx", (0..20_000).map(|_| augment.sample(40, 100, &mut rng).tx), 3.0);
 }
 
 #[test]
-fn the_default_draws_nothing() {
+fn the_default_changes_nothing() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for _ in 0..100 {
         assert_eq!(Augment::default().sample(32, 32, &mut rng), Transform::default());
@@ -120,7 +120,7 @@ fn the_default_draws_nothing() {
 }
 
 #[test]
-fn odd_settings_do_not_panic() {
+fn extreme_settings_do_not_panic() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for value in [f32::NAN, f32::INFINITY, -0.5, 1e30] {
         let augment = Augment {
@@ -153,11 +153,11 @@ fn cutout_zeroes_one_square_and_nothing_else() {
             zeros.iter().map(part).max().unwrap() - zeros.iter().map(part).min().unwrap() + 1
         };
         let (rows, columns) = (extent(|p| p.0), extent(|p| p.1));
-        assert_eq!(zeros.len(), rows * columns, "no rectangle");
+        assert_eq!(zeros.len(), rows * columns, "the zeros are not a rectangle");
         sizes.push((rows, columns));
         zeros.iter().for_each(|(i, j)| hit[i * w + j] = true);
     }
-    // Whole in the middle, cut at the borders; any pixel may be hit.
+    // The square is whole in the middle and cut off at the borders, and it can hit any pixel.
     let [least, most] = [sizes.iter().min().unwrap(), sizes.iter().max().unwrap()];
     assert_eq!((*least, *most), ((2, 2), (4, 4)));
     assert!(hit.iter().all(|hit| *hit));

@@ -1,4 +1,4 @@
-//! CIFAR-10 from folders and archives, whole and broken; and the real one, where it is.
+//! CIFAR-10 from folders and archives, intact and broken, and the real dataset if it is there.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
 use tempfile::{TempDir, tempdir};
-use vgg_lib::data::{Dataset, Normalization, cifar10};
+use vgg_lib::data::{Dataset, Event, Normalization, cifar10, unobserved};
 
 const RECORD: usize = 3073;
 const NAMES: &str = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
@@ -19,8 +19,8 @@ const BATCHES: [&str; 6] = [
     "test_batch.bin",
 ];
 
-/// A batch file: record i of file f has label (i + f) mod 10, and red, green and blue planes that each tell the
-/// place in the plane and the channel.
+/// A batch file: record i of file f has label (i + f) mod 10, and pixel values that depend on the place in the plane and
+/// on the channel.
 fn batch(f: usize) -> Vec<u8> {
     let planes: Vec<u8> = (0..3072).map(|at| pixel(at / 1024, at % 1024)).collect();
     (0..10_000).flat_map(|i| [&[((i + f) % 10) as u8], planes.as_slice()].concat()).collect()
@@ -56,7 +56,7 @@ fn check((train, test): (Dataset, Dataset)) {
 }
 
 #[test]
-fn a_folder_its_parent_and_an_archive_give_the_same() {
+fn a_folder_its_parent_and_an_archive_give_the_same_datasets() {
     let parent = tempdir().unwrap();
     let folder = parent.path().join("cifar-10-batches-bin");
     write_all(&folder);
@@ -70,10 +70,10 @@ fn a_folder_its_parent_and_an_archive_give_the_same() {
     tar.append_dir_all("cifar-10-batches-bin", &folder).unwrap();
     tar.into_inner().unwrap().finish().unwrap();
     check(cifar10::load(archived.path()).unwrap());
-    check(cifar10::load_or_shapes(archived.path()).unwrap());
+    check(cifar10::load_or_shapes(archived.path(), &mut unobserved).unwrap());
 }
 
-/// A folder with the class names and what `change` puts there.
+/// A folder with the class names, after `change`.
 fn broken(change: impl FnOnce(&Path)) -> TempDir {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("batches.meta.txt"), NAMES).unwrap();
@@ -81,10 +81,10 @@ fn broken(change: impl FnOnce(&Path)) -> TempDir {
     dir
 }
 
-/// The sentence without the folder that it starts with. `load_or_shapes` must say the same.
+/// The error sentence without the folder that it starts with. `load_or_shapes` must give the same error.
 fn sentence(dir: &Path) -> String {
     let message = cifar10::load(dir).expect_err("loading succeeded").to_string();
-    assert_eq!(cifar10::load_or_shapes(dir).expect_err("shapes hid the error").to_string(), message);
+    assert_eq!(cifar10::load_or_shapes(dir, &mut unobserved).expect_err("shapes hid the error").to_string(), message);
     let rest = message.strip_prefix(dir.to_str().unwrap()).unwrap_or_else(|| panic!("no path in {message:?}"));
     assert!(!rest.contains('\n') && rest.contains("cargo xtask data cifar10"), "{rest:?}");
     rest.trim_start_matches('/').to_string()
@@ -129,7 +129,7 @@ fn a_truncated_batch_is_named() {
 }
 
 #[test]
-fn a_batch_of_another_size_is_named() {
+fn a_batch_of_the_wrong_size_is_named() {
     let dir = broken(|dir| fs::write(dir.join("data_batch_1.bin"), vec![0; 12 * RECORD]).unwrap());
     assert!(sentence(dir.path()).starts_with("data_batch_1.bin: has 12 images instead of 10000;"));
 }
@@ -175,10 +175,17 @@ fn a_broken_archive_is_reported() {
 }
 
 #[test]
-fn without_cifar10_there_are_shapes() {
+fn without_cifar10_there_are_shapes_and_a_note() {
     let dir = tempdir().unwrap();
     for path in [dir.path(), &dir.path().join("nowhere")] {
-        let (train, test) = cifar10::load_or_shapes(path).unwrap();
+        let mut notes = vec![];
+        let mut observer = |event: Event| match event {
+            Event::Note(text) => notes.push(text.to_string()),
+            other => panic!("{other:?}"),
+        };
+        let (train, test) = cifar10::load_or_shapes(path, &mut observer).unwrap();
+        let expected = format!("NOTE: no CIFAR-10 in {}, so these are generated images", path.display());
+        assert!(notes.len() == 1 && notes[0].starts_with(&expected), "{notes:?}");
         assert_eq!((train.shape(), test.shape()), ((10_000, 32, 32, 3), (2_000, 32, 32, 3)));
         assert_eq!(train.classes()[8], "star");
     }
@@ -193,11 +200,11 @@ fn the_real_cifar10_has_its_known_statistics() {
             assert_eq!(dataset.labels().iter().filter(|&&label| label == class).count(), each);
         }
     }
-    // What document 000 computes from the official files. A copy that was recompressed on its way (as the one that
-    // this project is developed with) differs by a little.
+    // The values that the Keras CIFAR-10 VGG notebook computes from the official files. Recompressed copies of the
+    // dataset differ slightly.
     let stats = Normalization::fit(&train);
     assert!((stats.mean[0] - 120.708).abs() < 0.1 && (stats.std[0] - 64.150).abs() < 0.5, "{stats:?}");
-    // Red, green, blue: planes that were exchanged would show here.
+    // Red, green, blue: exchanged planes would fail here.
     let channels = Normalization::fit_per_channel(&train);
     for (ours, known) in channels.mean.iter().zip([125.307, 122.950, 113.865]) {
         assert!((ours - known).abs() < 0.2, "{channels:?}");

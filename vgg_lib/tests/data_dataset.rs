@@ -1,4 +1,4 @@
-//! `Dataset` and `Normalization`, on small sets computed by hand.
+//! `Dataset` and `Normalization`, on small datasets with results computed by hand.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 #[test]
-fn a_dataset_shows_what_it_was_made_of() {
+fn a_dataset_has_what_it_was_made_of() {
     let d = four();
     assert_eq!((d.len(), d.is_empty()), (4, false));
     assert_eq!((d.shape(), d.image_shape()), ((4, 1, 2, 3), (1, 2, 3)));
@@ -42,7 +42,7 @@ fn a_dataset_shows_what_it_was_made_of() {
 }
 
 #[test]
-fn gray_images_are_shown_in_gray() {
+fn images_with_one_channel_are_gray() {
     let gray = Dataset::new(vec![7, 9], (2, 1, 1), vec![0], names(1)).unwrap();
     assert_eq!(gray.image(0).dimensions(), (1, 2));
     assert_eq!(gray.image(0).into_raw(), [7, 7, 7, 9, 9, 9]);
@@ -65,7 +65,7 @@ fn take_split_and_subset_keep_images_and_labels_together() {
 }
 
 #[test]
-fn bad_parts_are_refused_in_one_sentence() {
+fn invalid_images_are_refused_in_one_sentence() {
     let message = |result: vgg_lib::Result<Dataset>| match result.unwrap_err() {
         Error::Shape(message) => message,
         other => panic!("{other:?}"),
@@ -96,7 +96,7 @@ fn shuffled_keeps_every_image_with_its_label() {
 }
 
 #[test]
-fn imagenets_normalization_is_torchvisions() {
+fn imagenet_normalization_matches_torchvision() {
     let photo = image::RgbImage::from_raw(2, 1, vec![255, 0, 128, 10, 20, 30]).unwrap();
     let x = Normalization::imagenet().image(&photo).unwrap();
     assert_eq!(*x.shape(), (1, 1, 2, 3));
@@ -106,11 +106,17 @@ fn imagenets_normalization_is_torchvisions() {
         assert!((found - want).abs() < 1e-5, "{found} and {want}");
     }
     let one = Normalization { mean: vec![0.0], std: vec![1.0] };
-    assert!(one.image(&photo).err().unwrap().to_string().contains("1 means do not fit"));
+    assert!(
+        one.image(&photo)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("a normalization of 1 channels does not fit an RGB image")
+    );
 }
 
 #[test]
-fn one_mean_and_std_over_everything_as_in_document_000() {
+fn fit_gives_one_mean_and_std_over_everything_as_in_the_keras_notebook() {
     let d = four();
     let stats = Normalization::fit(&d);
     // The numbers 0 to 23: mean 11.5, variance (24² − 1) / 12.
@@ -122,12 +128,12 @@ fn one_mean_and_std_over_everything_as_in_document_000() {
         assert_relative_eq!(x, (18.0 + i as f32 - 11.5) / (std + 1e-7), max_relative = 1e-6);
     }
     assert_eq!(normalized.image(3), d.image(3), "plots keep the original colors");
-    assert_eq!(Normalization::fit(&normalized), stats, "statistics are those of the bytes");
+    assert_eq!(Normalization::fit(&normalized), stats, "statistics ignore an earlier normalization");
 }
 
 #[test]
-fn per_channel_statistics_use_their_own_channel() {
-    // Red 0 and 10, green always 5, blue 255 and 1.
+fn per_channel_statistics_are_separate() {
+    // Red is 0 and 10, green always 5, blue 255 and 1.
     let d = Dataset::new(vec![0, 5, 255, 10, 5, 1], (1, 1, 3), vec![0, 0], names(1)).unwrap();
     let stats = Normalization::fit_per_channel(&d);
     assert_eq!(stats.mean, [5.0, 5.0, 128.0]);
@@ -163,24 +169,24 @@ fn floats_are_read_as_they_are() {
 }
 
 #[test]
-fn floats_are_shown_as_the_mean_over_channels_in_their_own_range() {
+fn images_of_floats_show_the_mean_over_channels_in_its_own_range() {
     // Means 0, 1, -1 and 0.
     let values = vec![-4.0, 4.0, 0.0, 2.0, -1.0, -1.0, 0.0, 0.0];
     let d = Dataset::from_floats(values, (2, 2, 2), vec![0], names(1)).unwrap();
     assert_eq!(d.image(0).into_raw(), [[128; 3], [255; 3], [0; 3], [128; 3]].concat());
     let one = Dataset::from_floats(vec![7.0, f32::NAN], (1, 2, 1), vec![0], names(1)).unwrap();
-    assert_eq!(one.image(0).into_raw(), [0; 6], "no range, and NaN");
+    assert_eq!(one.image(0).into_raw(), [0; 6], "black if there is no range");
 }
 
 #[test]
-fn bad_floats_are_refused_in_one_sentence() {
+fn invalid_floats_are_refused_in_one_sentence() {
     let message = |shape| Dataset::from_floats(vec![0.0; 4], shape, vec![0, 0], names(1)).unwrap_err().to_string();
     assert_eq!(message((1, 1, 3)), "2 labels of 1×1×3 images need 6 values, but there are 4");
     assert!(message((1, 1, 0)).contains("each size must be at least 1"));
 }
 
 #[test]
-fn only_some_classes_in_another_order() {
+fn only_keeps_the_named_classes_in_their_new_order() {
     let d = four();
     let two = d.only(&["class 2", "class 1"]).unwrap();
     assert_eq!((two.labels(), two.classes()), (&[1, 0, 1][..], &["class 2".to_string(), "class 1".to_string()][..]));
@@ -199,7 +205,7 @@ fn only_some_classes_in_another_order() {
 fn a_class_index_gives_the_names_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index.json");
-    // As text, "10" comes before "2".
+    // Sorted as text, "10" comes before "2".
     let entries: Vec<String> = (0..12).rev().map(|i| format!(r#""{i}": ["n{i:08}", "name_{i}"]"#)).collect();
     std::fs::write(&path, format!("{{{}}}", entries.join(", "))).unwrap();
     let want: Vec<String> = (0..12).map(|i| format!("name_{i}")).collect();
@@ -209,15 +215,17 @@ fn a_class_index_gives_the_names_in_order() {
         std::fs::write(&path, text).unwrap();
         class_index(&path).unwrap_err().to_string()
     };
-    assert!(message(r#"{"0": ["n0", "a"], "2": ["n2", "c"]}"#).contains("index.json: has no class 1, though others; "));
-    assert!(message(r#"{"0": ["n0", "a"], "#).contains("index.json: is no class index"));
+    assert!(
+        message(r#"{"0": ["n0", "a"], "2": ["n2", "c"]}"#).contains("index.json: has no class 1, but has later ones; ")
+    );
+    assert!(message(r#"{"0": ["n0", "a"], "#).contains("index.json: is not a class index"));
     assert!(message(r#"["tench"]"#).contains("download it again"));
     let lost = class_index(dir.path().join("lost.json")).unwrap_err().to_string();
     assert!(lost.starts_with("cannot read") && lost.contains("lost.json"), "{lost}");
 }
 
 #[test]
-fn the_thousand_names_of_imagenet() {
+fn the_real_class_index_has_the_names_of_imagenet() {
     let Some(path) = common::real_data("imagenet_class_index.json") else { return };
     let names = class_index(path).unwrap();
     assert_eq!((names.len(), names[0].as_str(), names[281].as_str()), (1000, "tench", "tabby"));
@@ -225,7 +233,7 @@ fn the_thousand_names_of_imagenet() {
 }
 
 #[test]
-fn mirrored_images_are_those_of_the_horizontal_flip() {
+fn mirrored_images_equal_horizontally_flipped_ones() {
     let data = shapes::generate(12, (6, 5), 1);
     let data = Normalization::fit_per_channel(&data).apply(&data).subset(&[7, 2, 2, 11]);
     let mirrored = data.mirrored();

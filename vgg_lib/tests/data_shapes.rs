@@ -1,4 +1,4 @@
-//! The generated images: reproducible, balanced, and out of reach of a linear model.
+//! The generated images are reproducible, balanced, and too hard for a linear model.
 
 use rayon::ThreadPoolBuilder;
 use vgg_lib::data::{Dataset, Normalization, shapes, shuffled};
@@ -8,7 +8,7 @@ fn bytes(dataset: &Dataset) -> Vec<u8> {
 }
 
 #[test]
-fn images_depend_on_seed_and_number_only() {
+fn images_depend_only_on_seed_and_number() {
     let all = shapes::generate(57, (16, 16), 3);
     for threads in [1, 3] {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -29,7 +29,7 @@ fn classes_are_balanced_and_mixed() {
         assert_eq!(d.labels().iter().filter(|&&label| label == class).count(), 100);
     }
     let first_ten: Vec<&[usize]> = d.labels().chunks(10).collect();
-    assert!(first_ten.windows(2).any(|pair| pair[0] != pair[1]), "the classes come in a fixed order");
+    assert!(first_ten.windows(2).any(|pair| pair[0] != pair[1]), "the order of the classes is always the same");
 }
 
 #[test]
@@ -42,18 +42,21 @@ fn any_size_works() {
 }
 
 #[test]
-fn the_default_sets_differ() {
+fn the_default_training_and_test_sets_differ() {
     let (train, test) = shapes::load();
     assert_eq!((train.shape(), test.shape()), ((10_000, 32, 32, 3), (2_000, 32, 32, 3)));
     let train_images: std::collections::HashSet<Vec<u8>> =
         (0..train.len()).map(|i| train.image(i).into_raw()).collect();
     assert_eq!(train_images.len(), 10_000, "some training images are the same");
-    assert!((0..test.len()).all(|i| !train_images.contains(test.image(i).as_raw())), "a test image is trained on");
+    assert!(
+        (0..test.len()).all(|i| !train_images.contains(test.image(i).as_raw())),
+        "a test image is also a training image"
+    );
 }
 
 /// Softmax regression on the pixels, by stochastic gradient descent.
 #[test]
-fn a_linear_model_does_poorly() {
+fn linear_models_do_poorly() {
     let size = 32 * 32 * 3;
     let all = shapes::generate(2500, (32, 32), 0);
     let (train, test) = Normalization::fit(&all).apply(&all).split(2000);

@@ -1,4 +1,4 @@
-//! Features that are computed once, kept in a file, and read again only for the same model and data.
+//! Precomputed features: computed once, kept in a file, and read only for the same model and data.
 
 use std::{
     fs::{self, OpenOptions},
@@ -26,7 +26,7 @@ fn convolutions() -> Sequential {
     model
 }
 
-/// All values of a data set.
+/// All values of a dataset.
 fn values(data: &Dataset) -> Vec<f32> {
     let (n, h, w, c) = data.shape();
     let mut all = vec![f32::NAN; n * h * w * c];
@@ -48,7 +48,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Puts 1234.5 in the place of the last value in the file.
+/// Replaces the last value in the file by 1234.5.
 fn mark(path: &Path) {
     let mut file = OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::End(-4)).unwrap();
@@ -60,7 +60,7 @@ fn is_marked(data: &Dataset) -> bool {
 }
 
 #[test]
-fn features_are_the_outputs_of_the_model_with_the_labels_of_the_data() {
+fn features_are_the_outputs_of_the_model_with_the_labels_of_the_images() {
     let folder = tempfile::tempdir().unwrap();
     let (model, photos) = (convolutions(), photos().subset(&[4, 1, 1, 20, 7]));
     let features = model.precompute(&photos, folder.path().join("new/folder")).unwrap();
@@ -74,7 +74,7 @@ fn features_are_the_outputs_of_the_model_with_the_labels_of_the_data() {
 }
 
 #[test]
-fn vectors_are_one_by_one_images_and_a_head_is_trained_on_them() {
+fn vectors_become_maps_of_one_position_and_a_head_trains_on_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut model, photos) = (convolutions(), photos());
     model.push("average", global_avg_pool()).unwrap();
@@ -86,25 +86,44 @@ fn vectors_are_one_by_one_images_and_a_head_is_trained_on_them() {
     let config = FitConfig { epochs: 20, batch_size: 7, verbosity: Verbosity::Silent, ..FitConfig::default() };
     let history = head.fit(&features, &features, config).unwrap();
     assert!(history.epochs[19].loss < history.epochs[0].loss);
-    // The same head behind the convolutions sees the same.
+    // After the convolutions, the same head gives the same predictions.
     let whole = head.forward(model.forward(images(values(&photos), photos.shape()).unwrap()).unwrap()).unwrap();
     assert_close(&whole.softmax::<Axis<3>>().as_vec(), &head.predict(&features).unwrap().concat());
 }
 
 #[test]
-fn the_same_model_and_data_read_the_file() {
+fn the_same_model_and_data_reuse_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (model, photos) = (convolutions(), photos());
     drop(model.precompute(&photos, &folder).unwrap());
     mark(&files(folder.path())[0]);
     assert!(is_marked(&model.precompute(&photos, &folder).unwrap()));
-    // The same, made anew.
+    // The same model and data, created again.
     assert!(is_marked(&convolutions().precompute(&self::photos(), &folder).unwrap()));
     assert_eq!(files(folder.path()).len(), 1);
 }
 
 #[test]
-fn another_model_or_other_data_do_not_read_it() {
+fn the_observer_hears_of_every_image_and_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, photos) = (convolutions(), photos());
+    let events = || {
+        let mut events = vec![];
+        model.precompute_with(&photos, &folder, &mut |event| events.push(format!("{event:?}"))).unwrap();
+        events
+    };
+    let first = events();
+    assert_eq!(first[0], format!("Begin {{ what: \"features\", total: {N} }}"));
+    assert!(first[1..first.len() - 1].iter().all(|event| event.starts_with("Advance(")), "{first:?}");
+    let file = files(folder.path()).remove(0);
+    let note = |what| format!("Note(\"features of {N} images, 6×5×6: {what}");
+    let last = first.last().unwrap();
+    assert!(last.starts_with(&note("computed in ")) && last.contains(&file.display().to_string()), "{last}");
+    assert_eq!(events(), [format!("{}{}\")", note("read from "), file.display())]);
+}
+
+#[test]
+fn another_model_or_other_data_do_not_reuse_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (model, photos) = (convolutions(), photos());
     drop(model.precompute(&photos, &folder).unwrap());
@@ -127,7 +146,7 @@ fn another_model_or_other_data_do_not_read_it() {
     }
     let mut other = convolutions();
     other.push("relu", relu()).unwrap();
-    is_new(&other, &photos, "one layer more");
+    is_new(&other, &photos, "another layer");
 
     type Change = dyn Fn(&mut Vec<u8>, &mut Vec<usize>, &mut Vec<String>);
     let remade = |change: &Change| {
@@ -137,20 +156,20 @@ fn another_model_or_other_data_do_not_read_it() {
         let plain = Dataset::new(pixels, (12, 10, 3), labels, classes).unwrap();
         Normalization::fit(&photos).apply(&plain)
     };
-    is_new(&model, &remade(&|pixels, _, _| pixels[N * 360 - 1] ^= 1), "a pixel");
-    is_new(&model, &remade(&|_, labels, _| labels[N - 1] = (labels[N - 1] + 1) % 10), "a label");
-    is_new(&model, &remade(&|_, _, classes| classes[9] += "s"), "the name of a class");
-    is_new(&model, &Normalization { mean: vec![1.0; 3], std: vec![255.0; 3] }.apply(&photos), "the normalization");
+    is_new(&model, &remade(&|pixels, _, _| pixels[N * 360 - 1] ^= 1), "another pixel");
+    is_new(&model, &remade(&|_, labels, _| labels[N - 1] = (labels[N - 1] + 1) % 10), "another label");
+    is_new(&model, &remade(&|_, _, classes| classes[9] += "s"), "another class name");
+    is_new(&model, &Normalization { mean: vec![1.0; 3], std: vec![255.0; 3] }.apply(&photos), "another normalization");
     is_new(&model, &photos.take(N - 1), "fewer images");
     let mut order: Vec<usize> = (0..N).collect();
     order.swap(0, 10);
     is_new(&model, &photos.subset(&order), "another order");
 
-    assert!(is_marked(&model.precompute(&remade(&|_, _, _| ()), &folder).unwrap()), "the same, remade");
+    assert!(is_marked(&model.precompute(&remade(&|_, _, _| ()), &folder).unwrap()), "the same data, created again");
 }
 
 #[test]
-fn a_file_that_does_not_hold_the_features_is_computed_again() {
+fn a_broken_file_is_computed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (model, photos) = (convolutions(), photos());
     let want = values(&model.precompute(&photos, &folder).unwrap());
@@ -164,14 +183,14 @@ fn a_file_that_does_not_hold_the_features_is_computed_again() {
     let doubles = npy(&|path| ndarray_npy::write_npy(path, &Array4::<f64>::zeros((N, 6, 5, 6))).unwrap());
     let longer = [&whole[..], &[0; 4]].concat();
     for (what, bytes) in [
-        ("cut short", &whole[..whole.len() - 4]),
+        ("truncated", &whole[..whole.len() - 4]),
         ("longer", &longer),
         ("empty", &[]),
-        ("text", b"This is no array."),
+        ("text", b"This is not an array."),
         ("another shape", &other_shape),
         ("doubles", &doubles),
     ] {
-        // A new file, as nobody may change one that is mapped.
+        // A new file, because a mapped file must not be changed.
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
         assert_eq!(values(&model.precompute(&photos, &folder).unwrap()), want, "{what}");
@@ -180,7 +199,7 @@ fn a_file_that_does_not_hold_the_features_is_computed_again() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_in_one_sentence() {
+fn errors_are_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let model = convolutions();
     let error = model.precompute(&Dataset::new(vec![], (4, 4, 1), vec![], vec![]).unwrap(), &folder).unwrap_err();
@@ -192,10 +211,10 @@ fn what_does_not_fit_is_refused_in_one_sentence() {
     assert!(error.starts_with(&format!("cannot create {}", file.display())), "{error}");
 }
 
-/// The system refuses to write more than 4 KiB, as a full disk would, to a process that this test starts: itself.
+/// The test starts itself as a process that may only write files of up to 4 KiB, which fails like a full disk.
 #[cfg(unix)]
 #[test]
-fn a_file_that_cannot_be_written_to_its_end_leaves_nothing_behind() {
+fn an_incomplete_file_is_deleted() {
     const FOLDER: &str = "VGG_TEST_FEATURES";
     if let Some(folder) = std::env::var_os(FOLDER) {
         let error = convolutions().precompute(&photos(), &folder).unwrap_err().to_string();
@@ -204,11 +223,11 @@ fn a_file_that_cannot_be_written_to_its_end_leaves_nothing_behind() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // Its output goes through a pipe: a log file may be longer than the limit.
+    // Its output goes through a pipe, because a log file could be longer than the limit.
     let output = std::process::Command::new("sh")
         .args(["-c", "ulimit -f 8 && trap '' XFSZ && exec \"$0\" --exact --test-threads 1 \"$1\""])
         .arg(std::env::current_exe().unwrap())
-        .arg("a_file_that_cannot_be_written_to_its_end_leaves_nothing_behind")
+        .arg("an_incomplete_file_is_deleted")
         .env(FOLDER, folder.path())
         .output()
         .unwrap();

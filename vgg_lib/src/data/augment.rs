@@ -1,23 +1,23 @@
-//! Random rotations, shifts, flips, crops and cut-out squares; the first three as Keras' `ImageDataGenerator`
-//! makes them: bilinear interpolation, and beyond the border the nearest pixel (`fill_mode="nearest"`).
+//! Data augmentation: random rotations, shifts, flips, crops and cutout.
 //!
-//! Output pixel (row i, column j) is the input at
+//! Rotations, shifts and flips follow Keras' `ImageDataGenerator`: bilinear interpolation, and the nearest pixel beyond
+//! the border (`fill_mode="nearest"`). Output pixel (row i, column j) is the input at
 //!
 //! ```text
 //! row    = cy + cos θ · (i − cy + ty) + sin θ · (j − cx + tx)        cy = (height − 1) / 2
 //! column = cx − sin θ · (i − cy + ty) + cos θ · (j − cx + tx)        cx = (width − 1) / 2
 //! ```
 //!
-//! then a crop of the padded result, then the flip, then a square is cut out. Square images come out as from
-//! Keras 3. There Keras exchanges the axes: it rotates other images about a point beside their center, and
-//! `width_shift_range` moves images up and down. Here both do what Keras' documentation says.
+//! followed by the crop of the padded result, the flip and the cutout. On square images the results equal those of
+//! Keras 3. On others they differ: Keras 3 exchanges the axes, so it rotates about a point off the center, and its
+//! `width_shift_range` moves images vertically. Here both do what Keras documents.
 
 use std::ops::Range;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// What may happen to an image each time that it is read for training. The default is nothing.
+/// The random changes to an image each time it is read for training. By default there are none.
 ///
 /// ```
 /// use vgg_lib::data::Augment;
@@ -26,22 +26,22 @@ use rand_chacha::ChaCha8Rng;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Augment {
-    /// Degrees: rotates by a random angle in ±`rotation`.
+    /// Degrees: rotates by a random angle between −`rotation` and `rotation`.
     pub rotation: f32,
-    /// Moves left or right by up to this fraction of the width; from 1 on it counts pixels, as in Keras.
+    /// Moves left or right by up to this fraction of the width. Values of 1 and more are pixels, as in Keras.
     pub width_shift: f32,
-    /// Moves up or down by up to this fraction of the height; from 1 on it counts pixels, as in Keras.
+    /// Moves up or down by up to this fraction of the height. Values of 1 and more are pixels, as in Keras.
     pub height_shift: f32,
-    /// Mirrors an image left to right with probability 1/2; a [`Loader`](super::Loader) every other epoch.
+    /// Flips left to right with probability 1/2. A [`Loader`](super::Loader) flips each image every other epoch.
     pub horizontal_flip: bool,
-    /// Pixels: pads each side with so many zeros, then crops the original size at random. 0 is off.
+    /// Pixels: pads each side with this many zeros, then crops the original size at a random position. 0 turns it off.
     pub crop_padding: usize,
-    /// Pixels: the side of a square of zeros whose center is anywhere in the image (DeVries & Taylor 2017,
-    /// arXiv:1708.04552). 0 is off.
+    /// Pixels: the side of a square of zeros whose center is a random pixel of the image (DeVries & Taylor 2017,
+    /// arXiv:1708.04552). 0 turns it off.
     pub cutout: usize,
 }
 
-/// What happens to one image.
+/// One draw from [`Augment`]: the changes to one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transform {
     /// The angle of rotation in degrees.
@@ -50,19 +50,18 @@ pub struct Transform {
     pub ty: f32,
     /// The shift in columns; positive moves the image left.
     pub tx: f32,
-    /// Whether left and right are exchanged.
+    /// Whether to flip left to right.
     pub flip: bool,
-    /// (rows, columns) by which the crop lies below and to the right of the image. What it has outside the
-    /// image is 0.
+    /// (rows, columns): how far the crop lies below and to the right of the image. Pixels outside the image are 0.
     pub crop: (isize, isize),
     /// The rows and the columns of a square of zeros.
     pub cutout: [(usize, usize); 2],
 }
 
 impl Augment {
-    /// Draws a transform for an image of `h` rows and `w` columns; every value in its range is as likely.
+    /// Draws a transform for an image of `h` rows and `w` columns. Each value is uniform over its range.
     pub fn sample(&self, h: usize, w: usize, rng: &mut ChaCha8Rng) -> Transform {
-        // Padding by more than the image adds nothing but black images.
+        // More padding than this would only make more of the crops black.
         let padding = self.crop_padding.min(h.max(w)) as i64;
         let offset = |rng: &mut ChaCha8Rng| rng.random_range(-padding..=padding) as isize;
         let pixels = |shift: f32, size: usize| if shift < 1.0 { shift * size as f32 } else { shift };
@@ -86,10 +85,10 @@ fn between_minus_one_and_one(rng: &mut ChaCha8Rng) -> f32 {
 }
 
 impl Transform {
-    /// Writes the transformed `image` to `out`; both have `shape` = (height, width, channels).
+    /// Writes the transformed `image` to `out`. Both have `shape` = (height, width, channels).
     ///
     /// # Panics
-    /// Like a slice, if `image` or `out` has another length or `cutout` lies outside.
+    /// If `image` or `out` has another length, or `cutout` lies outside the image.
     pub fn apply(&self, image: &[f32], shape: (usize, usize, usize), out: &mut [f32]) {
         let (h, w, c) = shape;
         assert!(
@@ -118,7 +117,7 @@ impl Transform {
         }
         let rows = shown(self.crop.0, h);
         let mut columns = shown(self.crop.1, w);
-        // The column before crop and flip that output column j shows is `first + direction * j`.
+        // Output column j shows column `first + direction * j` of the image before crop and flip.
         let (mut first, mut direction) = (self.crop.1 as f64, 1.0);
         if self.flip {
             columns = w - columns.end..w - columns.start;
@@ -141,10 +140,10 @@ impl Transform {
             for j in columns.clone() {
                 let y = (y_start + y_step * j as f32).max(0.0).min(bottom);
                 let x = (x_start + x_step * j as f32).max(0.0).min(right);
-                // By way of i32, which is one instruction.
+                // The cast to i32 is a single instruction.
                 let (top, left) = (y as i32 as usize, x as i32 as usize);
                 let (fy, fx) = (y - top as i32 as f32, x - left as i32 as f32);
-                // On the last row or column the fraction is 0, so any pixel serves as the next one.
+                // On the last row or column the fraction is 0, so the value of the next pixel does not matter.
                 let below = if top + 1 < h { w * c } else { 0 };
                 let beside = if left + 1 < w { c } else { 0 };
                 let upper = &image[(top * w + left) * c..];
@@ -162,7 +161,7 @@ impl Transform {
     }
 }
 
-/// The part of an output of `size` that shows the image when the crop lies `offset` further on.
+/// The part of a crop of `size` pixels that shows the image, if the crop starts `offset` pixels into it.
 fn shown(offset: isize, size: usize) -> Range<usize> {
     let size = size as isize;
     let clamp = |position: isize| position.clamp(0, size) as usize;

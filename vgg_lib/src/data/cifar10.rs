@@ -1,9 +1,9 @@
 //! CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32×32 RGB pixels in ten classes.
 //! `cargo xtask data cifar10` downloads it.
 //!
-//! The official binary layout: each of `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin` is
-//! 10,000 records of one label byte and 1024 red, 1024 green, 1024 blue bytes, row by row;
-//! `batches.meta.txt` has the name of a class a line.
+//! The official binary layout: each of `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` has 10,000 records
+//! of one label byte and 1024 red, 1024 green and 1024 blue bytes, row by row. `batches.meta.txt` has one class name
+//! per line.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use flate2::read::GzDecoder;
 use rayon::prelude::*;
 use tar::Archive;
 
-use super::{Dataset, shapes};
+use super::{Dataset, Event, Observer, shapes};
 use crate::{Error, Result};
 
 const FOLDER: &str = "cifar-10-batches-bin";
@@ -31,14 +31,13 @@ const PLANE: usize = 32 * 32;
 const RECORD: usize = 1 + 3 * PLANE;
 const CLASSES: usize = 10;
 
-/// The training set and the test set, normalized by nothing yet.
+/// The training set and the test set, not normalized.
 ///
-/// `dir` is the folder with the `.bin` files, or the folder that `cifar-10-batches-bin/` or
-/// `cifar-10-binary.tar.gz` (read without unpacking to disk) lies in.
+/// `dir` is the folder with the `.bin` files, or the folder that contains `cifar-10-batches-bin/` or the archive
+/// `cifar-10-binary.tar.gz`, which is read without unpacking it to disk.
 ///
 /// # Errors
-/// [`Error::File`] if CIFAR-10 is not there, a file is missing or does not hold what it should;
-/// [`Error::Io`] if one cannot be read.
+/// [`Error::File`] if CIFAR-10 is not there or a file is missing or broken; [`Error::Io`] if a file cannot be read.
 pub fn load(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     let dir = dir.as_ref();
     let source = find(dir)?.ok_or_else(|| {
@@ -48,35 +47,34 @@ pub fn load(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     source.datasets()
 }
 
-/// Like [`load`], but where there is no CIFAR-10 at all it prints a notice and gives [`shapes::load`].
+/// Like [`load`], but if there is no CIFAR-10 at all, it reports this to `observer` and returns [`shapes::load`].
 ///
 /// # Errors
-/// As [`load`] for files that are there but incomplete or broken.
-pub fn load_or_shapes(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
+/// As [`load`], if the files are there but incomplete or broken.
+pub fn load_or_shapes(dir: impl AsRef<Path>, observer: Observer) -> Result<(Dataset, Dataset)> {
     let dir = dir.as_ref();
     if let Some(source) = find(dir)? {
         return source.datasets();
     }
     let (train, test) = shapes::load();
-    // To stdout: a notebook shows it in the cell's output.
-    println!(
-        "NOTE: no CIFAR-10 in {}, so these are generated images instead: `shapes`, {} to train on and {} to test, \
-         32×32, ten classes. To get CIFAR-10, run `cargo xtask data cifar10` and load again.",
+    observer(Event::Note(&format!(
+        "NOTE: no CIFAR-10 in {}, so these are generated images instead: `shapes`, {} for training and {} for \
+         testing, 32×32, ten classes. To get CIFAR-10, run `cargo xtask data cifar10` and load again.",
         dir.display(),
         train.len(),
         test.len()
-    );
+    )));
     Ok((train, test))
 }
 
-/// Where the files are read from.
+/// Where the files come from.
 enum Source {
     Folder(PathBuf),
-    /// The archive's path and the files in it that have not been taken yet.
+    /// The path of the archive, and those of its files that have not been taken yet.
     Archive(PathBuf, HashMap<String, Vec<u8>>),
 }
 
-/// The first of the places where CIFAR-10 may be that exists.
+/// The place where CIFAR-10 is, if there is one.
 fn find(dir: &Path) -> Result<Option<Source>> {
     let here = [META].iter().chain(&TRAIN).chain(&TEST).any(|name| dir.join(name).is_file());
     Ok(if here {
@@ -92,7 +90,7 @@ fn find(dir: &Path) -> Result<Option<Source>> {
     })
 }
 
-/// The files of the archive, by name without folder.
+/// The files of the archive by name, without their folder.
 fn unpack(path: &Path) -> Result<HashMap<String, Vec<u8>>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let read = || -> io::Result<_> {
@@ -121,7 +119,7 @@ impl Source {
         Ok((self.dataset(&TRAIN, &classes)?, self.dataset(&TEST, &classes)?))
     }
 
-    /// The path and the content of a file. It can be taken once.
+    /// The path and the content of a file. Each file can be taken once.
     fn take(&mut self, name: &str) -> Result<(PathBuf, Vec<u8>)> {
         let missing = |path| Error::file(path, "is missing; run `cargo xtask data cifar10` to download CIFAR-10 again");
         match self {
@@ -178,7 +176,7 @@ impl Source {
     }
 }
 
-/// Whether a batch file holds what it should.
+/// Checks the size and the labels of a batch file.
 fn check(path: PathBuf, bytes: &[u8]) -> Result<()> {
     if !bytes.len().is_multiple_of(RECORD) {
         let size = bytes.len();

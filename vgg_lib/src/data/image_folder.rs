@@ -1,5 +1,5 @@
-//! Photos in folders, a folder a class, as Keras' `image_dataset_from_directory` and torchvision's `ImageFolder` read
-//! them:
+//! Images in folders, one folder per class, as Keras' `image_dataset_from_directory` and torchvision's `ImageFolder`
+//! read them:
 //!
 //! ```text
 //! train/cats/cat.0.jpg
@@ -14,121 +14,143 @@ use std::{
     sync::Arc,
 };
 
+use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    Dataset,
-    picture::{Resize, decode, read_bytes},
-    storage::{self, Storage},
+    Dataset, Event, Observer, Resize,
+    image_file::{decode, read_bytes},
+    storage::Storage,
 };
-use crate::notebook::progress::bar;
-use crate::text::thousands;
-use crate::train::Verbosity;
-use crate::{Error, Result};
+use crate::text::{counted, thousands};
+use crate::{Error, Result, files};
 
-/// Beyond it the pixels go to a temporary file.
+/// Up to this size the pixels stay in memory; beyond it they go to a temporary file.
 const IN_MEMORY: u64 = 1 << 30;
-/// Bytes of the pictures that are prepared before they are stored.
+/// Bytes of images that are decoded in parallel before they are stored.
 const AT_A_TIME: usize = 64 << 20;
 
-/// All pictures below `folder` in the size (height, width), as RGB. The classes are the names of its sub-folders in
-/// order; the pictures of a class are the files in its folder, folders within it included, in the order of their
-/// paths. Names that start with a dot are passed over. It prints how many there are.
+/// Reads all images below `folder` in the size (height, width), as RGB.
 ///
-/// Every format that [`read_image`](super::read_image) knows is read. A file that is no picture is left out:
-/// [`Dataset::skipped`] names it. More than 1 GiB of pixels lies in a temporary file without a name (in `$TMPDIR`), so
-/// 25,000 photos of 224×224 need 3.8 GB of disk instead of memory.
+/// The classes are the names of the sub-folders, sorted. The images of a class are the files in its folder and in the
+/// folders within it, sorted by path. Names that start with a dot are ignored. Every format that
+/// [`read_image`](super::read_image) knows is supported. Files that cannot be read as images are skipped and listed in
+/// [`Dataset::skipped`]. The note to `observer` says how many images of which classes there are.
 ///
-/// # Errors
-/// [`Error::File`] if there is no such folder, it has no sub-folders, or one of them no readable picture;
-/// [`Error::Io`] if the temporary file cannot be written; [`Error::Config`] if height or width is 0.
-pub fn load(folder: impl AsRef<Path>, size: (usize, usize)) -> Result<Dataset> {
-    load_with(folder, size, Resize::Stretch)
-}
-
-/// [`load`], with a choice of how pictures get their size.
+/// More than 1 GiB of pixels is kept in a nameless temporary file (in `$TMPDIR`), so 25,000 photos of 224×224 take
+/// 3.8 GB of disk space instead of memory.
 ///
 /// # Errors
-/// As [`load`]; [`Error::Config`] also if the height or width is greater than the `shorter` of
-/// [`Resize::CenterCrop`].
-pub fn load_with(folder: impl AsRef<Path>, size: (usize, usize), resize: Resize) -> Result<Dataset> {
-    load_within(folder.as_ref(), size, resize, IN_MEMORY)
+/// [`Error::File`] if there is no such folder, it has no sub-folders, or one of them has no readable image;
+/// [`Error::Io`] if the temporary file cannot be written; [`Error::Config`] if height or width is 0, or greater than
+/// the `shorter` of [`Resize::CenterCrop`].
+pub fn load(folder: impl AsRef<Path>, size: (usize, usize), resize: Resize, observer: Observer) -> Result<Dataset> {
+    load_within(folder.as_ref(), size, resize, IN_MEMORY, observer)
 }
 
-fn load_within(folder: &Path, (h, w): (usize, usize), resize: Resize, in_memory: u64) -> Result<Dataset> {
-    let most = usize::from(u16::MAX);
-    if !(1..=most).contains(&h) || !(1..=most).contains(&w) {
-        return Err(Error::Config(format!("pictures cannot get the size {h}×{w}; choose from 1 to {most} for each")));
-    }
-    if let Resize::CenterCrop { shorter } = resize
-        && !(h.max(w)..=most).contains(&shorter)
-    {
-        let least = h.max(w);
-        return Err(Error::Config(format!(
-            "a center of {h}×{w} cannot be cut out of pictures whose shorter side has {shorter} pixels; \
-             choose `shorter` from {least} to {most}"
-        )));
-    }
+/// [`load`], keeping up to `in_memory` bytes of pixels in memory.
+fn load_within(
+    folder: &Path,
+    size: (usize, usize),
+    resize: Resize,
+    in_memory: u64,
+    observer: Observer,
+) -> Result<Dataset> {
+    check(size, resize)?;
+    let (h, w) = size;
     let (classes, files) = find(folder)?;
-    let mut pixels = Pixels::new((files.len() * h * w * 3) as u64, in_memory)?;
+    let mut pixels = PixelStore::new((files.len() * h * w * 3) as u64, in_memory)?;
     let mut labels = vec![];
     let mut skipped = vec![];
-    let progress = bar(Verbosity::Auto, files.len() as u64, "photos");
+    observer(Event::Begin { what: "photos", total: files.len() });
     for some in files.chunks((AT_A_TIME / (h * w * 3)).clamp(1, 256)) {
-        let read = |Photo { path, .. }: &Photo| {
-            let picture = match read_bytes(path) {
-                Ok(bytes) => decode(&bytes, |picture| resize.apply(&picture, (h, w))),
-                Err(Error::Io { source, .. }) => Err(format!("cannot be read ({source})")),
-                Err(Error::File { message, .. }) => Err(message),
-                Err(other) => Err(other.to_string()),
-            };
-            progress.inc(1);
-            picture.map_err(|reason| format!("{}: {reason}", path.display()))
-        };
-        let pictures: Vec<_> = some.par_iter().map(read).collect();
-        for (picture, Photo { label, .. }) in pictures.into_iter().zip(some) {
-            match picture {
-                Ok(picture) => {
-                    pixels.add(&picture)?;
-                    labels.push(*label);
+        let images: Vec<_> = some.par_iter().map(|file| read(&file.path, size, resize)).collect();
+        observer(Event::Advance(some.len()));
+        for (image, file) in images.into_iter().zip(some) {
+            match image {
+                Ok(image) => {
+                    pixels.add(&image)?;
+                    labels.push(file.label);
                 }
-                Err(reason) => skipped.push(reason),
+                Err(reason) => skipped.push(format!("{}: {reason}", file.path.display())),
             }
         }
     }
-    drop(progress);
-    for (label, class) in classes.iter().enumerate() {
-        if !labels.contains(&label) {
-            let of_class = files.iter().filter(|photo| photo.label == label).count();
-            let reason = match of_class {
-                0 => "holds no pictures".to_string(),
-                n => format!("holds no readable picture among its {n} files ({})", some_of(&skipped)),
-            };
-            return Err(Error::file(folder.join(class), format!("{reason}; put some there or remove the folder")));
-        }
-    }
-    // To stdout: a notebook shows it in the cell's output.
-    println!("{}", report(labels.len(), &classes, &skipped));
+    check_classes(folder, &classes, &files, &labels, &skipped)?;
+    observer(Event::Note(&report(labels.len(), &classes, &skipped)));
     let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, classes)?;
     Ok(Dataset { skipped: Arc::new(skipped), ..dataset })
 }
 
-struct Photo {
+/// Checks that images can get this size.
+fn check((h, w): (usize, usize), resize: Resize) -> Result<()> {
+    let most = usize::from(u16::MAX);
+    if !(1..=most).contains(&h) || !(1..=most).contains(&w) {
+        return Err(Error::Config(format!(
+            "images cannot have the size {h}×{w}; choose from 1 to {most} for each side"
+        )));
+    }
+    let Resize::CenterCrop { shorter } = resize else { return Ok(()) };
+    let least = h.max(w);
+    if (least..=most).contains(&shorter) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "a center of {h}×{w} cannot be cropped from images whose shorter side has {shorter} pixels; \
+         choose `shorter` from {least} to {most}"
+    )))
+}
+
+/// The image in a file, in the right size, or the reason why there is none.
+fn read(path: &Path, size: (usize, usize), resize: Resize) -> std::result::Result<RgbImage, String> {
+    match read_bytes(path) {
+        Ok(bytes) => decode(&bytes, |image| resize.apply(&image, size)),
+        Err(Error::Io { source, .. }) => Err(format!("cannot be read ({source})")),
+        Err(Error::File { message, .. }) => Err(message),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// Checks that every class has an image.
+fn check_classes(
+    folder: &Path,
+    classes: &[String],
+    files: &[LabeledFile],
+    labels: &[usize],
+    skipped: &[String],
+) -> Result<()> {
+    for (label, class) in classes.iter().enumerate() {
+        if labels.contains(&label) {
+            continue;
+        }
+        let reason = match files.iter().filter(|file| file.label == label).count() {
+            0 => "holds no images".to_string(),
+            n => {
+                format!("has {}, but none is a readable image ({})", counted(n, "file", "files"), some_of(skipped))
+            }
+        };
+        return Err(Error::file(folder.join(class), format!("{reason}; put some there or remove the folder")));
+    }
+    Ok(())
+}
+
+/// A file and the number of the class in whose folder it is.
+struct LabeledFile {
     path: PathBuf,
     label: usize,
 }
 
-/// The classes, and the files of all of them.
-fn find(folder: &Path) -> Result<(Vec<String>, Vec<Photo>)> {
+/// The classes and all their files.
+fn find(folder: &Path) -> Result<(Vec<String>, Vec<LabeledFile>)> {
     if !folder.is_dir() {
-        let what = if folder.exists() { "is no folder" } else { "is not there" };
-        return Err(Error::file(folder, format!("{what}; check the path of the pictures")));
+        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+        return Err(Error::file(folder, format!("{what}; check the path of the images")));
     }
     let folders: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| path.is_dir()).collect();
     if folders.is_empty() {
         return Err(Error::file(
             folder,
-            "has no sub-folders; put the pictures of each class into a folder that is named after it",
+            "has no sub-folders; put the images of each class into a folder with the name of the class",
         ));
     }
     let classes = folders.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
@@ -137,12 +159,12 @@ fn find(folder: &Path) -> Result<(Vec<String>, Vec<Photo>)> {
         let mut found = vec![];
         walk(path, &mut found)?;
         found.sort();
-        files.extend(found.into_iter().map(|path| Photo { path, label }));
+        files.extend(found.into_iter().map(|path| LabeledFile { path, label }));
     }
     Ok((classes.collect(), files))
 }
 
-/// All files in a folder and the folders in it. A link to a folder is not followed: it could lead in a circle.
+/// Collects all files in a folder and the folders within it. Links to folders are not followed: they could be circular.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
         if !path.is_dir() {
@@ -154,7 +176,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// What a folder holds, in order, without hidden files.
+/// The paths in a folder, sorted, without hidden files.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let list =
         || -> io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect() };
@@ -164,23 +186,22 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// "1,000 images of 2 classes (cats, dogs)", and what was left out.
+/// "1,000 images of 2 classes (cats, dogs)", and the files that were skipped.
 fn report(images: usize, classes: &[String], skipped: &[String]) -> String {
     const NAMED: usize = 10;
     let mut names = classes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     if classes.len() > NAMED {
         names += ", …";
     }
-    let plural = |n: usize, one: &str, many: &str| format!("{} {}", thousands(n), if n == 1 { one } else { many });
-    let counts = (plural(images, "image", "images"), plural(classes.len(), "class", "classes"));
-    let mut text = format!("{} of {} ({names})", counts.0, counts.1);
+    let (images, number) = (counted(images, "image", "images"), counted(classes.len(), "class", "classes"));
+    let mut text = format!("{images} of {number} ({names})");
     if !skipped.is_empty() {
-        text += &format!("\nleft out: {}: {}", plural(skipped.len(), "file", "files"), some_of(skipped));
+        text += &format!("\nskipped {}: {}", counted(skipped.len(), "file", "files"), some_of(skipped));
     }
     text
 }
 
-/// The first few.
+/// The first five reasons and the number of the others.
 fn some_of(reasons: &[String]) -> String {
     const NAMED: usize = 5;
     let first = reasons.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
@@ -190,27 +211,27 @@ fn some_of(reasons: &[String]) -> String {
     }
 }
 
-/// The pixels as they come.
-enum Pixels {
+/// Collects the pixels of one image after another.
+enum PixelStore {
     Memory(Vec<u8>),
-    /// It has no name, so it is gone when nobody uses it any more.
+    /// The file has no name, so it disappears when it is no longer used.
     File(File),
 }
 
-impl Pixels {
-    fn new(bytes: u64, in_memory: u64) -> Result<Pixels> {
+impl PixelStore {
+    fn new(bytes: u64, in_memory: u64) -> Result<PixelStore> {
         if bytes <= in_memory {
-            return Ok(Pixels::Memory(Vec::with_capacity(bytes as usize)));
+            return Ok(PixelStore::Memory(Vec::with_capacity(bytes as usize)));
         }
         let folder = std::env::temp_dir();
-        tempfile::tempfile_in(&folder).map(Pixels::File).map_err(Error::io("write a temporary file in", folder))
+        tempfile::tempfile_in(&folder).map(PixelStore::File).map_err(Error::io("write a temporary file in", folder))
     }
 
-    fn add(&mut self, picture: &[u8]) -> Result<()> {
+    fn add(&mut self, image: &[u8]) -> Result<()> {
         match self {
-            Pixels::Memory(pixels) => pixels.extend_from_slice(picture),
-            Pixels::File(file) => file.write_all(picture).map_err(|e| {
-                let reason = format!("the pictures do not fit in a temporary file here ({e})");
+            PixelStore::Memory(pixels) => pixels.extend_from_slice(image),
+            PixelStore::File(file) => file.write_all(image).map_err(|e| {
+                let reason = format!("the images do not fit into a temporary file here ({e})");
                 Error::file(std::env::temp_dir(), format!("{reason}; set TMPDIR to a folder with more space"))
             })?,
         }
@@ -219,9 +240,9 @@ impl Pixels {
 
     fn finish(self) -> Result<Storage> {
         Ok(match self {
-            Pixels::Memory(pixels) => Storage::Bytes(pixels),
-            Pixels::File(file) => Storage::MappedBytes(
-                storage::map(&file).map_err(Error::io("map a temporary file in", std::env::temp_dir()))?,
+            PixelStore::Memory(pixels) => Storage::Bytes(pixels),
+            PixelStore::File(file) => Storage::MappedBytes(
+                files::map_open(&file).map_err(Error::io("map a temporary file in", std::env::temp_dir()))?,
             ),
         })
     }
@@ -230,10 +251,11 @@ impl Pixels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Normalization, shapes, unobserved};
 
     fn folder_of_shapes() -> (tempfile::TempDir, Dataset) {
         let dir = tempfile::tempdir().unwrap();
-        let shapes = super::super::shapes::generate(40, (20, 30), 7);
+        let shapes = shapes::generate(40, (20, 30), 7);
         for i in 0..40 {
             let folder = dir.path().join(["a", "b"][i / 20]);
             fs::create_dir_all(&folder).unwrap();
@@ -243,25 +265,25 @@ mod tests {
     }
 
     #[test]
-    fn pixels_in_a_mapped_file_are_those_in_memory() {
+    fn pixels_in_a_mapped_file_equal_those_in_memory() {
         let (dir, shapes) = folder_of_shapes();
-        let mapped = load_within(dir.path(), (20, 30), Resize::Stretch, 0).unwrap();
-        let kept = load_within(dir.path(), (20, 30), Resize::Stretch, IN_MEMORY).unwrap();
+        let mapped = load_within(dir.path(), (20, 30), Resize::Stretch, 0, &mut unobserved).unwrap();
+        let kept = load_within(dir.path(), (20, 30), Resize::Stretch, IN_MEMORY, &mut unobserved).unwrap();
         assert!(matches!(*mapped.storage, Storage::MappedBytes(_)) && matches!(*kept.storage, Storage::Bytes(_)));
         for i in 0..40 {
             assert!(mapped.image(i) == shapes.image(i) && kept.image(i) == shapes.image(i), "image {i}");
         }
-        let stats = super::super::Normalization::fit_per_channel(&mapped);
-        assert_eq!(stats, super::super::Normalization::fit_per_channel(&kept));
+        let stats = Normalization::fit_per_channel(&mapped);
+        assert_eq!(stats, Normalization::fit_per_channel(&kept));
         drop(dir);
         let mut values = [vec![0.0; 1800], vec![0.0; 1800]];
         stats.apply(&mapped.subset(&[39])).read(0, &mut values[0]);
         stats.apply(&kept).read(39, &mut values[1]);
-        assert!(values[0] == values[1], "the file has no name, but its pixels are there");
+        assert!(values[0] == values[1], "the temporary file has no name, but its pixels can still be read");
     }
 
     #[test]
-    fn the_report_names_classes_and_the_first_files_left_out() {
+    fn the_note_names_classes_and_the_first_skipped_files() {
         let names = |n: usize| (0..n).map(|i| format!("c{i}")).collect::<Vec<_>>();
         assert_eq!(report(1000, &names(2), &[]), "1,000 images of 2 classes (c0, c1)");
         assert_eq!(report(1, &names(1), &[]), "1 image of 1 class (c0)");
@@ -269,6 +291,6 @@ mod tests {
         let skipped: Vec<String> = (0..7).map(|i| format!("{i}.jpg: is empty")).collect();
         let text = report(5, &names(1), &skipped);
         assert_eq!(text.lines().nth(1).unwrap().matches("is empty").count(), 5);
-        assert!(text.contains("left out: 7 files: 0.jpg: is empty; ") && text.ends_with("; and 2 more"), "{text}");
+        assert!(text.contains("skipped 7 files: 0.jpg: is empty; ") && text.ends_with("; and 2 more"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Batches, prepared on another thread while the training step runs.
+//! Batches, prepared on a thread of their own while the training step runs.
 
 use std::{
     panic::resume_unwind,
@@ -6,15 +6,14 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
+use rand::{RngExt, seq::SliceRandom};
 
-use super::{Augment, Dataset};
+use super::{Augment, Dataset, random::stream};
 
-/// How many batches wait ready.
+/// The number of batches that are prepared ahead.
 const AHEAD: usize = 2;
 
-/// A few images for one training step.
+/// The images of one training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// n × height × width × channels, normalized and augmented.
@@ -27,22 +26,23 @@ pub struct Batch {
 
 /// An iterator over the batches of one epoch. The last batch may be smaller.
 ///
-/// The batches depend on the arguments alone, not on threads or timing. A dropped loader stops its thread.
+/// The batches depend only on the arguments, not on threads or timing. Dropping the loader stops its thread.
 pub struct Loader {
-    /// `None` once dropped: the thread's next `send` then fails, and it returns.
+    /// `None` during the drop: the next `send` of the thread then fails, and the thread returns.
     batches: Option<Receiver<Batch>>,
     thread: Option<JoinHandle<()>>,
     left: usize,
 }
 
 impl Loader {
-    /// Batches of `batch_size` images (0 counts as 1), in the given `order` of image numbers. The image at
-    /// position p of `order` is transformed by a draw from `augment` that depends on `seed`, `epoch` and p. Its flip
-    /// depends on the image and `epoch`: which half of the images is mirrored is drawn once, in every other epoch it is
-    /// the other half (Jordan 2024, arXiv:2404.00498), so that two epochs show each image both ways.
+    /// Batches of `batch_size` images (0 counts as 1), in the given `order` of image numbers.
+    ///
+    /// The image at position p of `order` is transformed by a draw from `augment` that depends on `seed`, `epoch` and
+    /// p. Flips alternate instead (Jordan 2024, arXiv:2404.00498): a random half of the images is flipped in the first
+    /// epoch, the other half in the second, and so on, so any two consecutive epochs show each image both ways.
     ///
     /// # Panics
-    /// Like a slice, if `order` names an image that `dataset` does not have.
+    /// If `order` names an image that `dataset` does not have.
     pub fn new(
         dataset: &Dataset,
         batch_size: usize,
@@ -68,7 +68,7 @@ impl Loader {
         Loader { batches: Some(receiver), thread: Some(thread), left }
     }
 
-    /// Every image once, in the order of the dataset and unchanged: for evaluation.
+    /// Every image once, in the order of the dataset and without augmentation, for evaluation.
     pub fn in_order(dataset: &Dataset, batch_size: usize) -> Loader {
         Loader::new(dataset, batch_size, (0..dataset.len()).collect(), Augment::default(), 0, 0)
     }
@@ -77,18 +77,11 @@ impl Loader {
 /// The numbers 0 to n − 1 in an order that depends on `seed` and `epoch`.
 pub fn shuffled(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
-    order.shuffle(&mut stream(seed, epoch));
+    order.shuffle(&mut stream(seed, epoch as u64));
     order
 }
 
-/// Independent random numbers for each `number`.
-fn stream(seed: u64, number: usize) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(number as u64);
-    rng
-}
-
-/// Another augmentation each epoch.
+/// A seed for the augmentation of one epoch.
 fn epoch_seed(seed: u64, epoch: usize) -> u64 {
     seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
@@ -103,8 +96,8 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
             dataset.read(index, out);
         } else {
             dataset.read(index, &mut original);
-            let mut transform = augment.sample(h, w, &mut stream(epoch_seed(seed, epoch), start + i));
-            let first: bool = stream(seed, index).random();
+            let mut transform = augment.sample(h, w, &mut stream(epoch_seed(seed, epoch), (start + i) as u64));
+            let first: bool = stream(seed, index as u64).random();
             transform.flip = augment.horizontal_flip && first == epoch.is_multiple_of(2);
             transform.apply(&original, (h, w, c), out);
         }
@@ -123,7 +116,7 @@ impl Iterator for Loader {
                 Some(batch)
             }
             Err(_) => {
-                // The thread has ended. Had it panicked, an early end would pass for a short epoch.
+                // The thread has ended. If it panicked, pass the panic on: otherwise this would look like a short epoch.
                 if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
                     resume_unwind(panic);
                 }
@@ -137,7 +130,7 @@ impl Iterator for Loader {
     }
 }
 
-/// `len` is the number of batches still to come.
+/// `len` is the number of remaining batches.
 impl ExactSizeIterator for Loader {}
 
 impl Drop for Loader {

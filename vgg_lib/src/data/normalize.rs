@@ -1,7 +1,8 @@
-//! Normalization: `(x - mean) / (std + 1e-7)`, with x from 0 to 255, as in document 000.
+//! Normalization of images: `(x - mean) / (std + 1e-7)` for x from 0 to 255, as in the Keras CIFAR-10 VGG notebook
+//! (after geifmany/cifar-vgg).
 //!
-//! It is for images. Floats ([`Dataset::from_floats`], precomputed features) are used as they are: their statistics
-//! count as 0 and 1, and to apply a normalization changes nothing.
+//! Floats ([`Dataset::from_floats`], precomputed features) are used as they are: their mean counts as 0 and their
+//! standard deviation as 1, and applying a normalization changes nothing.
 
 use std::sync::Arc;
 
@@ -12,23 +13,23 @@ use super::{Dataset, storage::Values};
 use crate::tensor::{Images, images};
 use crate::{Error, Result};
 
-/// Of ImageNet's red, green and blue as values of 0 to 1, in torchvision's and timm's transforms.
+/// The mean of ImageNet's red, green and blue values, from 0 to 1, in torchvision's and timm's transforms.
 pub(crate) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-/// See [`IMAGENET_MEAN`].
+/// The standard deviation that belongs to [`IMAGENET_MEAN`].
 pub(crate) const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// The mean and standard deviation of each channel, in units of 0 to 255.
+/// The mean and the standard deviation of each channel, for values from 0 to 255.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
-    /// One value a channel.
+    /// One value per channel.
     pub mean: Vec<f32>,
-    /// One value a channel.
+    /// One value per channel.
     pub std: Vec<f32>,
 }
 
 impl Normalization {
-    /// One mean and one standard deviation over all images, pixels and channels, repeated for each channel.
-    /// An empty dataset and floats give 0 and 1.
+    /// One mean and one standard deviation over all images, pixels and channels, repeated for each channel. For an
+    /// empty dataset and for floats they are 0 and 1.
     pub fn fit(dataset: &Dataset) -> Self {
         let mut all = Sums::default();
         for channel in sums(dataset) {
@@ -37,25 +38,28 @@ impl Normalization {
         Self::from_sums(&vec![all; dataset.image_shape().2])
     }
 
-    /// A mean and a standard deviation of each channel. An empty dataset and floats give 0 and 1.
+    /// The mean and the standard deviation of each channel. For an empty dataset and for floats they are 0 and 1.
     pub fn fit_per_channel(dataset: &Dataset) -> Self {
         Self::from_sums(&sums(dataset))
     }
 
-    /// ImageNet's: what torchvision's and timm's weights were trained with, `Normalize([0.485, 0.456, 0.406],
-    /// [0.229, 0.224, 0.225])` on values of 0 to 1.
+    /// The normalization that torchvision's and timm's ImageNet weights were trained with:
+    /// `Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])` on values from 0 to 1.
     pub fn imagenet() -> Self {
         let of_255 = |values: [f64; 3]| values.map(|v| 255.0 * v as f32).to_vec();
         Normalization { mean: of_255(IMAGENET_MEAN), std: of_255(IMAGENET_STD) }
     }
 
-    /// One image as a batch, (1, height, width, 3).
+    /// One normalized image as a batch of shape (1, height, width, 3).
     ///
     /// # Errors
-    /// [`Error::Shape`] if the statistics are not those of three channels or the image is empty.
+    /// [`Error::Shape`] if this normalization is not for three channels, or the image is empty.
     pub fn image(&self, image: &RgbImage) -> Result<Images> {
         if self.mean.len() != 3 || self.std.len() != 3 {
-            return Err(Error::Shape(format!("{} means do not fit an image of 3 channels", self.mean.len())));
+            return Err(Error::Shape(format!(
+                "a normalization of {} channels does not fit an RGB image, which has 3",
+                self.mean.len()
+            )));
         }
         let (w, h) = (image.width() as usize, image.height() as usize);
         let dataset = Dataset::new(image.as_raw().clone(), (h, w, 3), vec![0], vec![String::new()])?;
@@ -64,8 +68,8 @@ impl Normalization {
         images(values, (1, h, w, 3))
     }
 
-    /// The same images, from now on read as `(x - mean) / (std + 1e-7)`. It replaces an earlier
-    /// normalization; the test set is normalized with the statistics of the training set. Floats stay as they are.
+    /// The same images, read as `(x - mean) / (std + 1e-7)`. This replaces an earlier normalization. Apply the
+    /// statistics of the training set to the test set too. Floats stay unchanged.
     ///
     /// # Panics
     /// If `dataset` has another number of channels than `mean` and `std`.
@@ -92,7 +96,7 @@ impl Normalization {
     }
 }
 
-/// Integers, so that the result does not depend on the order of the additions.
+/// Sums of integers, which do not depend on the order of the additions.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     count: u64,

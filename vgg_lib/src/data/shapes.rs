@@ -1,20 +1,20 @@
-//! Generated images for where there is no CIFAR-10: ten shapes in random colors, sizes, positions and
-//! angles on cluttered backgrounds. Neither color nor any single pixel tells the class, so a linear model
-//! does poorly and a convolutional network does well.
+//! A generated dataset that replaces CIFAR-10 where it is missing: ten shapes in random colors, sizes, positions and
+//! angles on cluttered backgrounds. Neither the color nor any single pixel reveals the class, so a linear model does
+//! poorly and a convolutional network does well.
 //!
-//! A shape is a signed distance function: negative inside, and about the distance to the edge, from which
-//! comes the smooth border. It is centered at (0, 0), fits in the unit circle, and y points down.
+//! The outline of a shape is a signed distance function: negative inside, and roughly the distance to the edge, which
+//! gives smooth borders. Shapes are centered at (0, 0) and fit into the unit circle; y points down.
 
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::Dataset;
+use super::{Dataset, random::stream};
 
 /// A signed distance function of (x, y).
-type Shape = fn(f32, f32) -> f32;
+type Outline = fn(f32, f32) -> f32;
 
-const SHAPES: [(&str, Shape); 10] = [
+const SHAPES: [(&str, Outline); 10] = [
     ("arrow", arrow),
     ("circle", circle),
     ("crescent", crescent),
@@ -27,15 +27,14 @@ const SHAPES: [(&str, Shape); 10] = [
     ("triangle", triangle),
 ];
 
-/// 10,000 training images and 2,000 test images of 32×32 RGB pixels, always the same.
+/// 10,000 training images and 2,000 test images of 32×32 RGB pixels. They are always the same.
 pub fn load() -> (Dataset, Dataset) {
     (generate(10_000, (32, 32), 0), generate(2_000, (32, 32), 1))
 }
 
-/// `n` RGB images of `size` = (height, width), as many of each class, in mixed order.
+/// `n` RGB images of `size` = (height, width), equally many of each class, in mixed order.
 ///
-/// Image i depends on `size`, `seed` and i alone: 100 images are the first 100 of 1000. A size of 0 counts
-/// as 1.
+/// Image i depends only on `size`, `seed` and i, so 100 images are the first 100 of 1000. A size of 0 counts as 1.
 pub fn generate(n: usize, size: (usize, usize), seed: u64) -> Dataset {
     let (h, w) = (size.0.max(1), size.1.max(1));
     let labels: Vec<usize> = (0..n.div_ceil(10)).flat_map(|ten| ten_labels(seed, ten)).take(n).collect();
@@ -48,42 +47,35 @@ pub fn generate(n: usize, size: (usize, usize), seed: u64) -> Dataset {
     Dataset::new(pixels, (h, w, 3), labels, classes).expect("the lengths are those made above")
 }
 
-/// Independent random numbers for each `number`.
-fn stream(seed: u64, number: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(number);
-    rng
-}
-
-/// The labels of ten images in a row: each class once.
+/// The labels of ten consecutive images: each class once.
 fn ten_labels(seed: u64, ten: usize) -> [usize; 10] {
     let mut labels = std::array::from_fn(|label| label);
-    // Streams from the far end, which no image has.
+    // Streams from the far end, which no image uses.
     labels.shuffle(&mut stream(seed, u64::MAX - ten as u64));
     labels
 }
 
 type Color = [f32; 3];
 
-/// What one image shows. Lengths are in halves of the image's shorter side, from its center.
+/// What one image shows. Coordinates start at the center of the image; 1 is half of its shorter side.
 struct Scene {
-    shape: Shape,
+    outline: Outline,
     center: (f32, f32),
     radius: f32,
-    /// Of the angle.
+    /// The sine and cosine of the angle.
     sin_cos: (f32, f32),
     paint: Paint,
     background: Paint,
     clutter: Vec<Stroke>,
-    /// The standard deviation of the noise, in units of 0 to 255.
+    /// The standard deviation of the noise, for values from 0 to 255.
     noise: f32,
 }
 
-/// Two colors and how they mix.
+/// Two colors and the pattern that mixes them.
 struct Paint {
     colors: [Color; 2],
     pattern: Pattern,
-    /// Where the pattern changes and how fast.
+    /// The direction in which the pattern changes; its length is how fast.
     direction: (f32, f32),
     phase: f32,
 }
@@ -96,7 +88,7 @@ enum Pattern {
     Blobs,
 }
 
-/// A short line.
+/// A short line of the background.
 struct Stroke {
     from: (f32, f32),
     along: (f32, f32),
@@ -105,13 +97,13 @@ struct Stroke {
 }
 
 impl Scene {
-    fn sample(shape: Shape, rng: &mut ChaCha8Rng) -> Scene {
+    fn sample(outline: Outline, rng: &mut ChaCha8Rng) -> Scene {
         let radius = rng.random_range(0.55..0.9);
         let room = 1.1 - radius;
         let back = color(rng);
         let front = contrasting(back, rng);
         Scene {
-            shape,
+            outline,
             center: (rng.random_range(-room..room), rng.random_range(-room..room)),
             radius,
             sin_cos: rng.random_range(-45f32..45.0).to_radians().sin_cos(),
@@ -129,7 +121,7 @@ impl Scene {
 
     fn draw(&self, (h, w): (usize, usize), rng: &mut ChaCha8Rng, image: &mut [u8]) {
         let half = h.min(w) as f32 / 2.0;
-        // How much of a pixel lies inside an edge at this distance.
+        // The fraction of a pixel that lies inside an edge at this distance.
         let coverage = |distance: f32| (0.5 - distance * half).clamp(0.0, 1.0);
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
             let y = ((i / w) as f32 + 0.5 - h as f32 / 2.0) / half;
@@ -140,10 +132,10 @@ impl Scene {
             }
             let (dx, dy) = ((x - self.center.0) / self.radius, (y - self.center.1) / self.radius);
             let (sin, cos) = self.sin_cos;
-            let distance = (self.shape)(cos * dx + sin * dy, cos * dy - sin * dx) * self.radius;
+            let distance = (self.outline)(cos * dx + sin * dy, cos * dy - sin * dx) * self.radius;
             color = mix(color, self.paint.at(x, y), coverage(distance));
             for (value, channel) in pixel.iter_mut().zip(color) {
-                // Four uniform numbers make a good bell; their sum has the standard deviation 1/√3.
+                // The sum of four uniform numbers is close to a normal distribution; its standard deviation is 1/√3.
                 let bits = rng.random::<u32>().to_le_bytes();
                 let bell = bits.iter().map(|&b| f32::from(b) / 255.0 - 0.5).sum::<f32>() * 3f32.sqrt();
                 *value = (channel + self.noise * bell + 0.5) as u8; // the cast clamps to 0 and 255
@@ -153,7 +145,7 @@ impl Scene {
 }
 
 impl Paint {
-    /// `color` and one that differs from it by at most `spread` a channel.
+    /// `color` and another one that differs from it by at most `spread` per channel.
     fn sample(color: Color, spread: f32, patterns: &[Pattern], rng: &mut ChaCha8Rng) -> Paint {
         let (sin, cos) = rng.random_range(-180f32..180.0).to_radians().sin_cos();
         let speed = rng.random_range(4.0..9.0);
@@ -202,7 +194,7 @@ fn color(rng: &mut ChaCha8Rng) -> Color {
     std::array::from_fn(|_| rng.random_range(20.0..235.0))
 }
 
-/// A color that a person can tell from `other`: clearly lighter or darker.
+/// A color that is clearly lighter or darker than `other`.
 fn contrasting(other: Color, rng: &mut ChaCha8Rng) -> Color {
     let luminance = |[r, g, b]: Color| 0.3 * r + 0.6 * g + 0.1 * b;
     loop {
@@ -235,7 +227,7 @@ fn cross(x: f32, y: f32) -> f32 {
     rectangle(x, y, 0.9, 0.26).min(rectangle(x, y, 0.26, 0.9))
 }
 
-/// A square on its corner with a half circle on each of its upper sides, from Inigo Quilez' sdHeart.
+/// A square standing on a corner, with a half circle on each of its upper sides: `sdHeart` by Inigo Quilez.
 fn heart(x: f32, y: f32) -> f32 {
     let (x, y) = (x.abs() * 0.72, 0.55 - y * 0.72);
     let distance = if x + y > 1.0 {
@@ -259,13 +251,13 @@ fn square(x: f32, y: f32) -> f32 {
     rectangle(x, y, 0.68, 0.68)
 }
 
-/// Five points: folded to a tenth of the circle, it has one edge.
+/// Five points. By symmetry a tenth of the circle is enough, which has one straight edge.
 fn star(x: f32, y: f32) -> f32 {
     let fifth = std::f32::consts::TAU / 5.0;
     let angle = (x.atan2(-y) + fifth / 2.0).rem_euclid(fifth) - fifth / 2.0;
     let (sin, cos) = angle.abs().sin_cos();
     let (outer, inner) = (0.95, 0.4);
-    // From the point at (outer, 0) to the notch, half a fifth round.
+    // The edge goes from the point at (outer, 0) to the notch, a tenth of the circle further.
     let (notch_x, notch_y) = (inner * (fifth / 2.0).cos(), inner * (fifth / 2.0).sin());
     let edge = length(outer - notch_x, notch_y);
     let radius = length(x, y);
@@ -276,7 +268,7 @@ fn triangle(x: f32, y: f32) -> f32 {
     (y - 0.5).max(0.866 * x.abs() - 0.5 * y - 0.5)
 }
 
-/// `hypot` is slower for care about overflow.
+/// `hypot` is slower because it avoids overflow.
 fn length(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
 }
@@ -290,11 +282,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_lies_in_the_unit_circle_and_covers_a_fair_part_of_it() {
-        for (name, shape) in SHAPES {
+    fn shapes_fit_into_the_unit_circle_and_fill_a_good_part_of_it() {
+        for (name, outline) in SHAPES {
             let steps = || (-150..150).map(|i| (i as f32 + 0.5) / 100.0);
             let inside: Vec<(f32, f32)> =
-                steps().flat_map(|y| steps().map(move |x| (x, y))).filter(|&(x, y)| shape(x, y) < 0.0).collect();
+                steps().flat_map(|y| steps().map(move |x| (x, y))).filter(|&(x, y)| outline(x, y) < 0.0).collect();
             let area = inside.len() as f32 / 10_000.0;
             assert!((0.7..2.1).contains(&area), "{name}: area {area}");
             let farthest = inside.iter().map(|&(x, y)| length(x, y)).fold(0.0, f32::max);
@@ -303,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hollow_is_hollow() {
+    fn hollow_shapes_are_hollow() {
         assert!(ring(0.0, 0.0) > 0.0 && circle(0.0, 0.0) < 0.0);
         assert!(crescent(0.3, 0.0) > 0.0 && crescent(-0.7, 0.0) < 0.0);
         assert!(hourglass(0.5, 0.0) > 0.0 && hourglass(0.5, 0.7) < 0.0);

@@ -1,27 +1,25 @@
-//! Where the values of a [`Dataset`](super::Dataset) lie: images as bytes, precomputed features as floats, each in
-//! memory or in a file that is mapped into memory, whose pages the system drops and reads again as it needs room.
-
-use std::{fs::File, io};
+//! The values of a [`Dataset`](super::Dataset): images as bytes, features as floats, each in memory or in a
+//! memory-mapped file, whose pages the system loads on demand and drops when memory is short.
 
 use memmap2::Mmap;
 
-/// The values of every image, one image after another, NHWC.
+/// The values of all images, one image after another, NHWC.
 pub(super) enum Storage {
     Bytes(Vec<u8>),
     MappedBytes(Mmap),
     Floats(Vec<f32>),
-    /// From byte `start` on, in the order of bytes of this machine.
+    /// Floats from byte `start` on, in the byte order of this machine.
     MappedFloats {
         file: Mmap,
         start: usize,
     },
 }
 
-/// One image.
+/// The values of one image.
 pub(super) enum Values<'a> {
     Bytes(&'a [u8]),
     Floats(&'a [f32]),
-    /// Four bytes a float.
+    /// Four bytes per float.
     RawFloats(&'a [u8]),
 }
 
@@ -40,7 +38,7 @@ impl Storage {
         matches!(self, Storage::Bytes(_) | Storage::MappedBytes(_))
     }
 
-    /// Image number `place`, of `size` values.
+    /// Image number `place`, which has `size` values.
     pub(super) fn image(&self, place: usize, size: usize) -> Values<'_> {
         let values = place * size..(place + 1) * size;
         match self {
@@ -53,11 +51,4 @@ impl Storage {
             }
         }
     }
-}
-
-/// Maps a whole file into memory.
-pub(crate) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the bytes must not change while they are mapped. The files are temporary ones without a name, or
-    // features, which are written under another name first and never again once they have theirs.
-    unsafe { Mmap::map(file) }
 }

@@ -91,11 +91,6 @@ impl Exported {
         crate::files::write(path, bytes)?;
         Ok(Exported { path: path.to_path_buf(), bytes: bytes.len(), layers })
     }
-
-    /// Called by evcxr when a cell ends in it.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/plain\n{self}\nEVCXR_END_CONTENT");
-    }
 }
 
 impl fmt::Display for Exported {

@@ -134,11 +134,6 @@ impl MemoryEstimate {
         let totals = self.totals().map(|(label, size)| format!("{label}: <b>{size}</b>"));
         html + &totals.join("<br>") + "</p>"
     }
-
-    /// Called by evcxr when a cell ends in an estimate.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/html\n{}\nEVCXR_END_CONTENT", self.to_html());
-    }
 }
 
 impl fmt::Display for MemoryEstimate {

@@ -126,11 +126,6 @@ impl ReceptiveFields {
         }
         html + "</tbody></table>"
     }
-
-    /// Called by evcxr when a cell ends in this table.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/html\n{}\nEVCXR_END_CONTENT", self.to_html());
-    }
 }
 
 #[cfg(test)]

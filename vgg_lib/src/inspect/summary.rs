@@ -113,9 +113,4 @@ impl Summary {
         }
         html
     }
-
-    /// Called by evcxr when a cell ends in a summary.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/html\n{}\nEVCXR_END_CONTENT", self.to_html());
-    }
 }

@@ -31,10 +31,3 @@ impl fmt::Display for LoadReport {
         Ok(())
     }
 }
-
-impl LoadReport {
-    /// Called by evcxr when a cell ends in a report.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/plain\n{self}\nEVCXR_END_CONTENT");
-    }
-}

@@ -1,5 +1,10 @@
-//! All that knows of evcxr and Jupyter.
+//! Everything that knows of evcxr and Jupyter: how values are shown, progress, and the live view of training.
 
 mod fit;
+mod lines;
+mod loading;
 mod monitor;
 pub mod progress;
+mod show;
+
+pub use loading::{cifar10, image_folder};

@@ -1,45 +1,37 @@
-//! Progress while training: a bar in a terminal, lines elsewhere.
+//! Progress of training: a bar in a terminal, lines elsewhere, and the live view of a [`Monitor`].
 //!
-//! A notebook's output cannot be redrawn in place: evcxr passes stdout on a line at a time, and indicatif hides
-//! itself where there is no terminal. So here indicatif draws to a target of ours, which prints a line now and
-//! then and one at the end of each epoch:
+//! Lines look like this. The first kind is printed now and then, the second at the end of each epoch:
 //!
 //! ```text
 //!   epoch 3/250  120/391 steps  1,200 images/s  loss 1.3012  acc 0.5417  left 2 h 50 min
 //! Epoch 3/250  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678  val_loss 1.1000  val_acc 0.6100  left 2 h 50 min
 //! ```
-//!
-//! VS Code's notebooks do redraw: there one line is replaced by the next. Whoever wants to see more in JupyterLab
-//! shows a [`Monitor`], which hears of everything here too.
 
-use std::{
-    env, fmt,
-    io::{self, IsTerminal, Write},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressDrawTarget};
+
+use super::{
+    lines::{styled_bar, target},
+    monitor::{Feed, Now},
 };
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
-
-use super::monitor::{Feed, Now};
 use crate::text::{duration, roughly, rounded, significant};
-use crate::train::Monitor;
-use crate::train::{EpochRecord, Verbosity};
+use crate::train::{EpochRecord, Monitor, Verbosity};
 
-/// Shows how far the training is.
+/// Shows the progress of training.
 ///
 /// ```
 /// use vgg_lib::{notebook::progress::Progress, train::{EpochRecord, Verbosity}};
 ///
-/// let mut progress = Progress::new(Verbosity::Auto, None, 1, 2); // no monitor; one epoch of two steps
+/// let mut progress = Progress::new(Verbosity::Auto, None, 1, 2); // no monitor, one epoch of two steps
 /// progress.start_epoch(1);
-/// progress.step(128, 2.3, 0.11); // 128 images; the means of this epoch so far
+/// progress.step(128, 2.3, 0.11); // 128 images; mean loss and accuracy of this epoch so far
 /// progress.step(128, 2.2, 0.15);
 /// progress.end_epoch(&EpochRecord {
 ///     epoch: 1, seconds: 1.5, images_per_second: 170.0, lr: 0.1,
 ///     loss: 2.2, acc: 0.15, val_loss: None, val_acc: None,
 /// });
-/// progress.finish(None); // dropped without it, a monitor says that the training failed
+/// progress.finish(None); // without it, a monitor says that training failed
 /// ```
 #[derive(Debug)]
 pub struct Progress {
@@ -50,15 +42,15 @@ pub struct Progress {
     step: usize,
     images: usize,
     started: Instant,
-    /// When the epoch's first step had ended: it prepares things, and says little about the others.
+    /// Seconds of the epoch's first step, which includes preparations and so says little about the others.
     first_step: f64,
-    /// Of the epochs that ended in this process, for the time left.
+    /// Seconds of each epoch of this process, to estimate the time left.
     seconds: Vec<f64>,
     feed: Option<Feed>,
 }
 
 impl Progress {
-    /// For a training of `epochs` epochs of `steps` steps each.
+    /// Progress of `epochs` epochs of `steps` steps each.
     pub fn new(verbosity: Verbosity, monitor: Option<Monitor>, epochs: usize, steps: usize) -> Progress {
         let (target, is_lines) = target(verbosity);
         Progress::with_target(target, is_lines, monitor, epochs, steps)
@@ -78,12 +70,12 @@ impl Progress {
         Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started, first_step: 0.0, seconds, feed }
     }
 
-    /// The training goes on after these epochs, which an earlier process made. They do not count for the time left.
+    /// Training resumes after these epochs of an earlier process. They do not count for the time left.
     pub fn resumed(&mut self, records: &[EpochRecord]) {
         self.tell(|feed| feed.resumed(records));
     }
 
-    /// The epoch, from 1, is about to begin.
+    /// An epoch begins; the first is number 1.
     pub fn start_epoch(&mut self, epoch: usize) {
         (self.epoch, self.step, self.images, self.started) = (epoch, 0, 0, Instant::now());
         self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
@@ -92,17 +84,17 @@ impl Progress {
         self.tell(|feed| feed.start_epoch(epoch));
     }
 
-    /// Prints a line of its own.
+    /// Prints a line.
     pub fn note(&self, text: &str) {
         self.bar.println(text);
     }
 
-    /// The same for what one has to know even of a silent training: that is printed on stderr.
+    /// Prints a warning. If progress is silent, it goes to stderr.
     pub fn warn(&self, text: &str) {
         if self.bar.is_hidden() { eprintln!("{text}") } else { self.note(text) }
     }
 
-    /// One step with so many images was made; loss and accuracy are the means of this epoch so far.
+    /// A step with this many images is done. Loss and accuracy are the means of this epoch so far.
     pub fn step(&mut self, images: usize, mean_loss: f32, mean_acc: f32) {
         self.step += 1;
         self.images += images;
@@ -124,7 +116,7 @@ impl Progress {
         self.tell(|feed| feed.step(&now));
     }
 
-    /// The epoch ended, and this is what it reached.
+    /// The epoch ends with these results.
     pub fn end_epoch(&mut self, record: &EpochRecord) {
         (self.epoch, self.step) = (record.epoch, self.steps);
         self.seconds.push(record.seconds);
@@ -133,7 +125,7 @@ impl Progress {
         self.tell(|feed| feed.end_epoch(record, left));
     }
 
-    /// The training came to its end; `reason` says why, if that was before the last epoch.
+    /// Training ends; `reason` says why if it ends before the last epoch.
     pub fn finish(mut self, reason: Option<&str>) {
         self.end(Ok(reason));
     }
@@ -150,18 +142,18 @@ impl Progress {
         }
     }
 
-    /// Until the end of the last epoch; `elapsed` are the seconds of this one.
+    /// Seconds until the end of the last epoch, `elapsed` seconds after the start of this one.
     fn seconds_left(&self, elapsed: f64) -> f64 {
-        // The latest epochs: a machine does not always have the same pace.
+        // Only the latest epochs, because the speed of a machine changes.
         const LATEST: usize = 5;
         let latest = &self.seconds[self.seconds.len().saturating_sub(LATEST)..];
-        let an_epoch = match (latest.len(), self.step) {
+        let per_epoch = match (latest.len(), self.step) {
             (0, 0..2) => elapsed * self.steps as f64,
             (0, step) => self.first_step + (elapsed - self.first_step) / (step - 1) as f64 * (self.steps - 1) as f64,
             (n, _) => latest.iter().sum::<f64>() / n as f64,
         };
         let epochs = self.epochs as f64 - (self.epoch as f64 - 1.0) - self.step as f64 / self.steps.max(1) as f64;
-        an_epoch * epochs.max(0.0)
+        per_epoch * epochs.max(0.0)
     }
 
     fn step_text(&self, now: &Now) -> String {
@@ -188,166 +180,19 @@ impl Progress {
     }
 }
 
-/// Without [`Progress::finish`] before it: an error or a panic ended the training.
+/// Dropped without [`Progress::finish`]: an error or a panic ended training.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.end(Err(()));
     }
 }
 
-/// A bar for any other long job of `total` parts, such as images to load; call `inc(1)` on it after each.
-pub fn bar(verbosity: Verbosity, total: u64, what: &str) -> ProgressBar {
-    let (target, is_lines) = target(verbosity);
-    let template = if is_lines {
-        "  {prefix}  {human_pos}/{human_len}  left {eta}"
-    } else {
-        "{prefix} {bar:25.green/dim} {human_pos}/{human_len}  left {eta}"
-    };
-    let bar = styled_bar(target, total, template);
-    bar.set_prefix(what.to_string());
-    bar
-}
-
-fn styled_bar(target: ProgressDrawTarget, length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(length), target).with_style(style).with_finish(ProgressFinish::AndClear)
-}
-
-/// The target, and whether it takes lines.
-fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
-    const SECONDS: f64 = 20.0;
-    const REDRAWN_SECONDS: f64 = 2.0;
-    let lines = |seconds, redraw| (Lines::target(seconds, redraw, Box::new(io::stdout())), true);
-    let terminal = io::stderr().is_terminal();
-    match verbosity {
-        Verbosity::Silent => (ProgressDrawTarget::hidden(), false),
-        Verbosity::Lines(seconds) => lines(seconds, false),
-        Verbosity::Bar if terminal => (ProgressDrawTarget::stderr(), false),
-        Verbosity::Auto if terminal && io::stdout().is_terminal() => (ProgressDrawTarget::stderr(), false),
-        Verbosity::Auto if is_vs_code(|name| env::var_os(name).is_some()) => lines(REDRAWN_SECONDS, true),
-        Verbosity::Auto | Verbosity::Bar => lines(SECONDS, false),
-    }
-}
-
-/// Whether VS Code itself started the kernel. There is no official sign (microsoft/vscode-jupyter#7380): its kernels
-/// inherit one of two variables, and those of a Jupyter server, which may itself run in VS Code's terminal, have a
-/// third. A wrong guess costs little: where VS Code is not recognized lines follow each other, and a Jupyter page
-/// drops the signs that it does not know.
-fn is_vs_code(has: impl Fn(&str) -> bool) -> bool {
-    has("EVCXR_IS_RUNTIME") && (has("VSCODE_PID") || has("VSCODE_CWD")) && !has("JPY_PARENT_PID")
-}
-
-/// A "terminal" that only ever prints whole lines. A line that starts with a space says how far the job is and is
-/// printed only now and then; every other line is printed at once.
-struct Lines {
-    every: Duration,
-    /// A line takes the place of the one before, if that began with a space.
-    redraw: bool,
-    state: Mutex<LinesState>,
-}
-
-struct LinesState {
-    sink: Box<dyn Write + Send>,
-    printed_at: Instant,
-    printed: String,
-}
-
-impl Lines {
-    fn target(seconds: f64, redraw: bool, sink: Box<dyn Write + Send>) -> ProgressDrawTarget {
-        let never = if seconds > 0.0 { Duration::MAX } else { Duration::ZERO };
-        let every = Duration::try_from_secs_f64(seconds).unwrap_or(never);
-        let state = Mutex::new(LinesState { sink, printed_at: Instant::now(), printed: String::new() });
-        ProgressDrawTarget::term_like_with_hz(Box::new(Lines { every, redraw, state }), 20)
-    }
-}
-
-impl fmt::Debug for Lines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lines {{ every: {:?} }}", self.every)
-    }
-}
-
-/// indicatif writes each line with one `write_str`, then fills it up with spaces; moving the cursor does nothing.
-impl TermLike for Lines {
-    fn write_str(&self, text: &str) -> io::Result<()> {
-        let line = text.trim_end();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let too_soon = line.starts_with(' ') && state.printed_at.elapsed() < self.every;
-        if line.is_empty() || too_soon || line == state.printed {
-            return Ok(());
-        }
-        state.printed_at = Instant::now();
-        // VS Code drops the newline before a piece of output that begins so, goes to the line's start and writes over
-        // what is there: spaces cover the rest of a longer line.
-        let text = if self.redraw && state.printed.starts_with(' ') {
-            format!("\x1b[A\r{line:<width$}\n", width = state.printed.chars().count())
-        } else {
-            format!("{line}\n")
-        };
-        state.printed = line.to_string();
-        // One write a line, so that lines of other threads cannot land inside it.
-        state.sink.write_all(text.as_bytes())?;
-        state.sink.flush()
-    }
-
-    fn write_line(&self, text: &str) -> io::Result<()> {
-        self.write_str(text)
-    }
-
-    fn width(&self) -> u16 {
-        400
-    }
-
-    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread::sleep};
+    use std::{thread::sleep, time::Duration};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Sink {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
+    use crate::notebook::lines::{Lines, tests::Sink};
 
     fn progress(every: f64, epochs: usize, steps: usize) -> (Progress, Sink) {
         let sink = Sink::default();
@@ -368,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_ends_with_one_line_of_its_numbers() {
+    fn an_epoch_ends_with_one_line_of_results() {
         let (mut progress, sink) = progress(3600.0, 250, 391);
         progress.start_epoch(3);
         for _ in 0..391 {
@@ -383,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn without_validation_and_at_the_last_epoch_those_numbers_are_left_out() {
+    fn the_last_line_has_no_time_left_and_without_validation_no_val_numbers() {
         let (mut progress, sink) = progress(3600.0, 3, 391);
         progress.end_epoch(&EpochRecord { val_loss: None, val_acc: None, ..record(3) });
         let expected = "Epoch 3/3  391 steps  41 s  1,220 images/s  lr 0.1  loss 1.2345  acc 0.5678\n";
@@ -391,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_step_text_has_the_rate_and_the_time_left_of_the_training() {
+    fn a_progress_line_has_the_speed_and_the_time_left() {
         let (mut progress, _sink) = progress(3600.0, 250, 391);
         progress.start_epoch(3);
         let now = Now {
@@ -407,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_counts_the_epochs_to_come() {
+    fn the_time_left_includes_the_remaining_epochs() {
         let (mut progress, _sink) = progress(3600.0, 10, 101);
         progress.start_epoch(1);
         // The first step took 3 s, the next 20 took 0.1 s each: an epoch takes 13 s.
         (progress.step, progress.first_step) = (21, 3.0);
         let left = progress.seconds_left(5.0);
         assert!((left - 13.0 * (10.0 - 21.0 / 101.0)).abs() < 1e-9, "{left}");
-        // With validation an epoch took 20 s, and the next five 10 s: those count.
+        // With validation this epoch took 20 s. The next five take 10 s, and only those count.
         progress.end_epoch(&EpochRecord { seconds: 20.0, ..record(1) });
         assert_eq!(progress.seconds_left(0.0), 20.0 * 9.0);
         for epoch in 2..=6 {
@@ -427,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_resumption_only_epochs_of_this_process_count() {
+    fn the_time_left_ignores_epochs_of_earlier_processes() {
         let (mut progress, _sink) = progress(3600.0, 10, 100);
         progress.resumed(&[EpochRecord { seconds: 1000.0, ..record(1) }, record(2)]);
         progress.start_epoch(3);
@@ -436,34 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn in_vs_code_a_line_takes_the_place_of_the_step_line_before_it() {
-        let lines = |redraw| {
-            let sink = Sink::default();
-            let target = Lines::target(0.0, redraw, Box::new(sink.clone()));
-            let bar = styled_bar(target, 3, "  {msg}");
-            bar.set_message("1/3  loss 12.5");
-            sleep(Duration::from_millis(60));
-            bar.set_message("2/3");
-            sleep(Duration::from_millis(60));
-            bar.println("Epoch 1");
-            sink.text()
-        };
-        assert_eq!(lines(true), "  1/3  loss 12.5\n\x1b[A\r  2/3           \n\x1b[A\rEpoch 1\n  2/3\n");
-        assert_eq!(lines(false), "  1/3  loss 12.5\n  2/3\nEpoch 1\n  2/3\n");
-    }
-
-    #[test]
-    fn vs_code_is_recognized_where_it_started_the_kernel_itself() {
-        let found = |names: &[&str]| is_vs_code(|name| names.contains(&name));
-        assert!(found(&["VSCODE_PID", "EVCXR_IS_RUNTIME"]));
-        assert!(found(&["VSCODE_CWD", "EVCXR_IS_RUNTIME"]));
-        assert!(!found(&["EVCXR_IS_RUNTIME"]));
-        assert!(!found(&["VSCODE_PID"]), "no notebook");
-        assert!(!found(&["VSCODE_PID", "EVCXR_IS_RUNTIME", "JPY_PARENT_PID"]), "a Jupyter server");
-    }
-
-    #[test]
-    fn each_line_ends_in_a_newline_and_has_no_control_characters() {
+    fn lines_end_with_a_newline_and_have_no_control_characters() {
         let (mut progress, sink) = progress(0.0, 2, 4);
         for epoch in 1..=2 {
             progress.start_epoch(epoch);
@@ -482,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_in_between_come_at_most_once_in_the_set_time() {
+    fn progress_lines_keep_their_distance() {
         let (mut progress, sink) = progress(0.2, 1, 100);
         progress.start_epoch(1);
         let start = Instant::now();
@@ -496,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_progress_and_a_nonsense_interval_do_no_harm() {
+    fn silence_and_invalid_intervals_are_fine() {
         let mut silent = Progress::new(Verbosity::Silent, None, 0, 0);
         silent.start_epoch(1);
         silent.step(0, f32::NAN, f32::NAN);
@@ -506,15 +324,5 @@ mod tests {
             progress.end_epoch(&record(1));
             assert_eq!(sink.text().lines().count(), 1);
         }
-    }
-
-    #[test]
-    fn a_bar_for_another_job_counts_its_parts() {
-        let sink = Sink::default();
-        let bar =
-            styled_bar(Lines::target(0.0, false, Box::new(sink.clone())), 3, "  {prefix}  {human_pos}/{human_len}");
-        bar.set_prefix("photos");
-        bar.inc(2);
-        assert!(sink.text().contains("  photos  2/3\n"), "{}", sink.text());
     }
 }

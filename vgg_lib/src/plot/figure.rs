@@ -331,16 +331,6 @@ impl Figure {
         }
         Ok(self)
     }
-
-    /// Shows the figure in a notebook, as PNG.
-    pub fn evcxr_display(&self) {
-        match self.png() {
-            Ok(png) => {
-                println!("EVCXR_BEGIN_CONTENT image/png\n{}\nEVCXR_END_CONTENT", BASE64_STANDARD.encode(png));
-            }
-            Err(error) => println!("{error}"),
-        }
-    }
 }
 
 /// Logical pixels to pixels of the PNG.

@@ -96,13 +96,7 @@ impl History {
             .map_err(|e| Error::file(path, format!("is not a history ({e}); use a file that `save_json` wrote")))
     }
 
-    /// Shows the history in a notebook as a table: all epochs of a short run, the first, best and last ones of a long run.
-    pub fn evcxr_display(&self) {
-        println!("EVCXR_BEGIN_CONTENT text/html\n{}\nEVCXR_END_CONTENT", self.to_html());
-        println!("EVCXR_BEGIN_CONTENT text/plain\n{self}\nEVCXR_END_CONTENT");
-    }
-
-    fn to_html(&self) -> String {
+    pub(crate) fn to_html(&self) -> String {
         let row = |cells: &[String], tag: &str| -> String {
             let cells: Vec<_> = cells.iter().map(|c| format!("<{tag} align=\"right\">{c}</{tag}>")).collect();
             format!("<tr>{}</tr>\n", cells.concat())

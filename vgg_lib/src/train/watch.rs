@@ -47,37 +47,37 @@ pub type Observer<'a> = &'a mut dyn FnMut(Event);
 /// How [`fit`](crate::model::Sequential::fit) shows its progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
-    /// A bar in a terminal; in VS Code's notebooks a line that redraws itself; in other notebooks and in a file a line
-    /// about every 20 seconds.
+    /// A bar in a terminal, a line that is redrawn in VS Code's notebooks, and a line about every 20 seconds in other
+    /// notebooks and in files.
     #[default]
     Auto,
-    /// A line at most every so many seconds, and one at the end of each epoch, on stdout.
+    /// Lines on stdout: one at the end of each epoch, and in between at most one in this many seconds.
     Lines(f64),
-    /// A bar on stderr; lines where that is no terminal.
+    /// A bar on stderr, or lines if stderr is not a terminal.
     Bar,
     /// Nothing.
     Silent,
 }
 
-/// Shows training live while it runs. A cell *before* the one that trains makes and shows it:
+/// Shows training while it runs. A cell *before* the one that trains creates and shows it:
 ///
 /// ```no_run
 /// # fn main() -> vgg_lib::Result<()> {
 /// # use vgg_lib::prelude::*;
 /// let monitor = Monitor::new("plots/01_training")?;
 /// # let _ = &
-/// monitor // the cell's last expression
+/// monitor // the last expression of the cell
 /// # ; let config =
 /// FitConfig { monitor: Some(monitor.clone()), ..FitConfig::default() } // in the next cell
 /// # ; Ok(())
 /// # }
 /// ```
 ///
-/// One monitor may watch several training runs, one after the other.
+/// One monitor can show several training runs, one after the other.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     /// Of its files, without extension.
     pub(crate) path: PathBuf,
-    /// Tells this monitor's files from those that an earlier one left in the same place.
+    /// Distinguishes the files of this monitor from those of an earlier one at the same path.
     pub(crate) run: String,
 }

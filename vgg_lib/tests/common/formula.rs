@@ -1,7 +1,7 @@
-//! The weights and images of the fixtures, by the formula that `fixtures/training.py` explains, and comparison.
+//! The weights and images of the fixtures, computed by the formula that `fixtures/training.py` explains.
 #![allow(dead_code)] // each test uses some of it
 
-/// lowbias32.
+/// The hash function lowbias32.
 pub fn hash(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(0x7feb_352d);
@@ -10,17 +10,17 @@ pub fn hash(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// Values of tensor number `tensor` in `start` ± `scale`.
+/// The values of tensor number `tensor`: pseudo-random numbers between `start - scale` and `start + scale`.
 pub fn values(tensor: u32, len: usize, start: f32, scale: f32) -> Vec<f32> {
     let value = |i: u32| (hash(i.wrapping_add(tensor.wrapping_mul(0x9e37_79b9))) >> 8) as f32 / 16_777_216.0 - 0.5;
     (0..len as u32).map(|i| start + value(i) * 2.0 * scale).collect()
 }
 
-/// Every value within `tolerance` of the largest.
+/// Asserts that all values agree within `tolerance` times the largest one.
 pub fn close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let largest = theirs.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
     for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-        assert!((a - b).abs() <= tolerance * largest, "{what}[{i}]: {a}, they have {b}");
+        assert!((a - b).abs() <= tolerance * largest, "{what}[{i}]: {a} instead of {b}");
     }
 }

@@ -1,8 +1,8 @@
-//! A small data set for trainings that take a second.
+//! A small dataset for training runs of a second.
 
 use vgg_lib::prelude::*;
 
-/// 480 normalized pictures of 16×16 to train on and 120 others.
+/// 480 normalized training images of 16×16 pixels and 120 other images.
 pub fn data() -> (Dataset, Dataset) {
     let data = shapes::generate(600, (16, 16), 3);
     let stats = Normalization::fit(&data);

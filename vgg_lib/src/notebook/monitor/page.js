@@ -1,5 +1,6 @@
-// The page of a monitor cell. It reads the JSON beside the cell's picture once a second and draws; when the training
-// is done it gives way to the picture. Everything lives in one shadow root: no globals, no style that leaks out or in.
+// The page of a monitor cell. It reads the JSON file next to the cell's image once a second and draws the curves. When
+// training is done, the image takes its place. Everything lives in one shadow root: there are no globals, and no styles
+// leak in or out.
 (function (script, run) {
   "use strict";
   const HTML = `
@@ -41,7 +42,7 @@
     <div class="page">
       <div class="live">
         <div class="head"><div class="title"></div><div class="left"></div></div>
-        <div class="bar" role="progressbar" aria-label="the whole training" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
+        <div class="bar" role="progressbar" aria-label="all epochs" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
         <div class="bar thin" role="progressbar" aria-label="this epoch" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
         <div class="under"><span class="step"></span><span class="share"></span></div>
         <div class="tiles"></div>
@@ -50,7 +51,7 @@
       <div class="note"></div>
     </div>`;
 
-  // A number, or NaN for what is absent or was written as text.
+  // A number, or NaN for missing values and those written as text.
   const number = (v) => (typeof v === "number" ? v : NaN);
   const fixed = (v, digits) => (!Number.isFinite(v) ? "–" : Math.abs(v) < 1e5 ? v.toFixed(digits) : v.toExponential(1).replace("+", ""));
   const whole = (v) => (Number.isFinite(v) ? Math.round(v).toLocaleString("en-US") : "–");
@@ -66,7 +67,7 @@
     return `${Math.floor(m / 1440)} d ${Math.floor((m % 1440) / 60)} h`;
   }
 
-  // About so many round numbers from low to high, and the digits that tell them apart.
+  // About this many round numbers from low to high, and the digits needed to distinguish them.
   function ticks(low, high, about, least) {
     const rough = (high - low) / about, power = 10 ** Math.floor(Math.log10(rough));
     const step = Math.max(least, power * ([1, 2, 5].find((n) => n * power >= rough * 0.999) || 10));
@@ -75,14 +76,14 @@
     return { list, digits: Math.max(0, -Math.floor(Math.log10(step * 1.001))) };
   }
 
-  // One chart: the epochs' curves, the thin line between their ends, the best or lowest point.
+  // One chart: the curves of the epochs, the thin curve between their ends, and the best point.
   function chart(title, report, key, better, legend) {
     const W = 430, H = 236, left = 52, right = W - 10, top = 34, bottom = H - 34;
     const points = (k) => report.history.map((r) => [r.epoch, number(r[k])]).filter((p) => Number.isFinite(p[1]));
     const train = points(key), validation = points("val_" + key);
     const column = key === "loss" ? 1 : 2;
     const trace = report.trace.map((p) => [p[0], number(p[column])]).filter((p) => Number.isFinite(p[1]));
-    // Few epochs of many fill the chart too: its end doubles as they come.
+    // The first epochs of many should fill the chart too, so its end doubles as epochs come.
     let end = 8;
     while (end < report.epoch) end *= 2;
     end = Math.max(1, Math.min(end, report.epochs));
@@ -129,7 +130,7 @@
       const now = trace[trace.length - 1];
       lines.push(`<circle cx="${x(now[0])}" cy="${y(now[1])}" r="2.5" style="fill: var(--train)"/>`);
     }
-    // A nested <svg> clips without an id, which another chart could have too.
+    // A nested <svg> clips without an id, which could clash with that of another chart.
     const inside = `<svg x="${left}" y="${top - 8}" width="${right - left + 8}" height="${bottom - top + 9}" viewBox="${left} ${top - 8} ${right - left + 8} ${bottom - top + 9}">${lines.join("")}</svg>`;
     return `<svg viewBox="0 0 ${W} ${H}" role="img" aria-label="${title}">${svg.join("")}${inside}</svg>`;
   }
@@ -139,13 +140,13 @@
     return `<div class="tile"><div class="name${dot ? "" : " plain"}"${style}>${name}</div><div class="value">${value}</div></div>`;
   }
 
-  // The page: what it shows, and when to look again.
+  // Creates the page. Returns a function that updates it and tells when to call it again.
   function makePage(image, host) {
     const root = host.attachShadow({ mode: "open" });
     root.innerHTML = HTML;
     const $ = (selector) => root.querySelector(selector);
     const [wholeBar, epochBar] = root.querySelectorAll(".bar");
-    let failures = 0, sawLife = false, stamp = null, changed = 0, current = null;
+    let failures = 0, sawTraining = false, stamp = null, changed = 0, current = null;
 
     function say(text, warn) {
       $(".note").textContent = text;
@@ -158,28 +159,28 @@
     function fill(bar, share) {
       const percent = 100 * Math.min(1, Math.max(0, share || 0));
       const inner = bar.firstElementChild;
-      // Back to the start at once, forwards smoothly.
+      // Forward smoothly, back to the start at once.
       inner.style.transition = percent < parseFloat(inner.style.width || "0") ? "none" : "";
       inner.style.width = percent.toFixed(2) + "%";
       bar.setAttribute("aria-valuenow", percent.toFixed(0));
     }
 
     function draw(r) {
-      // Light text means a dark page, whatever the program calls its theme.
+      // Light text means a dark page, whatever the theme is called.
       const rgb = (getComputedStyle(host).color.match(/[\d.]+/g) || [0, 0, 0]).slice(0, 3).map(Number);
       $(".page").classList.toggle("dark", rgb[0] + rgb[1] + rgb[2] > 384);
       const waiting = r.state === "waiting", validating = r.step >= r.steps && r.history.length < r.epoch;
       const steps = r.epochs * r.steps, done = Math.max(0, r.epoch - 1) * r.steps + r.step;
       const share = steps ? done / steps : 0;
       const phase = r.state === "stopped" ? "stopped" : validating ? "validating" : "training";
-      $(".title").innerHTML = waiting ? "Waiting for the training" : `Epoch ${r.epoch} of ${r.epochs}<span>${phase}</span>`;
+      $(".title").innerHTML = waiting ? "Waiting for training to start" : `Epoch ${r.epoch} of ${r.epochs}<span>${phase}</span>`;
       const left = number(r.seconds_left);
       $(".left").innerHTML = r.state === "training" && Number.isFinite(left) ? `<span>left</span> ${duration(left)}` : "";
       fill(wholeBar, share);
       fill(epochBar, r.steps ? r.step / r.steps : 0);
-      $(".step").textContent = waiting ? "It begins with the cell that trains." : `step ${whole(r.step)} of ${whole(r.steps)}`;
+      $(".step").textContent = waiting ? "It starts when the cell that trains runs." : `step ${whole(r.step)} of ${whole(r.steps)}`;
       $(".share").textContent = waiting ? "" : `${Math.floor(100 * share)} %  ·  ${duration(number(r.seconds))} so far`;
-      // The page is as high while it waits: nothing below it jumps when the training begins.
+      // The page has its full height while it waits, so nothing below it jumps when training begins.
       $(".tiles").style.opacity = $(".charts").style.opacity = waiting ? 0.5 : 1;
       const last = r.history[r.history.length - 1] || {};
       const validated = r.history.some((e) => Number.isFinite(number(e.val_acc)));
@@ -201,7 +202,7 @@
     }
 
     async function fetchReport() {
-      // JupyterLab gives the picture its real address only after scripts have run, so it is read each time.
+      // JupyterLab sets the real address of the image only after scripts have run, so it is read each time.
       if (!image.getAttribute("src")) return null;
       const url = new URL(image.src);
       url.pathname = url.pathname.replace(/\.png$/, ".json");
@@ -212,7 +213,7 @@
       return [await response.json(), Date.parse(response.headers.get("date"))];
     }
 
-    function showPicture(updated) {
+    function showImage(updated) {
       try {
         const url = new URL(image.src);
         url.searchParams.set("t", updated);
@@ -221,8 +222,8 @@
       show(false);
     }
 
-    // Milliseconds until the next look; 0 is never.
-    return async function look() {
+    // The milliseconds until the next call; 0 means never.
+    return async function update() {
       if (!host.isConnected || document.hidden) return 2000;
       let report, date;
       try {
@@ -233,49 +234,49 @@
       } catch {
         failures += 1;
         if (current) {
-          if (failures > 2) say("No answer from Jupyter; still asking.", true);
+          if (failures > 2) say("Jupyter does not respond; still trying.", true);
           return Math.min(1000 * 2 ** failures, 30000);
         }
         show(false);
         if (image.src.startsWith("file:")) return 0;
         if (failures < 4) return 400 * 2 ** failures;
-        say("The picture of the last finished epoch. In JupyterLab and Notebook 7 a training is seen live here.");
+        say("The curves up to the last finished epoch. JupyterLab and Notebook 7 show training live here.");
         return 0;
       }
       if (report.run !== run) {
-        showPicture(report.updated);
-        say("Another monitor writes to this place now; run this cell again to watch its training.");
+        showImage(report.updated);
+        say("Another monitor uses these files now. Run this cell again to see its training.");
         return 0;
       }
       const now = Date.now();
       if (report.updated !== stamp) {
-        // How old a file was when the page opened only the server's clock can say.
+        // Only the server's clock can tell how old the file was when the page opened.
         const age = stamp === null && date ? Math.max(0, date - 1000 * report.updated) : 0;
         [stamp, changed] = [report.updated, now - age];
       }
       current = report;
       const over = report.state === "done" || report.state === "stopped";
-      if (!over) sawLife = true;
+      if (!over) sawTraining = true;
       if (report.state === "done") {
-        showPicture(report.updated);
-        say(report.message ? `The training ended early: ${report.message}.` : "");
+        showImage(report.updated);
+        say(report.message ? `Training ended early: ${report.message}.` : "");
       } else {
         show(true);
         draw(report);
         const silent = (now - changed) / 1000, patience = report.step >= report.steps ? 900 : 120;
-        if (report.state === "stopped") say(`The training ended early: ${report.message}.`, true);
+        if (report.state === "stopped") say(`Training failed: ${report.message}.`, true);
         else if (report.state === "training" && silent > patience) {
-          say(`No news for ${duration(silent)}. If the kernel was interrupted, run the cells again; a training that keeps a checkpoint goes on where it was.`, true);
+          say(`No news for ${duration(silent)}. If the kernel was interrupted, run the cells again; with checkpoints, training resumes after the last epoch.`, true);
         } else say("");
       }
-      // Nothing follows in a notebook opened later; here the next cell may train on.
-      if (over) return sawLife ? 10000 : 0;
+      // In a notebook that is opened later nothing follows; here the next cell may continue training.
+      if (over) return sawTraining ? 10000 : 0;
       return Math.min(Math.max((now - changed) / 10, 1000), 10000);
     };
   }
 
-  // Only a weak reference waits: a page whose output was cleared is collected, and its looking ends. One that is out of
-  // the document for a while (a long notebook scrolled on) comes back.
+  // The timer holds only a weak reference: a page whose output was cleared is garbage collected, which ends its updates.
+  // A page that is out of the document for a while (scrolled away in a long notebook) comes back.
   const pages = new WeakMap();
   async function again(weak) {
     const host = weak.deref();

@@ -1,0 +1,101 @@
+//! Datasets made from others: parts, other orders, some of the classes, mirror images. All of them but the mirrored
+//! one share the pixels of the original.
+
+use std::sync::Arc;
+
+use super::{
+    Dataset, shuffled,
+    storage::{Storage, Values},
+};
+use crate::{Error, Result};
+
+impl Dataset {
+    /// The first `n` images, or all if there are fewer.
+    pub fn take(&self, n: usize) -> Dataset {
+        self.split(n).0
+    }
+
+    /// The first `n` images (or all if there are fewer) and the rest.
+    pub fn split(&self, n: usize) -> (Dataset, Dataset) {
+        let indices: Vec<usize> = (0..self.len()).collect();
+        let (first, rest) = indices.split_at(n.min(indices.len()));
+        (self.subset(first), self.subset(rest))
+    }
+
+    /// The same images in a random order that depends on `seed`. Useful before [`split`](Dataset::split) for images
+    /// from a folder, which are sorted by class.
+    pub fn shuffled(&self, seed: u64) -> Dataset {
+        self.subset(&shuffled(self.len(), seed, 0))
+    }
+
+    /// Mirrored copies of the images (left and right exchanged), in the same order. Averaging a model's predictions
+    /// for an image and its mirror image is known as test-time augmentation by flipping.
+    pub fn mirrored(&self) -> Dataset {
+        let (h, w, c) = self.image_shape;
+        let storage = if self.storage.is_bytes() {
+            let mut bytes = vec![];
+            for index in 0..self.len() {
+                if let Values::Bytes(image) = self.image_values(index) {
+                    bytes.extend(mirror(image, w, c));
+                }
+            }
+            Storage::Bytes(bytes)
+        } else {
+            let mut image = vec![0.0; h * w * c];
+            let mut floats = vec![];
+            for index in 0..self.len() {
+                self.read(index, &mut image);
+                floats.extend(mirror(&image, w, c));
+            }
+            Storage::Floats(floats)
+        };
+        Dataset { storage: Arc::new(storage), places: Arc::new((0..self.len()).collect()), ..self.clone() }
+    }
+
+    /// The images with these numbers, in this order. A number may occur more than once.
+    ///
+    /// # Panics
+    /// If there is no image of such a number.
+    pub fn subset(&self, indices: &[usize]) -> Dataset {
+        Dataset {
+            places: Arc::new(indices.iter().map(|&i| self.places[i]).collect()),
+            labels: Arc::new(indices.iter().map(|&i| self.labels[i]).collect()),
+            ..self.clone()
+        }
+    }
+
+    /// Only the images of these classes. The classes are renumbered in the given order.
+    ///
+    /// ```
+    /// use vgg_lib::data::shapes;
+    /// let two = shapes::generate(100, (32, 32), 0).only(&["star", "circle"])?;
+    /// assert_eq!((two.len(), two.classes()[0].as_str()), (20, "star"));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Name`] if there is no such class, or one is named twice.
+    pub fn only(&self, classes: &[&str]) -> Result<Dataset> {
+        let mut numbers = vec![None; self.classes.len()];
+        for (new, name) in classes.iter().enumerate() {
+            let Some(old) = self.classes.iter().position(|class| class == name) else {
+                let names = self.classes.join(", ");
+                return Err(Error::Name(format!("there is no class '{name}'; the classes are {names}")));
+            };
+            if numbers[old].replace(new).is_some() {
+                return Err(Error::Name(format!("the class '{name}' is named twice; name each class once")));
+            }
+        }
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| numbers[self.labels[i]].is_some()).collect();
+        Ok(Dataset {
+            labels: Arc::new(kept.iter().filter_map(|&i| numbers[self.labels[i]]).collect()),
+            classes: Arc::new(classes.iter().map(|name| name.to_string()).collect()),
+            ..self.subset(&kept)
+        })
+    }
+}
+
+/// Reverses each row of `w` pixels of `c` values.
+fn mirror<T: Copy>(image: &[T], w: usize, c: usize) -> impl Iterator<Item = T> {
+    image.chunks_exact(w * c).flat_map(move |row| row.chunks_exact(c).rev().flatten().copied())
+}

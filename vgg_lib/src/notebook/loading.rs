@@ -1,0 +1,103 @@
+//! Loading data in a notebook: the same functions as in [`data`](crate::data) and [`train`](crate::train), with a
+//! progress bar and a line that says what was loaded.
+
+use std::path::Path;
+
+use indicatif::ProgressBar;
+
+use super::lines::bar;
+use crate::Result;
+use crate::data::{Dataset, Event};
+use crate::model::Sequential;
+
+/// An observer that shows a progress bar and prints notes to stdout, where a notebook shows them in the cell's output.
+fn observer() -> impl FnMut(Event) {
+    let mut progress: Option<ProgressBar> = None;
+    move |event| match event {
+        Event::Begin { what, total } => progress = Some(bar(total as u64, what)),
+        Event::Advance(parts) => {
+            if let Some(progress) = &progress {
+                progress.inc(parts as u64);
+            }
+        }
+        Event::Note(text) => {
+            progress = None; // the bar disappears
+            println!("{text}");
+        }
+    }
+}
+
+/// Images in folders, one folder per class. See [`data::image_folder`](crate::data::image_folder).
+pub mod image_folder {
+    use super::*;
+    use crate::data::{Resize, image_folder};
+
+    /// Reads all images below `folder` in the size (height, width), as RGB, stretched to that size. Shows a progress
+    /// bar, then prints how many images of which classes there are and which files were skipped.
+    ///
+    /// The classes are the names of the sub-folders, sorted. See [`data::image_folder::load`](image_folder::load) for
+    /// the details.
+    ///
+    /// # Errors
+    /// As [`data::image_folder::load`](image_folder::load).
+    pub fn load(folder: impl AsRef<Path>, size: (usize, usize)) -> Result<Dataset> {
+        load_with(folder, size, Resize::Stretch)
+    }
+
+    /// [`load`] with another way to resize the images.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load_with(folder: impl AsRef<Path>, size: (usize, usize), resize: Resize) -> Result<Dataset> {
+        image_folder::load(folder, size, resize, &mut observer())
+    }
+}
+
+/// CIFAR-10. See [`data::cifar10`](crate::data::cifar10).
+pub mod cifar10 {
+    use super::*;
+    use crate::data::cifar10;
+    pub use crate::data::cifar10::load;
+
+    /// Like [`load`], but if there is no CIFAR-10 at all, it prints a notice and returns
+    /// [`shapes::load`](crate::data::shapes::load).
+    ///
+    /// # Errors
+    /// As [`load`], if the files are there but incomplete or broken.
+    pub fn load_or_shapes(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
+        cifar10::load_or_shapes(dir, &mut observer())
+    }
+}
+
+impl Sequential {
+    /// The outputs of this model for all images of `data`, as a dataset with the same labels and classes, on which
+    /// further layers can be trained.
+    ///
+    /// The outputs are kept in a file in `folder` and read from there the next time, if model and data are the same;
+    /// a line says which of the two happened. The file is memory-mapped, so the features may be larger than the
+    /// memory. It can be deleted, but not while the features are in use.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let photos = shapes::generate(20, (8, 8), 0);
+    /// let mut convolutions = Sequential::new((8, 8, 3), Seed(0));
+    /// convolutions.push("conv", conv2d(4).relu())?;
+    /// convolutions.push("pool", max_pool2d())?;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let features = convolutions.precompute(&photos, &folder)?;
+    /// assert_eq!(features.shape(), (20, 4, 4, 4));
+    ///
+    /// let mut head = Sequential::new(features.image_shape(), Seed(1));
+    /// head.push("flatten", flatten())?;
+    /// head.push("predictions", linear(10))?;
+    /// head.fit(&features, &features, FitConfig { batch_size: 10, ..FitConfig::default() })?;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the images do not fit the model, [`Error::Io`](crate::Error::Io) if the
+    /// features cannot be written; an incomplete file is deleted.
+    pub fn precompute(&self, data: &Dataset, folder: impl AsRef<Path>) -> Result<Dataset> {
+        self.precompute_with(data, folder, &mut observer())
+    }
+}
