@@ -54,6 +54,9 @@ pub enum Error {
     /// dfdx refused (out of memory, a CUDA failure …).
     #[error("dfdx: {0}")]
     Device(String),
+    /// A fault of this library.
+    #[error("{0}; this is a fault of vgg_lib, please report it")]
+    Internal(String),
 }
 
 /// A result whose error is [`Error`].
