@@ -88,7 +88,7 @@ fn vectors_are_one_by_one_images_and_a_head_is_trained_on_them() {
     assert!(history.epochs[19].loss < history.epochs[0].loss);
     // The same head behind the convolutions sees the same.
     let whole = head.forward(model.forward(images(values(&photos), photos.shape()).unwrap()).unwrap()).unwrap();
-    assert_close(&whole.softmax::<Axis<3>>().as_vec(), &head.predict(&features).unwrap().concat());
+    assert_close(&whole.softmax::<Axis<3>>().as_vec(), &head.predict(&features).unwrap().rows().concat());
 }
 
 #[test]
