@@ -1,7 +1,7 @@
 //! The VGG networks (Simonyan & Zisserman 2014, arXiv:1409.1556) as tables.
 //!
-//! A table lists the layers with a map as output: a number is a 3×3 convolution with that many filters, `M` a 2×2 max
-//! pooling. One loop turns it into named layers: `block1_conv1`, `block1_conv2`, `block1_pool`, `block2_conv1` …
+//! A table lists the convolutional part of a network: a number is a 3×3 convolution with that many filters, `M` a 2×2
+//! max pooling. One loop turns it into named layers: `block1_conv1`, `block1_conv2`, `block1_pool`, `block2_conv1` …
 
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
@@ -10,7 +10,7 @@ use crate::naming::{Pixels, Pretrained};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Max pooling, in a table.
+/// A max pooling in a table.
 const M: usize = 0;
 
 /// The columns of the paper's table 1, as in torchvision's `cfgs`.
@@ -60,7 +60,7 @@ fn layer(name: impl Into<String>, layer: impl Into<LayerSpec>) -> NamedLayer {
     (name.into(), layer.into())
 }
 
-/// The layers of a table: each convolution becomes what `convolution` makes of it, each [`M`] a max pooling.
+/// The layers of a table. `convolution` returns the layers for a convolution; each [`M`] becomes a max pooling.
 fn blocks(table: &[usize], convolution: impl Fn(Convolution) -> Vec<NamedLayer>) -> Vec<NamedLayer> {
     let mut layers = vec![];
     for (block, entries) in (1..).zip(table.split_inclusive(|&entry| entry == M)) {
@@ -77,7 +77,7 @@ fn blocks(table: &[usize], convolution: impl Fn(Convolution) -> Vec<NamedLayer>)
     layers
 }
 
-/// A convolution of a table.
+/// A convolution in a table.
 struct Convolution {
     name: String,
     filters: usize,

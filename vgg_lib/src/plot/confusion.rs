@@ -39,7 +39,11 @@ const LABEL: Style = Style { size: 12.0, bold: false };
 /// ```
 pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[String]) -> Figure {
     if truth.len() != predicted.len() {
-        return Figure::message(&format!("{} truths but {} predictions", truth.len(), predicted.len()));
+        return Figure::message(&format!(
+            "truth has length {}, but predicted has length {}",
+            truth.len(),
+            predicted.len()
+        ));
     }
     let largest = truth.iter().chain(predicted).max();
     let n = largest.map_or(0, |largest| largest.saturating_add(1)).max(classes.len());

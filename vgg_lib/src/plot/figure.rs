@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Error, Result, files, table::Align};
 
-/// A picture that a notebook shows and that can be saved.
+/// A figure that a notebook shows and that can be saved as PNG or SVG.
 #[derive(Clone, Debug)]
 pub struct Figure {
     width: f64,

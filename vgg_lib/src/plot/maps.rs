@@ -61,7 +61,7 @@ fn feature_map(map: &[f32], (w, h): (usize, usize)) -> (RgbImage, &'static str) 
 /// scale, so that weak filters are as visible as strong ones.
 pub fn filters(weight: &Param, count: usize, pixels: Pixels) -> Figure {
     let &[height, width, input, output] = weight.dims.as_slice() else {
-        return Figure::message(&format!("{:?} is no kernel of a convolution", weight.dims));
+        return Figure::message(&format!("{:?} is not the shape of a convolution kernel", weight.dims));
     };
     if weight.dims.contains(&0) {
         return Figure::message("no filters");
