@@ -98,23 +98,14 @@ fn run(options: Options) -> Result<()> {
     let names = class_names(options.classes.as_deref(), cifar, classes)?;
     for path in &options.image {
         let picture = resize(&read_image(path)?, (h, w));
-        let values = picture.pixels().flat_map(|pixel| preprocess(pixel.0));
-        let logits = logits(&model, values.collect(), 1)?;
+        let values = picture.pixels().flat_map(|pixel| preprocess(pixel.0)).collect();
+        let photo = Dataset::from_floats(values, (h, w, 3), vec![0], names.clone())?;
         println!("{}", path.display());
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = logits.iter().map(|x| (x - largest).exp()).sum();
-        let mut order: Vec<usize> = (0..classes).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        for &class in order.iter().take(5) {
-            println!("  {:5.1} %  {}", 100.0 * (logits[class] - largest).exp() / sum, names[class]);
+        for (class, probability) in &model.predict(&photo)?.top(5)[0] {
+            println!("  {:5.1} %  {}", 100.0 * probability, names[*class]);
         }
     }
     Ok(())
-}
-
-fn logits(model: &Sequential, values: Vec<f32>, n: usize) -> Result<Vec<f32>> {
-    let (h, w, c) = model.input_shape();
-    Ok(model.forward(images(values, (n, h, w, c))?)?.as_vec())
 }
 
 fn read_npy(path: &Path) -> Result<Array4<f32>> {

@@ -1,4 +1,5 @@
-//! Where a training step of document 000's network spends its time.
+//! Prints where a training step of `vgg::cifar_vgg16` spends its time, layer by layer. The arguments are the batch size
+//! and the number of steps.
 //!
 //!     cargo run -p vgg_lib --example profile -- 128 20
 

@@ -171,16 +171,9 @@ fn run(options: Options) -> Result<()> {
         let plain = model.predict(&test)?;
         let mirrored = model.predict(&test.mirrored())?;
         println!("{} epochs, {minutes:.1} minutes", history.epochs.len());
-        println!("test accuracy {:.4}", accuracy(&plain, &test));
-        let both: Vec<Vec<f32>> =
-            plain.iter().zip(&mirrored).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect();
-        println!("test accuracy {:.4}, averaged over each image and its mirror image", accuracy(&both, &test));
+        println!("test accuracy {:.4}", plain.accuracy(test.labels())?);
+        let both = plain.average(&mirrored)?;
+        println!("test accuracy {:.4}, averaged over each image and its mirror image", both.accuracy(test.labels())?);
     }
     Ok(())
-}
-
-fn accuracy(scores: &[Vec<f32>], data: &Dataset) -> f64 {
-    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-    let right = scores.iter().zip(data.labels()).filter(|(row, label)| best(row) == Some(**label)).count();
-    right as f64 / data.len().max(1) as f64
 }

@@ -8,6 +8,7 @@ mod files;
 pub mod process;
 pub mod tensor;
 mod text;
+mod table;
 // `Cuda` takes only the dropout masks from it.
 #[cfg_attr(feature = "cuda", allow(dead_code))]
 #[doc(hidden)] // for the benchmarks
@@ -41,7 +42,8 @@ pub mod prelude {
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
     pub use crate::inspect::{
-        Heatmap, MemoryEstimate, MemoryRow, ReceptiveField, ReceptiveFields, Summary, SummaryRow, output_size,
+        ClassAccuracy, Heatmap, MemoryEstimate, MemoryRow, Predictions, ReceptiveField, ReceptiveFields, Summary,
+        SummaryRow, output_size,
     };
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};

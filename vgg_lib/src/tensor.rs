@@ -37,6 +37,18 @@ pub fn images(values: Vec<f32>, shape: Nhwc) -> crate::Result<Images> {
     device().try_tensor_from_vec(values, shape).map_err(dfdx_error)
 }
 
+/// The index of the largest value of a row of scores: the class that a model chooses. Of equal values the first wins;
+/// NaN never wins. `None` if the row is empty or all NaN.
+///
+/// ```
+/// use vgg_lib::tensor::argmax;
+/// assert_eq!(argmax(&[0.1, 0.6, 0.3]), Some(1));
+/// assert_eq!(argmax(&[]), None);
+/// ```
+pub fn argmax(row: &[f32]) -> Option<usize> {
+    (0..row.len()).filter(|&k| !row[k].is_nan()).reduce(|best, k| if row[k] > row[best] { k } else { best })
+}
+
 pub(crate) fn device() -> Device {
     // `Cuda` cannot be shared between threads.
     thread_local! { static DEVICE: Device = Device::default(); }
@@ -99,9 +111,27 @@ pub(crate) fn values(tensor: &Images) -> Cow<'_, [f32]> {
     Cow::Owned(tensor.as_vec())
 }
 
-/// The index of the largest value, the first of equals; NaN never wins. `None` for an empty row or one of NaN only.
-pub(crate) fn argmax(row: &[f32]) -> Option<usize> {
-    (0..row.len()).filter(|&k| !row[k].is_nan()).reduce(|best, k| if row[k] > row[best] { k } else { best })
+#[cfg(test)]
+mod argmax_tests {
+    use super::argmax;
+
+    #[test]
+    fn argmax_takes_the_first_of_equals_and_never_nan() {
+        let nan = f32::NAN;
+        let cases: [(&[f32], Option<usize>); 8] = [
+            (&[0.1, 0.6, 0.3], Some(1)),
+            (&[0.4, 0.2, 0.4], Some(0)),
+            (&[-2.0, -1.0], Some(1)),
+            (&[nan, 0.2, nan, 0.5], Some(3)),
+            (&[f32::NEG_INFINITY, nan], Some(0)),
+            (&[f32::INFINITY, 1.0], Some(0)),
+            (&[nan, nan], None),
+            (&[], None),
+        ];
+        for (row, expected) in cases {
+            assert_eq!(argmax(row), expected, "{row:?}");
+        }
+    }
 }
 
 #[cfg(all(test, not(feature = "cuda")))]

@@ -1,4 +1,7 @@
 //! The VGG networks (Simonyan & Zisserman 2014, arXiv:1409.1556) as tables.
+//!
+//! A table lists the convolutional part of a network: a number is a 3×3 convolution with that many filters, `M` a 2×2
+//! max pooling. One loop turns it into named layers: `block1_conv1`, `block1_conv2`, `block1_pool`, `block2_conv1` …
 
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
@@ -7,10 +10,24 @@ use crate::naming::{Pixels, Pretrained};
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Which VGG: the number of layers with weights, as the paper's columns A, B, D and E.
+/// A max pooling in a table.
+const M: usize = 0;
+
+/// The columns of the paper's table 1, as in torchvision's `cfgs`.
+#[rustfmt::skip]
+mod columns {
+    use super::M;
+    pub const A: &[usize] = &[64, M, 128, M, 256, 256, M, 512, 512, M, 512, 512, M];
+    pub const B: &[usize] = &[64, 64, M, 128, 128, M, 256, 256, M, 512, 512, M, 512, 512, M];
+    pub const D: &[usize] = &[64, 64, M, 128, 128, M, 256, 256, 256, M, 512, 512, 512, M, 512, 512, 512, M];
+    pub const E: &[usize] =
+        &[64, 64, M, 128, 128, M, 256, 256, 256, 256, M, 512, 512, 512, 512, M, 512, 512, 512, 512, M];
+}
+
+/// Which VGG: the number of layers with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Column A.
+    /// Column A of the paper.
     Vgg11,
     /// Column B.
     Vgg13,
@@ -20,26 +37,67 @@ pub enum Depth {
     Vgg19,
 }
 
-/// Filters of the five blocks.
-const FILTERS: [usize; 5] = [64, 128, 256, 512, 512];
-
 impl Depth {
-    /// Convolutions in each of the five blocks.
-    pub fn convolutions(self) -> [usize; 5] {
+    fn table(self) -> &'static [usize] {
         match self {
-            Depth::Vgg11 => [1, 1, 2, 2, 2],
-            Depth::Vgg13 => [2, 2, 2, 2, 2],
-            Depth::Vgg16 => [2, 2, 3, 3, 3],
-            Depth::Vgg19 => [2, 2, 4, 4, 4],
+            Depth::Vgg11 => columns::A,
+            Depth::Vgg13 => columns::B,
+            Depth::Vgg16 => columns::D,
+            Depth::Vgg19 => columns::E,
         }
     }
+
+    /// The number of convolutions in each of the five blocks.
+    pub fn convolutions(self) -> [usize; 5] {
+        let mut blocks = self.table().split(|&entry| entry == M);
+        std::array::from_fn(|_| blocks.next().map_or(0, <[usize]>::len))
+    }
+}
+
+type NamedLayer = (String, LayerSpec);
+
+fn layer(name: impl Into<String>, layer: impl Into<LayerSpec>) -> NamedLayer {
+    (name.into(), layer.into())
+}
+
+/// The layers of a table. `convolution` returns the layers for a convolution; each [`M`] becomes a max pooling.
+fn blocks(table: &[usize], convolution: impl Fn(Convolution) -> Vec<NamedLayer>) -> Vec<NamedLayer> {
+    let mut layers = vec![];
+    for (block, entries) in (1..).zip(table.split_inclusive(|&entry| entry == M)) {
+        for (i, &filters) in (1..).zip(entries) {
+            if filters == M {
+                layers.push(layer(format!("block{block}_pool"), max_pool2d()));
+            } else {
+                let last_of_block = entries.get(i).is_none_or(|&next| next == M);
+                let name = format!("block{block}_conv{i}");
+                layers.extend(convolution(Convolution { name, filters, block, last_of_block }));
+            }
+        }
+    }
+    layers
+}
+
+/// A convolution in a table.
+struct Convolution {
+    name: String,
+    filters: usize,
+    /// From 1.
+    block: usize,
+    /// Whether a pooling follows.
+    last_of_block: bool,
+}
+
+fn build_layers(image: (usize, usize, usize), seed: Seed, layers: Vec<NamedLayer>) -> Result<Sequential> {
+    let mut model = Sequential::new(image, seed);
+    layers.into_iter().try_for_each(|(name, layer)| model.push(&name, layer))?;
+    Ok(model)
 }
 
 /// A VGG for images of `(height, width, 3)`, at least 32×32, that ends in logits.
 ///
-/// With `batch_norm` each convolution is followed by batch norm and then ReLU, with torch's momentum and
-/// epsilon, as torchvision's `vgg16_bn`. The input of the first dense layer is what the image's size
-/// leaves after five poolings (7×7×512 at 224×224).
+/// With `with_batch_norm`, batch norm and then ReLU follow each convolution, with PyTorch's momentum and epsilon, as in
+/// torchvision's `vgg16_bn`. The input of the first dense layer is what the image size leaves after five poolings
+/// (7×7×512 for 224×224).
 ///
 /// # Errors
 /// [`Error::Shape`] if the image is too small to be halved five times.
@@ -57,34 +115,29 @@ pub fn build(
     classes: usize,
     seed: Seed,
 ) -> Result<Sequential> {
-    let mut model = Sequential::new(image, seed);
-    for (block, (convolutions, filters)) in (1..).zip(depth.convolutions().into_iter().zip(FILTERS)) {
-        for i in 1..=convolutions {
-            let name = format!("block{block}_conv{i}");
-            let conv = conv2d(filters).init(Init::HeNormal);
-            if with_batch_norm {
-                model.push(&name, conv)?;
-                model.push(&format!("{name}_bn"), batch_norm().momentum(0.9).epsilon(1e-5))?;
-                model.push(&format!("{name}_relu"), relu())?;
-            } else {
-                model.push(&name, conv.relu())?;
-            }
+    let mut layers = blocks(depth.table(), |Convolution { name, filters, .. }| {
+        let conv = conv2d(filters).init(Init::HeNormal);
+        if !with_batch_norm {
+            return vec![layer(name, conv.relu())];
         }
-        model.push(&format!("block{block}_pool"), max_pool2d())?;
-    }
+        let (bn, act) = (format!("{name}_bn"), format!("{name}_relu"));
+        vec![layer(name, conv), layer(bn, batch_norm().momentum(0.9).epsilon(1e-5)), layer(act, relu())]
+    });
     let dense = |units| linear(units).init(Init::Normal(0.01));
-    model.push("flatten", flatten())?;
-    model.push("fc1", dense(4096).relu())?;
-    model.push("fc1_dropout", dropout(0.5))?;
-    model.push("fc2", dense(4096).relu())?;
-    model.push("fc2_dropout", dropout(0.5))?;
-    model.push("predictions", dense(classes))?;
-    Ok(model)
+    layers.extend([
+        layer("flatten", flatten()),
+        layer("fc1", dense(4096).relu()),
+        layer("fc1_dropout", dropout(0.5)),
+        layer("fc2", dense(4096).relu()),
+        layer("fc2_dropout", dropout(0.5)),
+        layer("predictions", dense(classes)),
+    ]);
+    build_layers(image, seed, layers)
 }
 
 macro_rules! architectures {
     ($($name:ident: $depth:ident, $with_batch_norm:literal, $what:literal;)*) => {$(
-        #[doc = concat!($what, "; see [`build`].\n\n# Errors\nAs [`build`].")]
+        #[doc = concat!($what, "; see [`build`].\n\n# Errors\nAs for [`build`].")]
         pub fn $name(image: (usize, usize, usize), classes: usize, seed: Seed) -> Result<Sequential> {
             build(Depth::$depth, $with_batch_norm, image, classes, seed)
         }
@@ -92,61 +145,51 @@ macro_rules! architectures {
 }
 
 architectures! {
-    vgg11: Vgg11, false, "VGG11, column A";
-    vgg13: Vgg13, false, "VGG13, column B";
-    vgg16: Vgg16, false, "VGG16, column D";
-    vgg19: Vgg19, false, "VGG19, column E";
+    vgg11: Vgg11, false, "VGG11, column A of the paper";
+    vgg13: Vgg13, false, "VGG13, column B of the paper";
+    vgg16: Vgg16, false, "VGG16, column D of the paper";
+    vgg19: Vgg19, false, "VGG19, column E of the paper";
     vgg11_bn: Vgg11, true, "VGG11 with batch norm";
     vgg13_bn: Vgg13, true, "VGG13 with batch norm";
     vgg16_bn: Vgg16, true, "VGG16 with batch norm";
     vgg19_bn: Vgg19, true, "VGG19 with batch norm";
 }
 
-/// The VGG16 for CIFAR-10 of Keras' well-known notebook (after Liu & Deng 2015 and geifmany/cifar-vgg):
-/// 32×32×3 images, ReLU before batch norm, dropout between convolutions, one dense layer of 512, l2(5e-4)
-/// on every kernel but `block1_conv2`'s and `predictions`'. 15,001,418 parameters; ends in softmax.
+/// The VGG16 of the Keras CIFAR-10 VGG notebook (after Liu & Deng 2015 and geifmany/cifar-vgg): 32×32×3 images, ReLU
+/// before batch norm, dropout between the convolutions of a block, one hidden dense layer of 512, and l2(5e-4) on every
+/// kernel but those of `block1_conv2` and `predictions`. 15,001,418 parameters; ends in softmax.
 ///
 /// # Panics
 /// Never: the layers fit one another.
 pub fn cifar_vgg16(seed: Seed) -> Sequential {
-    let mut model = Sequential::new((32, 32, 3), seed);
-    cifar_layers().into_iter().for_each(|(name, layer)| model.push(&name, layer).expect("the layers fit"));
-    model
-}
-
-fn cifar_layers() -> Vec<(String, LayerSpec)> {
     const WEIGHT_DECAY: f32 = 0.0005;
-    let mut layers = vec![];
-    for (block, (convolutions, filters)) in (1..).zip(Depth::Vgg16.convolutions().into_iter().zip(FILTERS)) {
-        for i in 1..=convolutions {
-            let name = format!("block{block}_conv{i}");
-            let conv = conv2d(filters).relu();
-            let regularized = name != "block1_conv2";
-            layers.push((name.clone(), if regularized { conv.l2(WEIGHT_DECAY).into() } else { conv.into() }));
-            layers.push((format!("{name}_bn"), batch_norm().into()));
-            if i < convolutions {
-                let p = if block == 1 { 0.3 } else { 0.4 };
-                layers.push((format!("{name}_dropout"), dropout(p).into()));
-            }
+    let mut layers = blocks(columns::D, |Convolution { name, filters, block, last_of_block }| {
+        let l2 = if name == "block1_conv2" { 0.0 } else { WEIGHT_DECAY };
+        let (bn, drop) = (format!("{name}_bn"), format!("{name}_dropout"));
+        let mut layers = vec![layer(name, conv2d(filters).relu().l2(l2)), layer(bn, batch_norm())];
+        if !last_of_block {
+            layers.push(layer(drop, dropout(if block == 1 { 0.3 } else { 0.4 })));
         }
-        layers.push((format!("block{block}_pool"), max_pool2d().into()));
-    }
-    layers.push(("block5_dropout".into(), dropout(0.5).into()));
-    layers.push(("flatten".into(), flatten().into()));
-    layers.push(("fc1".into(), linear(512).relu().l2(WEIGHT_DECAY).into()));
-    layers.push(("fc1_bn".into(), batch_norm().into()));
-    layers.push(("fc1_dropout".into(), dropout(0.5).into()));
-    layers.push(("predictions".into(), linear(10).into()));
-    layers.push(("softmax".into(), softmax().into()));
-    layers
+        layers
+    });
+    layers.extend([
+        layer("block5_dropout", dropout(0.5)),
+        layer("flatten", flatten()),
+        layer("fc1", linear(512).relu().l2(WEIGHT_DECAY)),
+        layer("fc1_bn", batch_norm()),
+        layer("fc1_dropout", dropout(0.5)),
+        layer("predictions", linear(10)),
+        layer("softmax", softmax()),
+    ]);
+    build_layers((32, 32, 3), seed, layers).expect("the layers fit one another")
 }
 
-/// The VGG16 weights for ImageNet in `folder`, such as `../data/models`: timm's `vgg16.tv_in1k.safetensors` (what
-/// `cargo xtask data vgg16` downloads) or else `vgg16_imagenet_features.safetensors`, the original weights without
-/// dense layers. `None` if neither is there.
+/// The file of VGG16 weights for ImageNet in `folder`, such as `../data/models`: timm's `vgg16.tv_in1k.safetensors`,
+/// which `cargo xtask data vgg16` downloads, or else `vgg16_imagenet_features.safetensors`, the original weights without
+/// dense layers. `None` if the folder has neither.
 ///
 /// # Errors
-/// If the system does not let the folder be looked into.
+/// [`Error::Io`] if the folder cannot be read.
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -175,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameter_counts_are_the_published_ones() {
+    fn parameter_counts_match_the_published_ones() {
         use Depth::*;
         let published = [
             (Vgg11, false, 132_863_336),
@@ -189,7 +232,7 @@ mod tests {
         ];
         for (depth, bn, count) in published {
             let model = build(depth, bn, (224, 224, 3), 1000, Seed(0)).unwrap();
-            // torchvision counts learned parameters only.
+            // torchvision counts only the learned parameters.
             let statistics: usize =
                 model.layers().iter().flat_map(|l| l.params()).filter(|p| !p.learned).map(|p| p.dims[0]).sum();
             assert_eq!(model.parameter_count() - statistics, count, "{depth:?} {bn}");
@@ -198,7 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn a_small_image_is_refused_by_name() {
+    fn tables_have_the_convolutions_of_the_paper() {
+        assert_eq!(Depth::Vgg11.convolutions(), [1, 1, 2, 2, 2]);
+        assert_eq!(Depth::Vgg13.convolutions(), [2, 2, 2, 2, 2]);
+        assert_eq!(Depth::Vgg16.convolutions(), [2, 2, 3, 3, 3]);
+        assert_eq!(Depth::Vgg19.convolutions(), [2, 2, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_small_image_is_refused_with_the_name_of_the_layer() {
         let error = vgg16((16, 40, 3), 10, Seed(0)).err().unwrap().to_string();
         assert!(error.contains("block5_pool"), "{error}");
     }

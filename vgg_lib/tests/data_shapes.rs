@@ -2,6 +2,7 @@
 
 use rayon::ThreadPoolBuilder;
 use vgg_lib::data::{Dataset, Normalization, shapes, shuffled};
+use vgg_lib::tensor::argmax;
 
 fn bytes(dataset: &Dataset) -> Vec<u8> {
     (0..dataset.len()).flat_map(|i| dataset.image(i).into_raw()).collect()
@@ -86,9 +87,7 @@ fn linear_models_do_poorly() {
     let mut accuracy = |dataset: &Dataset| {
         let correct = (0..dataset.len()).filter(|&i| {
             dataset.read(i, &mut image);
-            let scores = scores(&weights, &image);
-            let best = (0..10).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
-            best == dataset.labels()[i]
+            argmax(&scores(&weights, &image)) == Some(dataset.labels()[i])
         });
         correct.count() as f64 / dataset.len() as f64
     };

@@ -1,6 +1,6 @@
-//! Figures, from outside: what they are made of, that they save, and that no input breaks them.
+//! Figures through the public API: what they show, how they are saved, and that no input breaks them.
 //!
-//! `LOOK=folder cargo test --test plot` also leaves the figures there, to look at.
+//! `LOOK=folder cargo test --test plot` also saves the figures to that folder.
 
 use std::{fs, path::Path};
 
@@ -24,7 +24,7 @@ fn history(epochs: usize, record: impl Fn(usize) -> EpochRecord) -> History {
     History { epochs: (1..=epochs).map(record).collect() }
 }
 
-/// Curves like those of document 000.
+/// Curves like those of the Keras CIFAR-10 VGG notebook.
 fn typical(epoch: usize) -> EpochRecord {
     let t = epoch as f32;
     let noise = ((t * 12.9898).sin() * 43_758.547).fract();
@@ -42,7 +42,7 @@ fn typical(epoch: usize) -> EpochRecord {
     }
 }
 
-fn picture(width: u32, height: u32, hue: u32) -> RgbImage {
+fn image(width: u32, height: u32, hue: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let inside = (x as i32 * 2 - width as i32).pow(2) + (y as i32 * 2 - height as i32).pow(2)
             < (width.min(height) as i32 * 3 / 4).pow(2);
@@ -55,15 +55,15 @@ fn picture(width: u32, height: u32, hue: u32) -> RgbImage {
     })
 }
 
-fn pictures(count: u32, width: u32, height: u32) -> Vec<RgbImage> {
-    (0..count).map(|i| picture(width, height, i)).collect()
+fn some_images(count: u32, width: u32, height: u32) -> Vec<RgbImage> {
+    (0..count).map(|i| image(width, height, i)).collect()
 }
 
 fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| name.to_string()).collect()
 }
 
-/// Both formats are what they claim to be, and have the figure's size.
+/// Checks that PNG and SVG are valid and have the size of the figure. Returns the pixels of the PNG.
 fn check(name: &str, figure: Figure) -> RgbImage {
     let (width, height) = figure.size();
     let bitmap = image::load_from_memory(&figure.png().unwrap()).unwrap().to_rgb8();
@@ -79,7 +79,7 @@ fn check(name: &str, figure: Figure) -> RgbImage {
     bitmap
 }
 
-/// What each figure says, in order.
+/// The texts of a figure, in order.
 fn texts(figure: &Figure) -> Vec<String> {
     let svg = figure.svg().unwrap();
     let texts = svg.split("<text").skip(1);
@@ -143,7 +143,7 @@ fn any_history_can_be_drawn() {
 }
 
 #[test]
-fn a_training_is_both_curves_side_by_side_over_its_numbers() {
+fn training_shows_both_curves_side_by_side_above_a_caption() {
     let history = history(20, |epoch| EpochRecord { seconds: 60.0, images_per_second: 1220.0, ..typical(epoch) });
     let figure = plot::training(&history);
     let said = texts(&figure);
@@ -156,7 +156,7 @@ fn a_training_is_both_curves_side_by_side_over_its_numbers() {
         format!("20 epochs  ·  20 min 0 s  ·  1,220 images/s  ·  best validation accuracy {acc:.3} (epoch {epoch})");
     assert_eq!(said.last(), Some(&caption));
 
-    // Both halves have a curve.
+    // There is a curve in both halves.
     let bitmap = check("training_20", figure);
     let blue = |from: u32| {
         let half = image::imageops::crop_imm(&bitmap, from, 0, bitmap.width() / 2, bitmap.height()).to_image();
@@ -194,14 +194,14 @@ fn any_lines_can_be_drawn() {
 }
 
 #[test]
-fn small_images_keep_their_exact_pixels() {
+fn small_images_keep_sharp_pixels() {
     let mut image = RgbImage::from_pixel(32, 32, Rgb([250, 0, 250]));
     image.put_pixel(5, 7, Rgb([0, 255, 0]));
     let bitmap = check("grid_exact", plot::image_grid(&[image], &[], 1));
     let green = bitmap.pixels().filter(|p| p.0 == [0, 255, 0]).count();
     let pink = bitmap.pixels().filter(|p| p.0 == [250, 0, 250]).count();
     let white = bitmap.pixels().filter(|p| p.0 == [255, 255, 255]).count();
-    let factor = 12 * 12; // 400 real pixels hold 12 × 32
+    let factor = 12 * 12; // 12 × 32 is the largest multiple that fits 400 pixels
     assert_eq!((green, pink), (factor, (32 * 32 - 1) * factor));
     assert_eq!(green + pink + white, (bitmap.width() * bitmap.height()) as usize, "pixels were blended");
 }
@@ -210,16 +210,16 @@ fn small_images_keep_their_exact_pixels() {
 fn any_images_can_be_shown_in_a_grid() {
     let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
     let titles: Vec<String> = (0..50).map(|i| names[i % 10].to_string()).collect();
-    check("grid_cifar", plot::image_grid(&pictures(50, 32, 32), &titles, 10));
+    check("grid_cifar", plot::image_grid(&some_images(50, 32, 32), &titles, 10));
     let titles =
         strings(&["cat 93 %\ndog 4 %\nfox 2 %", "Old English sheepdog, bobtail 93 %\ndog 4 %", "", "one line"]);
-    check("grid_photos", plot::image_grid(&pictures(7, 300, 224), &titles, 4));
-    check("grid_two", plot::image_grid(&pictures(2, 224, 300), &strings(&["first", "second"]), 5));
-    check("grid_filters", plot::image_grid(&pictures(64, 3, 3), &[], 16));
-    check("grid_512", plot::image_grid(&pictures(512, 14, 14), &[], 32));
-    check("grid_columns_0", plot::image_grid(&pictures(3, 32, 32), &strings(&["a\u{0}b<&>"]), 0));
-    check("grid_columns_many", plot::image_grid(&pictures(40, 32, 32), &titles, 1000));
-    let odd = [RgbImage::new(0, 0), RgbImage::new(1, 1), picture(3000, 2, 3), picture(2, 3000, 4)];
+    check("grid_photos", plot::image_grid(&some_images(7, 300, 224), &titles, 4));
+    check("grid_two", plot::image_grid(&some_images(2, 224, 300), &strings(&["first", "second"]), 5));
+    check("grid_filters", plot::image_grid(&some_images(64, 3, 3), &[], 16));
+    check("grid_512", plot::image_grid(&some_images(512, 14, 14), &[], 32));
+    check("grid_columns_0", plot::image_grid(&some_images(3, 32, 32), &strings(&["a\u{0}b<&>"]), 0));
+    check("grid_columns_many", plot::image_grid(&some_images(40, 32, 32), &titles, 1000));
+    let odd = [RgbImage::new(0, 0), RgbImage::new(1, 1), image(3000, 2, 3), image(2, 3000, 4)];
     check("grid_odd", plot::image_grid(&odd, &strings(&["empty", "one", "wide", "high"]), 4));
     let none = plot::image_grid(&[], &titles, 4);
     assert_eq!(texts(&none), ["no images"]);
@@ -227,8 +227,8 @@ fn any_images_can_be_shown_in_a_grid() {
 }
 
 #[test]
-fn a_grid_too_long_says_how_many_it_left_out() {
-    let figure = plot::image_grid(&pictures(100, 8, 8), &[], 1);
+fn a_grid_says_how_many_images_it_leaves_out() {
+    let figure = plot::image_grid(&some_images(100, 8, 8), &[], 1);
     let said = texts(&figure).join(" ");
     let left_out: usize = said.strip_prefix("and ").unwrap().strip_suffix(" more").unwrap().parse().unwrap();
     assert_eq!(figure.svg().unwrap().matches("<image").count(), 100 - left_out);
@@ -236,18 +236,18 @@ fn a_grid_too_long_says_how_many_it_left_out() {
 
 #[test]
 fn long_titles_are_cut() {
-    let figure = plot::image_grid(&pictures(2, 32, 32), &strings(&[&"long ".repeat(50), "short"]), 2);
+    let figure = plot::image_grid(&some_images(2, 32, 32), &strings(&[&"long ".repeat(50), "short"]), 2);
     let said = texts(&figure);
     assert!(said[0].starts_with("long ") && said[0].ends_with('…') && said[0].len() < 60, "{said:?}");
     assert_eq!(said[1], "short");
 }
 
 #[test]
-fn predictions_show_truth_names_and_per_cents() {
+fn predictions_show_truth_names_and_percentages() {
     let classes = strings(&["cat", "dog", "ship"]);
     let truth = strings(&["cat", "dog"]);
     let probabilities = [vec![0.93, 0.05, 0.02], vec![0.6, 0.39, 0.01]];
-    let figure = plot::predictions(&pictures(2, 32, 32), &truth, &probabilities, &classes);
+    let figure = plot::predictions(&some_images(2, 32, 32), &truth, &probabilities, &classes);
     let expected = [
         "✓", "cat", "cat", "93 %", "dog", "5 %", "ship", "2 %", "✗", "dog", "cat", "60 %", "dog", "39 %", "ship", "1 %",
     ];
@@ -266,15 +266,15 @@ fn any_predictions_can_be_shown() {
         vec![f32::NAN; 5],
         vec![0.0, 0.0, 0.1, 0.0, 5.0, -1.0, f32::INFINITY],
     ];
-    check("predictions", plot::predictions(&pictures(7, 224, 180), &truth, &probabilities, &classes));
-    check("predictions_cifar", plot::predictions(&pictures(2, 32, 32), &truth[..1], &probabilities, &classes));
+    check("predictions", plot::predictions(&some_images(7, 224, 180), &truth, &probabilities, &classes));
+    check("predictions_cifar", plot::predictions(&some_images(2, 32, 32), &truth[..1], &probabilities, &classes));
     check("predictions_none", plot::predictions(&[], &[], &[], &[]));
-    check("predictions_bare", plot::predictions(&pictures(1, 32, 32), &[], &[], &[]));
-    check("predictions_many", plot::predictions(&pictures(160, 32, 32), &[], &[], &[]));
+    check("predictions_bare", plot::predictions(&some_images(1, 32, 32), &[], &[], &[]));
+    check("predictions_many", plot::predictions(&some_images(160, 32, 32), &[], &[], &[]));
 }
 
 #[test]
-fn a_figure_is_saved_by_its_extension_and_given_back() {
+fn a_figure_is_saved_by_extension_and_returned() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join("new").join(name);
     let names = || {
@@ -349,7 +349,7 @@ fn any_confusion_matrix_can_be_drawn() {
     let none = plot::confusion_matrix(&[], &[], &long);
     assert_eq!(texts(&none), ["no predictions yet"]);
     check("confusion_none", none);
-    assert_eq!(texts(&plot::confusion_matrix(&[0], &[], &long)), ["1 truths but 0 predictions"]);
+    assert_eq!(texts(&plot::confusion_matrix(&[0], &[], &long)), ["truth has length 1, but predicted has length 0"]);
     let absurd = plot::confusion_matrix(&[0], &[usize::MAX], &long);
     assert!(texts(&absurd)[0].contains("too many"), "{:?}", texts(&absurd));
 }
@@ -359,7 +359,7 @@ fn named(bars: &[(&str, f64)]) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn bars_say_name_and_value_and_are_as_long_as_the_value() {
+fn bars_show_name_and_value_and_are_proportional_to_the_value() {
     let figure = plot::bars("parameters", "count", &named(&[("fc1", 4_000_000.0), ("fc2", 1_000_000.0)]));
     assert_eq!(texts(&figure), ["parameters", "fc1", "4,000,000", "fc2", "1,000,000", "count"]);
     let bitmap = check("bars_two", figure);
@@ -392,7 +392,7 @@ fn any_bars_can_be_drawn() {
 }
 
 #[test]
-fn feature_maps_are_scaled_one_by_one_and_dead_ones_marked() {
+fn each_feature_map_has_its_own_scale_and_dead_maps_are_marked() {
     let maps = tensor((2, 12, 12, 5), |y, x, channel| match channel {
         0 => (y + x) as f32,
         1 => 1e-6 * x as f32,
@@ -410,7 +410,7 @@ fn feature_maps_are_scaled_one_by_one_and_dead_ones_marked() {
     assert_eq!(texts(&figure), ["0", "1", "2 dead", "3 constant", "4 not finite"]);
     let bitmap = check("maps_odd", figure);
     let pixels = |color: [u8; 3]| bitmap.pixels().filter(|p| p.0 == color).count();
-    // The highest place of map 0 is one pixel, of map 1 a column, of map 4 a column but for its NaN.
+    // The maximum of map 0 is one pixel, of map 1 a column, of map 4 a column except for its NaN.
     let yellow = pixels([253, 231, 37]);
     assert!(yellow > 0 && yellow.is_multiple_of(1 + 12 + 11), "{yellow}");
     assert_eq!(pixels([214, 39, 160]), 12 * yellow / 24);
@@ -444,8 +444,8 @@ fn kernel(dims: [usize; 4], weight: impl Fn([usize; 4]) -> f32) -> Param {
 }
 
 #[test]
-fn filters_show_the_colors_that_they_look_for() {
-    // Filter 0 looks for channel 0, filter 1 for channel 2 in the upper left corner only.
+fn filters_show_the_colors_that_they_respond_to() {
+    // Filter 0 responds to channel 0, filter 1 only to channel 2 in the upper left corner.
     let weight = kernel([3, 3, 3, 2], |[y, x, input, output]| match output {
         0 => [0.25, 0.0, 0.0][input],
         _ => {
@@ -473,7 +473,7 @@ fn any_filters_can_be_drawn() {
     check("filters_deep", plot::filters(&weight("block1_conv2"), 64, Pixels::Torch));
     check("filters_none", plot::filters(&weight("block1_conv2"), 0, Pixels::Torch));
     let dense = plot::filters(&weight("fc1"), 30, Pixels::Torch);
-    assert_eq!(texts(&dense), ["[512, 512] is no kernel of a convolution"]);
+    assert_eq!(texts(&dense), ["[512, 512] is not the shape of a convolution kernel"]);
     let odd = kernel([5, 5, 3, 3], |[y, _, _, output]| match output {
         0 => 0.0,
         1 => {
@@ -497,10 +497,10 @@ fn any_filters_can_be_drawn() {
 }
 
 #[test]
-fn a_heatmap_lies_where_its_values_are() {
+fn a_heatmap_has_its_colors_where_its_values_are() {
     let photo = RgbImage::from_pixel(200, 100, Rgb([90, 90, 90]));
     let mut map = vec![0.0; 8];
-    map[3] = 5.0; // the upper right of 2 × 4
+    map[3] = 5.0; // the upper right corner of 2 × 4
     let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map_of(&map, (2, 4)), "corner"));
     let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (38 + y)).0;
     let mixed = |color: [f64; 3]| color.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
@@ -524,25 +524,25 @@ fn any_heatmap_can_be_drawn() {
     let positive: Vec<f32> = bump(7, 7).iter().map(|v| 0.03 * v.max(0.0)).collect();
     check(
         "heatmap_7",
-        plot::heatmap(&picture(300, 224, 5), &map_of(&positive, (7, 7)), "Grad-CAM: tabby, tabby cat 93 %"),
+        plot::heatmap(&image(300, 224, 5), &map_of(&positive, (7, 7)), "Grad-CAM: tabby, tabby cat 93 %"),
     );
-    check("heatmap_30", plot::heatmap(&picture(224, 300, 5), &map_of(&bump(20, 30), (20, 30)), "occlusion"));
-    check("heatmap_long", plot::heatmap(&picture(32, 32, 1), &map_of(&[1.0], (1, 1)), &"title ".repeat(60)));
-    check("heatmap_zero", plot::heatmap(&picture(3000, 3, 1), &map_of(&[0.0; 4], (2, 2)), "a\u{0}b"));
-    check("heatmap_thin", plot::heatmap(&picture(3, 3000, 1), &map_of(&[1e-30, 1e30], (2, 1)), "thin"));
+    check("heatmap_30", plot::heatmap(&image(224, 300, 5), &map_of(&bump(20, 30), (20, 30)), "occlusion"));
+    check("heatmap_long", plot::heatmap(&image(32, 32, 1), &map_of(&[1.0], (1, 1)), &"title ".repeat(60)));
+    check("heatmap_zero", plot::heatmap(&image(3000, 3, 1), &map_of(&[0.0; 4], (2, 2)), "a\u{0}b"));
+    check("heatmap_thin", plot::heatmap(&image(3, 3000, 1), &map_of(&[1e-30, 1e30], (2, 1)), "thin"));
     check(
         "heatmap_wild",
-        plot::heatmap(&picture(64, 64, 1), &map_of(&[f32::NAN, f32::INFINITY, 1.0, -2.0], (2, 2)), "wild"),
+        plot::heatmap(&image(64, 64, 1), &map_of(&[f32::NAN, f32::INFINITY, 1.0, -2.0], (2, 2)), "wild"),
     );
     for (map, size) in [(vec![], (0, 0)), (vec![1.0; 3], (2, 2)), (vec![1.0; 4], (usize::MAX, 2))] {
-        let said = texts(&plot::heatmap(&picture(9, 9, 1), &map_of(&map, size), ""));
+        let said = texts(&plot::heatmap(&image(9, 9, 1), &map_of(&map, size), ""));
         assert!(said[0].contains("do not fill"), "{said:?}");
     }
     assert_eq!(texts(&plot::heatmap(&RgbImage::new(0, 0), &map_of(&[1.0], (1, 1)), "")), ["no photo"]);
 }
 
 #[test]
-fn a_network_is_drawn_with_its_shapes() {
+fn a_network_is_drawn_with_the_shapes_of_its_maps() {
     let model = vgg::cifar_vgg16(Seed(0));
     let figure = plot::network(&model, (32, 32, 3));
     let expected = [

@@ -6,6 +6,7 @@
 
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
+pub(crate) mod memory;
 pub(crate) mod plan;
 #[cfg(any(test, feature = "cuda"))]
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, unused_imports))] // the tests call some of it

@@ -1,14 +1,20 @@
-//! Looking at a model: its layers, its memory, what it sees, where its time goes.
+//! What a model is made of and what it does: layers, memory, receptive fields, predictions, Grad-CAM, occlusion and the
+//! time that each layer takes.
 
-mod explain;
+mod grad_cam;
+mod heatmap;
 mod memory;
+mod occlusion;
+mod predictions;
 #[cfg(not(feature = "cuda"))]
 mod profile;
 mod receptive_field;
 mod summary;
 
-pub use explain::Heatmap;
+pub use heatmap::Heatmap;
 pub use memory::{MemoryEstimate, MemoryRow};
+pub(crate) use predictions::most_probable;
+pub use predictions::{ClassAccuracy, Predictions};
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};

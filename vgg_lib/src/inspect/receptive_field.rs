@@ -1,19 +1,20 @@
-//! How large a map a window leaves, and how much of the image each layer's outputs see.
+//! Output sizes and receptive fields: how large the output of a convolution or pooling is, and how much of the image
+//! one of its values depends on.
 //!
-//! A window of k pixels at stride s on an input of receptive field r whose neighbors are j pixels of the image
-//! apart sees r + (k − 1)·j pixels, and its outputs are j·s apart (Araujo, Norris & Sim 2019,
-//! distill.pub/2019/computing-receptive-fields).
+//! Take an input whose values each see r pixels of the image and whose neighbors are j pixels apart. A window of k
+//! values with stride s sees r + (k − 1)·j pixels, and its outputs are j·s pixels apart (Araujo, Norris & Sim 2019,
+//! <https://distill.pub/2019/computing-receptive-fields>).
 
 use crate::model::{Op, Sequential, Shape};
-use crate::text::escape;
+use crate::table::{Column, Table};
 use crate::{Error, Result};
 use std::fmt;
 
-/// Outputs along one side of a convolution or pooling: O = ⌊(W − K + 2P) / S⌋ + 1 for an `input` of W pixels, a
-/// `kernel` of K, `padding` of P pixels at each end and a `stride` of S.
+/// The output size of a convolution or pooling along one side: O = ⌊(W − K + 2P) / S⌋ + 1 for an `input` of W pixels,
+/// a `kernel` of K, a `padding` of P pixels at each end and a `stride` of S.
 ///
 /// # Errors
-/// [`Error::Config`] if kernel or stride is 0 or the kernel is larger than the padded input.
+/// [`Error::Config`] if the kernel or the stride is 0, or the kernel is larger than the padded input.
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -23,7 +24,7 @@ use std::fmt;
 /// ```
 pub fn output_size(input: usize, kernel: usize, padding: usize, stride: usize) -> Result<usize> {
     if kernel == 0 || stride == 0 {
-        return Err(Error::Config(format!("kernel and stride must be at least 1, not {kernel} and {stride}")));
+        return Err(Error::Config(format!("kernel and stride must be at least 1, but are {kernel} and {stride}")));
     }
     let padded = input.saturating_add(padding.saturating_mul(2));
     match padded.checked_sub(kernel) {
@@ -40,24 +41,23 @@ pub fn output_size(input: usize, kernel: usize, padding: usize, stride: usize) -
 pub struct ReceptiveField {
     /// The layer's name.
     pub name: String,
-    /// What it gives for one image.
+    /// The shape of its output for one image.
     pub output: Shape,
-    /// Side of the square of image pixels that one output depends on, and the distance in the image between two
-    /// neighboring outputs. `None` after a layer that sees the whole image, as a dense one.
+    /// The side of the square of image pixels that one output depends on, and the distance between two neighboring
+    /// outputs, both in pixels of the image. `None` from a layer on that sees the whole image, such as a dense layer.
     pub field_and_jump: Option<(usize, usize)>,
 }
 
-/// What each layer sees. Shows itself as a table: HTML in evcxr, text elsewhere.
+/// The receptive field of each layer. Displays as a table: HTML in evcxr, text elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceptiveFields {
-    /// One a layer.
+    /// One per layer.
     pub rows: Vec<ReceptiveField>,
 }
 
 impl Sequential {
-    /// The receptive field of each layer for an image of `(height, width, channels)`, by theory: in a small image it
-    /// may be larger than the image, and what lies outside is padding. The middle of the field counts for much more
-    /// than its edge.
+    /// The theoretical receptive field of each layer for an image of `(height, width, channels)`. It may be larger than
+    /// a small image; what lies outside is padding. The center of the field has much more influence than its edge.
     ///
     /// # Errors
     /// [`Error::Shape`] if the image does not fit the model.
@@ -91,40 +91,31 @@ impl ReceptiveField {
 
 impl fmt::Display for ReceptiveFields {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(12);
-        write!(
-            f,
-            "{:<width$}  {:<22} {:>9}  {:>4}\n{}",
-            "Layer",
-            "Output shape",
-            "Sees",
-            "Jump",
-            "─".repeat(width + 40)
-        )?;
-        self.rows.iter().try_for_each(|row| {
-            let [field, jump] = row.cells();
-            write!(f, "\n{:<width$}  {:<22} {field:>9}  {jump:>4}", row.name, row.output)
-        })
+        let table = self.table(["Sees", "Jump"]);
+        let lines = table.lines();
+        write!(f, "{}\n{}", lines[0], table.rule())?;
+        lines[1..].iter().try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
 impl ReceptiveFields {
+    fn table(&self, [sees, jump]: [&'static str; 2]) -> Table<4> {
+        let columns = [
+            Column::left("Layer", 12),
+            Column::left("Output shape", 21),
+            Column::right(sees, 9),
+            Column::right(jump, 4),
+        ];
+        let rows = self.rows.iter().map(|row| {
+            let [field, jump] = row.cells();
+            [row.name.clone(), row.output.to_string(), field, jump]
+        });
+        Table { columns, rows: rows.collect() }
+    }
+
     /// The table as HTML.
     pub fn to_html(&self) -> String {
-        let mut html = String::from(
-            "<table><thead><tr><th style=\"text-align:left\">Layer</th><th style=\"text-align:left\">Output shape</th>\
-             <th>Sees (pixels)</th><th>Jump (pixels)</th></tr></thead><tbody>",
-        );
-        for row in &self.rows {
-            let [field, jump] = row.cells();
-            html += &format!(
-                "<tr><td style=\"text-align:left\">{}</td><td style=\"text-align:left\">{}</td>\
-                 <td style=\"text-align:right\">{field}</td><td style=\"text-align:right\">{jump}</td></tr>",
-                escape(&row.name),
-                row.output
-            );
-        }
-        html + "</tbody></table>"
+        self.table(["Sees (pixels)", "Jump (pixels)"]).html()
     }
 }
 
@@ -135,8 +126,8 @@ mod tests {
     use crate::{tensor::images, vgg};
 
     #[test]
-    fn output_sizes_are_those_of_the_formula() {
-        // AlexNet's first layers, ResNet's first, and a kernel that just fits.
+    fn output_sizes_follow_the_formula() {
+        // The first layers of AlexNet, the first of ResNet, and a kernel that just fits.
         let cases =
             [((227, 11, 0, 4), 55), ((55, 3, 0, 2), 27), ((224, 7, 3, 2), 112), ((5, 5, 0, 3), 1), ((1, 3, 1, 1), 1)];
         for ((input, kernel, padding, stride), output) in cases {
@@ -162,7 +153,7 @@ mod tests {
         }
         let fields = model.receptive_fields((224, 224, 3)).unwrap();
         let of = |name: &str| fields.rows.iter().find(|row| row.name == name).unwrap().field_and_jump.unwrap();
-        // Araujo, Norris & Sim 2019, table of VGG-16: 212 after pool5, at stride 32.
+        // Araujo, Norris & Sim 2019, table for VGG-16: 212 after pool5, with stride 32.
         let published = [
             ("block1_conv1", (3, 1)),
             ("block1_pool", (6, 2)),
@@ -177,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_layer_sees_all() {
+    fn a_dense_layer_sees_the_whole_image() {
         let mut model = Sequential::new((8, 8, 1), Seed(0));
         model.push("conv", conv2d(2)).unwrap();
         model.push("<flat>", flatten()).unwrap();
@@ -193,9 +184,9 @@ mod tests {
         assert!(html.contains("&lt;flat&gt;") && html.matches("<tr>").count() == 5, "{html}");
     }
 
-    /// The pixels that change an output are as many as the theory says, and lie in a square.
+    /// Exactly the pixels of the theoretical receptive field change an output, and they form a square.
     #[test]
-    fn an_output_depends_on_its_receptive_field_only() {
+    fn an_output_depends_only_on_its_receptive_field() {
         let mut model = Sequential::new((24, 24, 1), Seed(1));
         model.push("conv1", conv2d(3).init(Init::Normal(1.0))).unwrap();
         model.push("conv2", conv2d(3).kernel(5).init(Init::Normal(1.0))).unwrap();
@@ -208,7 +199,7 @@ mod tests {
         let empty = middle(vec![0.0; 24 * 24]);
         let seen: Vec<usize> = (0..24 * 24)
             .filter(|&pixel| {
-                // Whatever the weights' signs are, one of the two gets through the pooling.
+                // One of the two signs gets through the pooling, whatever the signs of the weights are.
                 [1.0, -1.0].into_iter().any(|value| {
                     let mut image = vec![0.0; 24 * 24];
                     image[pixel] = value;

@@ -1,6 +1,7 @@
-//! The table of a model's layers, as Keras prints it.
+//! The table of a model's layers, as Keras prints it: name, type, output shape, parameters.
 
 use crate::model::{Sequential, Shape};
+use crate::table::{Column, Table};
 use crate::text::{escape, thousands};
 use std::fmt;
 
@@ -11,29 +12,30 @@ pub struct SummaryRow {
     pub name: String,
     /// What it computes.
     pub kind: &'static str,
-    /// What it gives for one image.
+    /// The shape of its output for one image.
     pub output: Shape,
-    /// Parameters, learned or not.
+    /// Number of parameters, learned or not.
     pub params: usize,
     /// Whether it has parameters and is not frozen; `None` if it has none.
     pub trainable: Option<bool>,
 }
 
-/// Layers, output shapes and parameter counts. Shows itself as a table: HTML in evcxr, text elsewhere.
+/// Layers, output shapes and parameter counts. Displays as a table: HTML in evcxr, text elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// One a layer.
+    /// One per layer.
     pub rows: Vec<SummaryRow>,
-    /// All parameters.
+    /// Number of all parameters.
     pub total: usize,
-    /// Those that training changes by gradient.
+    /// Number of the parameters that gradients change.
     pub trainable: usize,
-    /// Why the table ends early: a layer that cannot take its input.
+    /// Why the table ends early, if a layer cannot take its input.
     pub error: Option<String>,
 }
 
 impl Sequential {
-    /// The layers with their output shapes for an image of `(height, width, channels)`.
+    /// The layers with their output shapes for an image of `(height, width, channels)`. If a layer cannot take its
+    /// input, the table ends before it and `error` says why.
     pub fn summary(&self, (h, w, c): (usize, usize, usize)) -> Summary {
         let mut summary = Summary { rows: vec![], total: self.parameter_count(), trainable: 0, error: None };
         let mut shape = Shape::Map(h, w, c);
@@ -70,15 +72,21 @@ fn mark(trainable: Option<bool>) -> &'static str {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let name = |row: &SummaryRow| format!("{} ({})", row.name, row.kind);
-        let width = self.rows.iter().map(|row| name(row).chars().count()).max().unwrap_or(0).max(12);
-        let line = "─".repeat(width + 50);
-        writeln!(f, "{:<width$}  {:<22} {:>13}  Trainable\n{line}", "Layer (type)", "Output shape", "Parameters")?;
-        for row in &self.rows {
-            let (params, mark) = (thousands(row.params), mark(row.trainable));
-            writeln!(f, "{:<width$}  {:<22} {params:>13}  {mark:>9}", name(row), row.output)?;
-        }
-        writeln!(f, "{line}\nTotal parameters: {}", thousands(self.total))?;
+        let columns = [
+            Column::left("Layer (type)", 0),
+            Column::left("Output shape", 21),
+            Column::right("Parameters", 13),
+            Column::right("Trainable", 0),
+        ];
+        let rows = self.rows.iter().map(|row| {
+            let name = format!("{} ({})", row.name, row.kind);
+            [name, row.output.to_string(), thousands(row.params), mark(row.trainable).to_string()]
+        });
+        let table = Table { columns, rows: rows.collect() };
+        let (lines, rule) = (table.lines(), table.rule());
+        writeln!(f, "{}\n{rule}", lines[0])?;
+        lines[1..].iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        writeln!(f, "{rule}\nTotal parameters: {}", thousands(self.total))?;
         writeln!(f, "Trainable parameters: {}", thousands(self.trainable))?;
         write!(f, "Non-trainable parameters: {}", thousands(self.total - self.trainable))?;
         self.error.as_ref().map_or(Ok(()), |error| write!(f, "\n{error}"))
@@ -88,22 +96,20 @@ impl fmt::Display for Summary {
 impl Summary {
     /// The table as HTML.
     pub fn to_html(&self) -> String {
-        let cell = |text: &str, align: &str| format!("<td style=\"text-align:{align}\">{}</td>", escape(text));
-        let mut html = String::from(
-            "<table><thead><tr><th style=\"text-align:left\">Layer</th><th style=\"text-align:left\">Type</th>\
-             <th style=\"text-align:left\">Output shape</th><th>Parameters</th><th>Trainable</th></tr></thead><tbody>",
-        );
-        for row in &self.rows {
-            html += "<tr>";
-            html += &cell(&row.name, "left");
-            html += &cell(row.kind, "left");
-            html += &cell(&row.output.to_string(), "left");
-            html += &cell(&thousands(row.params), "right");
-            html += &cell(mark(row.trainable), "center");
-            html += "</tr>";
-        }
+        let columns = [
+            Column::left("Layer", 0),
+            Column::left("Type", 0),
+            Column::left("Output shape", 0),
+            Column::right("Parameters", 0),
+            Column::center("Trainable", 0),
+        ];
+        let rows = self.rows.iter().map(|row| {
+            let (kind, trainable) = (row.kind.to_string(), mark(row.trainable).to_string());
+            [row.name.clone(), kind, row.output.to_string(), thousands(row.params), trainable]
+        });
+        let mut html = Table { columns, rows: rows.collect() }.html();
         html += &format!(
-            "</tbody></table><p>Total parameters: <b>{}</b> (trainable {}, non-trainable {})</p>",
+            "<p>Total parameters: <b>{}</b> (trainable {}, non-trainable {})</p>",
             thousands(self.total),
             thousands(self.trainable),
             thousands(self.total - self.trainable)

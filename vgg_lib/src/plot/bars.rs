@@ -1,23 +1,27 @@
-//! Horizontal bars with their values beside them: parameters a layer, seconds a step.
+//! Horizontal bars with their values beside them: parameters per layer, seconds per step.
 
 use super::{
     Figure,
     colors::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
-    figure::{Align, Style},
+    font::Style,
 };
+use crate::table::Align;
 use crate::text::thousands;
 
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 20.0;
+/// Where the first row begins.
+const TOP: f64 = 48.0;
 const ROW: f64 = 22.0;
 const BAR: f64 = 14.0;
 const LABEL: Style = Style { size: 12.0, bold: false };
-/// Names are cut here.
+/// Longer names are cut.
 const LONGEST_NAME: f64 = 260.0;
+/// More bars are not drawn.
 const MOST: usize = 200;
 
-/// A bar for each name, from the top down, its value beside it: whole numbers as `138,357,544`, others with three
-/// digits. Negative values go to the left. What is not finite has no bar.
+/// A bar per name, from the top down, with its value beside it: whole numbers as `138,357,544`, others with three
+/// digits. Bars of negative values go to the left. Values that are not finite have no bar.
 ///
 /// ```
 /// let layers = [("fc1", 102_764_544), ("fc2", 16_781_312), ("predictions", 4_097_000)];
@@ -27,38 +31,30 @@ const MOST: usize = 200;
 pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     let shown = &bars[..bars.len().min(MOST)];
     let title_style = Style::bold(16.0);
-    let top = 48.0;
-    let bottom = top + ROW * shown.len().max(2) as f64;
+    let bottom = TOP + ROW * shown.len().max(2) as f64;
     let mut figure = Figure::new(WIDTH, bottom + if x_label.is_empty() { 16.0 } else { 34.0 });
     figure.text(&title_style.shorten(title, WIDTH - 2.0 * MARGIN), (MARGIN, 28.0), Align::Left, title_style, TEXT);
     if shown.is_empty() {
-        figure.text("nothing to plot yet", (WIDTH / 2.0, top + 20.0), Align::Center, LABEL, FAINT_TEXT);
+        figure.text("nothing to plot yet", (WIDTH / 2.0, TOP + 20.0), Align::Center, LABEL, FAINT_TEXT);
     }
 
-    let widest = |widths: &mut dyn Iterator<Item = f64>| widths.fold(0.0, f64::max);
     let names: Vec<String> = shown.iter().map(|(name, _)| LABEL.shorten(name, LONGEST_NAME)).collect();
     let values: Vec<String> = shown.iter().map(|(_, value)| number(*value)).collect();
-    let left = MARGIN + widest(&mut names.iter().map(|name| LABEL.width(name))) + 10.0;
-    let right = WIDTH - MARGIN - widest(&mut values.iter().map(|value| LABEL.width(value))) - 8.0;
-    let finite = || shown.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
-    let (lowest, highest) = finite().fold((0.0, 0.0), |(low, high), v| (f64::min(low, v), f64::max(high, v)));
-    // Halves: the difference of the two ends may be more than the largest number.
-    let range = highest / 2.0 - lowest / 2.0;
-    let place =
-        |value: f64| left + (right - left) * if range > 0.0 { (value / 2.0 - lowest / 2.0) / range } else { 0.0 };
-
+    let widest = |texts: &[String]| texts.iter().map(|text| LABEL.width(text)).fold(0.0, f64::max);
+    let scale = BarScale::new(shown, MARGIN + widest(&names) + 10.0, WIDTH - MARGIN - widest(&values) - 8.0);
+    let BarScale { left, right, .. } = scale;
     for (i, ((_, value), (name, text))) in shown.iter().zip(names.iter().zip(&values)).enumerate() {
-        let y = top + ROW * i as f64;
+        let y = TOP + ROW * i as f64;
         figure.text(name, (left - 10.0, y + 15.5), Align::Right, LABEL, TEXT);
         figure.filled_box((left, y + 4.0), (right - left, BAR), GRID);
-        let (end, zero) = (place(*value), place(0.0));
+        let (end, zero) = (scale.place(*value), scale.place(0.0));
         if value.is_finite() && (end - zero).abs() >= 0.25 {
             figure.filled_box((zero.min(end), y + 4.0), ((end - zero).abs(), BAR), BLUE);
         }
         figure.text(text, (right + 8.0, y + 15.5), Align::Left, LABEL, FAINT_TEXT);
     }
-    if lowest < 0.0 {
-        figure.line(vec![(place(0.0), top), (place(0.0), bottom)], 1.0, AXIS);
+    if scale.lowest < 0.0 {
+        figure.line(vec![(scale.place(0.0), TOP), (scale.place(0.0), bottom)], 1.0, AXIS);
     }
     let left_out = bars.len() - shown.len();
     let note = if left_out > 0 { format!("{x_label} (and {} more)", thousands(left_out)) } else { x_label.to_string() };
@@ -67,7 +63,30 @@ pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     figure
 }
 
-/// Whole numbers in groups of three digits, others with three digits.
+/// Places values between `left` and `right`. 0 is always in the range.
+struct BarScale {
+    left: f64,
+    right: f64,
+    lowest: f64,
+    highest: f64,
+}
+
+impl BarScale {
+    fn new(bars: &[(String, f64)], left: f64, right: f64) -> BarScale {
+        let finite = bars.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
+        let (lowest, highest) = finite.fold((0.0, 0.0), |(low, high), v| (f64::min(low, v), f64::max(high, v)));
+        BarScale { left, right, lowest, highest }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        // Halves, because the difference between the two ends may exceed the largest number.
+        let range = self.highest / 2.0 - self.lowest / 2.0;
+        let share = if range > 0.0 { (value / 2.0 - self.lowest / 2.0) / range } else { 0.0 };
+        self.left + (self.right - self.left) * share
+    }
+}
+
+/// A whole number with commas, any other number with three digits.
 pub(super) fn number(value: f64) -> String {
     let sign = if value < 0.0 { "−" } else { "" };
     let size = value.abs();

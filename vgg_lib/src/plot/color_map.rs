@@ -1,9 +1,9 @@
-//! Colors for numbers: one scale for amounts, one for values on both sides of zero, and mixing.
+//! Color scales: one for amounts, one for values on both sides of zero, and mixing.
 
 use super::colors::{BLUE, Color, WHITE, WRONG};
 
-/// matplotlib's viridis (van der Walt & Smith 2015, CC0) at 17 places; in between, the mix of the two next to it is
-/// within 6 of 255 of the original. Equal steps look equal, also in gray and to color-blind readers.
+/// matplotlib's viridis (van der Walt & Smith 2015, CC0) at 17 points. Linear interpolation between them stays within 6
+/// of 255 of the original. Equal steps look equal, also in gray and to color-blind readers.
 const VIRIDIS: [Color; 17] = [
     (68, 1, 84),
     (72, 24, 106),
@@ -24,7 +24,7 @@ const VIRIDIS: [Color; 17] = [
     (253, 231, 37),
 ];
 
-/// From dark blue at 0 to yellow at 1. NaN is 0.
+/// From dark blue at 0 to yellow at 1. Values outside are clamped; NaN counts as 0.
 pub(super) fn viridis(share: f64) -> Color {
     let share = if share > 0.0 { share.min(1.0) } else { 0.0 };
     let place = share * (VIRIDIS.len() - 1) as f64;
@@ -32,12 +32,12 @@ pub(super) fn viridis(share: f64) -> Color {
     mix(VIRIDIS[below], VIRIDIS[below + 1], place - below as f64)
 }
 
-/// From blue at −1 over white at 0 to orange-red at 1. NaN is −1.
+/// From blue at −1 over white at 0 to orange-red at 1. Values outside are clamped; NaN counts as −1.
 pub(super) fn diverging(value: f64) -> Color {
     mix(WHITE, if value >= 0.0 { WRONG } else { BLUE }, value.abs().min(1.0))
 }
 
-/// `share` 0 gives the first color, 1 the second.
+/// Mixes two colors: the first one at `share` 0, the second at 1.
 pub(super) fn mix(from: Color, to: Color, share: f64) -> Color {
     let one = |from: u8, to: u8| (f64::from(from) + (f64::from(to) - f64::from(from)) * share).round() as u8;
     (one(from.0, to.0), one(from.1, to.1), one(from.2, to.2))
@@ -48,8 +48,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn viridis_is_matplotlibs() {
-        // Of its 256 colors, matplotlib.colormaps['viridis'].colors, every twelfth.
+    fn viridis_matches_matplotlib() {
+        // Every twelfth of the 256 colors in matplotlib.colormaps['viridis'].colors.
         let theirs = [
             (0, (68, 1, 84)),
             (12, (71, 19, 101)),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_takes_the_end() {
+    fn values_out_of_range_are_clamped() {
         assert_eq!([f64::NAN, -3.0, f64::NEG_INFINITY].map(viridis), [viridis(0.0); 3]);
         assert_eq!([f64::INFINITY, 7.0].map(viridis), [viridis(1.0); 2]);
         assert_eq!((diverging(-9.0), diverging(0.0), diverging(9.0)), (BLUE, WHITE, WRONG));

@@ -1,4 +1,4 @@
-//! The confusion matrix: how often each class was taken for each other.
+//! The confusion matrix: how often images of each class were predicted as each class.
 
 use image::{Rgb, RgbImage};
 
@@ -6,26 +6,32 @@ use super::{
     Figure,
     color_map::mix,
     colors::{BLUE, Color, FAINT_TEXT, GRID, TEXT, WHITE, WRONG},
-    figure::{Align, Style, Text},
+    figure::Text,
+    font::Style,
 };
+use crate::table::Align;
 use crate::text::thousands;
 
 const MARGIN: f64 = 20.0;
-/// The matrix itself is this large, or smaller with few classes.
+/// The side of the matrix; with few classes it is smaller.
 const SIDE: f64 = 520.0;
 const LARGEST_CELL: f64 = 110.0;
-/// Cells that are smaller have no number.
+/// Smaller cells have no number.
 const SMALLEST_WITH_COUNT: f64 = 20.0;
 const LONGEST_NAME: f64 = 150.0;
-/// A square of this many cells is the most that is counted.
+/// More classes are not drawn.
 const MOST: usize = 2000;
+/// The room for the recalls at the right.
+const RECALL_WIDTH: f64 = 58.0;
+const TITLE: &str = "confusion matrix";
+const LABEL: Style = Style { size: 12.0, bold: false };
 
-/// How often images of one class (a row) were taken for each class (a column). A cell shows the count; its color
-/// shows the share of the row, blue on the diagonal (right) and orange-red beside it (wrong). At the right each
-/// class's recall: the share of its images that were recognized.
+/// How often images of one class (a row) were predicted as each class (a column). A cell shows the count; its color shows
+/// the share of the row, blue on the diagonal (right) and orange-red elsewhere (wrong). The recall of each class, the
+/// share of its images that were recognized, stands at the right.
 ///
-/// `truth` and `predicted` hold a class number for each image, `classes` the names; a number past the last name
-/// shows as `class 12`.
+/// `truth` and `predicted` hold one class number per image, `classes` the names. A class without a name is shown as
+/// `class 12`.
 ///
 /// ```
 /// let classes = ["cat", "dog"].map(String::from);
@@ -33,7 +39,11 @@ const MOST: usize = 2000;
 /// ```
 pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[String]) -> Figure {
     if truth.len() != predicted.len() {
-        return Figure::message(&format!("{} truths but {} predictions", truth.len(), predicted.len()));
+        return Figure::message(&format!(
+            "truth has length {}, but predicted has length {}",
+            truth.len(),
+            predicted.len()
+        ));
     }
     let largest = truth.iter().chain(predicted).max();
     let n = largest.map_or(0, |largest| largest.saturating_add(1)).max(classes.len());
@@ -44,107 +54,161 @@ pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[String]
             "no predictions yet".to_string()
         });
     }
-    let mut counts = vec![0usize; n * n];
-    truth.iter().zip(predicted).for_each(|(t, p)| counts[t * n + p] += 1);
-    draw(
-        &counts,
-        n,
-        &(0..n).map(|i| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"))).collect::<Vec<_>>(),
-    )
+    let name = |i| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+    draw(&Matrix::new(truth, predicted, n), &(0..n).map(name).collect::<Vec<_>>())
 }
 
-fn draw(counts: &[usize], n: usize, names: &[String]) -> Figure {
-    let cell = (SIDE / n as f64).min(LARGEST_CELL);
-    let side = cell * n as f64;
-    // Where rows are thinner than a line of text, only every so many has its name.
+/// Counts in a square, a row per true class and a column per predicted class.
+struct Matrix {
+    n: usize,
+    counts: Vec<usize>,
+    row_sums: Vec<usize>,
+}
+
+impl Matrix {
+    fn new(truth: &[usize], predicted: &[usize], n: usize) -> Matrix {
+        let mut counts = vec![0usize; n * n];
+        truth.iter().zip(predicted).for_each(|(t, p)| counts[t * n + p] += 1);
+        let row_sums = counts.chunks(n).map(|row| row.iter().sum()).collect();
+        Matrix { n, counts, row_sums }
+    }
+
+    fn count(&self, row: usize, column: usize) -> usize {
+        self.counts[row * self.n + column]
+    }
+
+    /// The share of the row.
+    fn share(&self, row: usize, column: usize) -> f64 {
+        self.count(row, column) as f64 / self.row_sums[row].max(1) as f64
+    }
+
+    /// "9,123 of 10,000 right: 91.2 %".
+    fn subtitle(&self) -> String {
+        let right: usize = (0..self.n).map(|i| self.count(i, i)).sum();
+        let all: usize = self.counts.iter().sum();
+        format!("{} of {} right: {}", thousands(right), thousands(all), percent(right as f64 / all as f64))
+    }
+
+    fn cells(&self) -> impl Iterator<Item = (usize, usize)> {
+        let n = self.n;
+        (0..n).flat_map(move |row| (0..n).map(move |column| (row, column)))
+    }
+}
+
+/// Where the matrix is in the figure.
+struct Place {
+    left: f64,
+    top: f64,
+    /// The side of a cell, and of the matrix.
+    cell: f64,
+    side: f64,
+}
+
+fn draw(matrix: &Matrix, names: &[String]) -> Figure {
+    let cell = (SIDE / matrix.n as f64).min(LARGEST_CELL);
+    let side = cell * matrix.n as f64;
+    // Where rows are thinner than a line of text, only every `every`th row has its name.
     let every = (9.0 / cell).ceil().max(1.0) as usize;
     let name_style = Style::plain((cell * 0.75).clamp(8.0, 12.0));
     let shown: Vec<String> = names.iter().map(|name| name_style.shorten(name, LONGEST_NAME)).collect();
-    let named = || shown.iter().step_by(every);
-    let longest = named().map(|name| name_style.width(name)).fold(0.0, f64::max);
-    // Names under the columns stand upright where they are wider than a cell.
+    let longest = shown.iter().step_by(every).map(|name| name_style.width(name)).fold(0.0, f64::max);
+    // The names below the columns stand upright if they are wider than a cell.
     let upright = longest > cell - 6.0;
 
-    let (left, top) = (MARGIN + 22.0 + longest + 8.0, 72.0);
-    let recall_width = 58.0;
-    let bottom = top + side;
+    let place = Place { left: MARGIN + 22.0 + longest + 8.0, top: 72.0, cell, side };
+    let (left, bottom) = (place.left, place.top + side);
     let names_height = if upright { longest + 10.0 } else { 22.0 };
     let title_style = Style::bold(16.0);
-    let title_width = title_style.width("confusion matrix");
-    let right: usize = (0..n).map(|i| counts[i * n + i]).sum();
-    let all: usize = counts.iter().sum();
-    let subtitle = format!("{} of {} right: {}", thousands(right), thousands(all), percent(right as f64 / all as f64));
-    let label = Style::plain(12.0);
-    let width = (left + side + recall_width).max(MARGIN + title_width.max(label.width(&subtitle))) + MARGIN;
+    let subtitle = matrix.subtitle();
+    let header_width = title_style.width(TITLE).max(LABEL.width(&subtitle));
+    let width = (left + side + RECALL_WIDTH).max(MARGIN + header_width) + MARGIN;
     let mut figure = Figure::new(width, bottom + names_height + 30.0);
-    figure.text("confusion matrix", (MARGIN, 28.0), Align::Left, title_style, TEXT);
-    figure.text(&subtitle, (MARGIN, 47.0), Align::Left, label, FAINT_TEXT);
-    figure.text("recall", (left + side + 10.0, top - 8.0), Align::Left, Style::plain(11.0), FAINT_TEXT);
-    figure.text("predicted", (left + side / 2.0, bottom + names_height + 14.0), Align::Center, label, TEXT);
+    figure.text(TITLE, (MARGIN, 28.0), Align::Left, title_style, TEXT);
+    figure.text(&subtitle, (MARGIN, 47.0), Align::Left, LABEL, FAINT_TEXT);
+    figure.text("recall", (left + side + 10.0, place.top - 8.0), Align::Left, Style::plain(11.0), FAINT_TEXT);
+    figure.text("predicted", (left + side / 2.0, bottom + names_height + 14.0), Align::Center, LABEL, TEXT);
     figure.push_text(Text {
         text: "truth".to_string(),
-        at: (MARGIN + 10.0, top + side / 2.0),
+        at: (MARGIN + 10.0, place.top + side / 2.0),
         align: Align::Center,
-        style: label,
+        style: LABEL,
         color: TEXT,
         upwards: true,
     });
-
-    let row_sums: Vec<usize> = counts.chunks(n).map(|row| row.iter().sum()).collect();
-    let share = |row: usize, column: usize| counts[row * n + column] as f64 / row_sums[row].max(1) as f64;
-    if cell >= 4.0 {
-        // The lines between the cells are what shows through.
-        figure.filled_box((left - 0.5, top - 0.5), (side + 1.0, side + 1.0), GRID);
-        let gap = if cell > 12.0 { 0.5 } else { 0.25 };
-        for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
-            let at = (left + column as f64 * cell + gap, top + row as f64 * cell + gap);
-            let size = (cell - 2.0 * gap, cell - 2.0 * gap);
-            figure.filled_box(at, size, color(share(row, column), row == column));
-        }
-    } else {
-        let picture = RgbImage::from_fn(n as u32, n as u32, |column, row| {
-            let (r, g, b) = color(share(row as usize, column as usize), row == column);
-            Rgb([r, g, b])
-        });
-        figure.filled_box((left - 1.0, top - 1.0), (side + 2.0, side + 2.0), GRID);
-        figure.picture(&picture, (left, top), (side, side), true);
-    }
+    draw_cells(&mut figure, matrix, &place);
     if cell >= SMALLEST_WITH_COUNT {
-        let largest = counts.iter().map(|&count| Style::plain(1.0).width(&thousands(count))).fold(1.0, f64::max);
-        let style = Style::plain((cell / 3.0).min(0.8 * cell / largest).min(18.0));
-        for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
-            let ink = match (counts[row * n + column], share(row, column)) {
-                (0, _) => (170, 170, 170),
-                (_, share) if share > 0.45 => WHITE,
-                _ => TEXT,
-            };
-            let middle = (left + (column as f64 + 0.5) * cell, top + (row as f64 + 0.5) * cell + style.size * 0.36);
-            figure.text(&thousands(counts[row * n + column]), middle, Align::Center, style, ink);
-        }
+        draw_counts(&mut figure, matrix, &place);
     }
     for (i, name) in shown.iter().enumerate().step_by(every) {
-        let middle = (i as f64 + 0.5) * cell;
-        let baseline = name_style.size * 0.36;
-        figure.text(name, (left - 8.0, top + middle + baseline), Align::Right, name_style, TEXT);
-        let recall = if row_sums[i] > 0 { percent(share(i, i)) } else { "–".to_string() };
-        figure.text(&recall, (left + side + 10.0, top + middle + baseline), Align::Left, name_style, FAINT_TEXT);
-        let (at, align) = if upright {
-            ((left + middle + baseline, bottom + 6.0), Align::Right)
-        } else {
-            ((left + middle, bottom + 17.0), Align::Center)
-        };
-        let text = name.clone();
-        figure.push_text(Text { text, at, align, style: name_style, color: TEXT, upwards: upright });
+        draw_name(&mut figure, matrix, &place, (i, name), (name_style, upright));
     }
     figure
 }
 
-/// A cell's color. One miss among thousands is still to be seen.
+/// The colors, as boxes, or as the pixels of an image if the cells are very small.
+fn draw_cells(figure: &mut Figure, matrix: &Matrix, &Place { left, top, cell, side }: &Place) {
+    let color_of = |row, column| color(matrix.share(row, column), row == column);
+    if cell >= 4.0 {
+        // The lines between the cells are what shows through.
+        figure.filled_box((left - 0.5, top - 0.5), (side + 1.0, side + 1.0), GRID);
+        let gap = if cell > 12.0 { 0.5 } else { 0.25 };
+        for (row, column) in matrix.cells() {
+            let at = (left + column as f64 * cell + gap, top + row as f64 * cell + gap);
+            figure.filled_box(at, (cell - 2.0 * gap, cell - 2.0 * gap), color_of(row, column));
+        }
+    } else {
+        let pixels = RgbImage::from_fn(matrix.n as u32, matrix.n as u32, |column, row| {
+            let (r, g, b) = color_of(row as usize, column as usize);
+            Rgb([r, g, b])
+        });
+        figure.filled_box((left - 1.0, top - 1.0), (side + 2.0, side + 2.0), GRID);
+        figure.image(&pixels, (left, top), (side, side), true);
+    }
+}
+
+fn draw_counts(figure: &mut Figure, matrix: &Matrix, &Place { left, top, cell, .. }: &Place) {
+    let widths = matrix.counts.iter().map(|&count| Style::plain(1.0).width(&thousands(count)));
+    let largest = widths.fold(1.0, f64::max);
+    let style = Style::plain((cell / 3.0).min(0.8 * cell / largest).min(18.0));
+    for (row, column) in matrix.cells() {
+        let ink = match (matrix.count(row, column), matrix.share(row, column)) {
+            (0, _) => (170, 170, 170),
+            (_, share) if share > 0.45 => WHITE,
+            _ => TEXT,
+        };
+        let middle = (left + (column as f64 + 0.5) * cell, top + (row as f64 + 0.5) * cell + style.size * 0.36);
+        figure.text(&thousands(matrix.count(row, column)), middle, Align::Center, style, ink);
+    }
+}
+
+/// The name of class `i` beside its row and below its column, and the recall at the right.
+fn draw_name(
+    figure: &mut Figure,
+    matrix: &Matrix,
+    &Place { left, top, cell, side }: &Place,
+    (i, name): (usize, &str),
+    (style, upright): (Style, bool),
+) {
+    let bottom = top + side;
+    let middle = (i as f64 + 0.5) * cell;
+    let baseline = style.size * 0.36;
+    figure.text(name, (left - 8.0, top + middle + baseline), Align::Right, style, TEXT);
+    let recall = if matrix.row_sums[i] > 0 { percent(matrix.share(i, i)) } else { "–".to_string() };
+    figure.text(&recall, (left + side + 10.0, top + middle + baseline), Align::Left, style, FAINT_TEXT);
+    let (at, align) = if upright {
+        ((left + middle + baseline, bottom + 6.0), Align::Right)
+    } else {
+        ((left + middle, bottom + 17.0), Align::Center)
+    };
+    figure.push_text(Text { text: name.to_string(), at, align, style, color: TEXT, upwards: upright });
+}
+
+/// The color of a cell. A single error among thousands is still visible.
 fn color(share: f64, right: bool) -> Color {
     if share == 0.0 { WHITE } else { mix(WHITE, if right { BLUE } else { WRONG }, share.max(0.08)) }
 }
 
-/// One decimal, but never 0 or 100 for what only comes near.
+/// With one decimal. Only an exact 0 or 1 gives "0 %" or "100 %".
 fn percent(share: f64) -> String {
     match 100.0 * share {
         p if p > 0.0 && p < 0.05 => "<0.1 %".to_string(),

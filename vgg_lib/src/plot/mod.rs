@@ -1,5 +1,5 @@
-//! Pictures of data and results. Each function returns a [`Figure`], which shows itself when it is the last
-//! expression of a notebook cell, and which [`save`](Figure::save) writes as PNG or SVG:
+//! Figures of data and results. Each function takes plain data and returns a [`Figure`], which a notebook shows when it
+//! is the last expression of a cell, and which [`save`](Figure::save) writes as PNG or SVG:
 //!
 //! ```no_run
 //! # fn main() -> vgg_lib::Result<()> {
@@ -11,16 +11,23 @@
 //! # }
 //! ```
 
+mod axis;
 mod bars;
+mod chart;
 mod color_map;
 mod confusion;
 mod curves;
 mod figure;
+mod font;
 mod grid;
 mod heatmap;
 mod maps;
 mod network;
+mod png;
+mod polyline;
 mod predictions;
+mod strokes;
+mod svg;
 
 pub use bars::bars;
 pub use confusion::confusion_matrix;
@@ -32,8 +39,9 @@ pub use maps::{feature_maps, filters};
 pub use network::network;
 pub use predictions::predictions;
 
-/// Colors that stay apart for color-blind readers (Okabe and Ito's).
+/// Colors that color-blind readers can tell apart (Okabe and Ito's palette).
 mod colors {
+    /// Red, green, blue.
     pub(super) type Color = (u8, u8, u8);
     pub(super) const TEXT: Color = (38, 38, 38);
     pub(super) const FAINT_TEXT: Color = (95, 95, 95);
@@ -44,7 +52,7 @@ mod colors {
     pub(super) const BLUE: Color = (0, 114, 178);
     pub(super) const RIGHT: Color = (0, 140, 104);
     pub(super) const WRONG: Color = (213, 94, 0);
-    /// One after the other for the curves of a figure.
+    /// For the curves of a chart, in this order.
     pub(super) const CURVES: [Color; 7] =
         [BLUE, WRONG, (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (38, 38, 38)];
 }

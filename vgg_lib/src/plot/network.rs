@@ -1,31 +1,33 @@
-//! A drawing of a network to scale: one box for each layer that computes something, as in the well-known pictures of
-//! VGG. A box's face is the map (height × width), its thickness the number of channels.
+//! A drawing of a network to scale, as in the well-known figures of VGG: one box for each convolution, pooling, dense and
+//! softmax layer. The face of a box is the map (height × width), its thickness the number of channels.
 
 use super::{
     Figure,
     color_map::mix,
     colors::{BLUE, Color, FAINT_TEXT, GRAY, TEXT, WHITE, WRONG},
-    figure::{Align, Style},
+    font::Style,
 };
-use crate::model::{Sequential, Shape};
+use crate::model::{Op, Sequential, Shape};
+use crate::table::Align;
 use crate::text::thousands;
 
 const WIDTH: f64 = 880.0;
 const MARGIN: f64 = 24.0;
 /// The longer side of the largest map.
 const LARGEST_MAP: f64 = 190.0;
-/// Depth is drawn to the right and up, this much of its length each way.
+/// Depth goes to the right and up, each by this share of its length.
 const DEPTH: (f64, f64) = (0.36, 0.26);
-/// A map of 1×1 is still to be seen.
+/// A map of 1×1 stays visible.
 const SMALLEST_MAP: f64 = 5.0;
 /// Between the boxes of a group, and between groups.
 const GAPS: (f64, f64) = (2.5, 16.0);
-/// Boxes that are drawn; of a deeper network the rest is counted.
+/// More boxes are not drawn but counted.
 const MOST: usize = 200;
 const SHAPE: Style = Style { size: 10.5, bold: true };
 const LAYERS: Style = Style { size: 10.0, bold: false };
 const EDGE: Color = (70, 70, 70);
 
+/// What a box stands for.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Input,
@@ -38,14 +40,14 @@ enum Kind {
 impl Kind {
     const ALL: [Kind; 5] = [Kind::Input, Kind::Convolution, Kind::Pooling, Kind::Dense, Kind::Softmax];
 
-    /// By the summary's name; `None` for layers that change neither shape nor place: ReLU, batch norm, dropout.
-    fn of(type_name: &str) -> Option<Kind> {
-        match type_name {
-            "Conv2D" => Some(Kind::Convolution),
-            "MaxPool2D" | "GlobalAvgPool" => Some(Kind::Pooling),
-            "Linear" => Some(Kind::Dense),
-            "Softmax" => Some(Kind::Softmax),
-            _ => None,
+    /// `None` for layers that have no box.
+    fn of(op: Op) -> Option<Kind> {
+        match op {
+            Op::Conv2d { .. } => Some(Kind::Convolution),
+            Op::MaxPool2d | Op::GlobalAvgPool => Some(Kind::Pooling),
+            Op::Linear { .. } => Some(Kind::Dense),
+            Op::Softmax => Some(Kind::Softmax),
+            Op::Preprocess { .. } | Op::Relu | Op::BatchNorm { .. } | Op::Dropout { .. } | Op::Flatten => None,
         }
     }
 
@@ -70,90 +72,142 @@ impl Kind {
     }
 }
 
-/// Boxes whose maps have the same height and width, over one label.
+/// Neighboring boxes whose maps have the same height and width, with one label.
 struct Group {
     boxes: Vec<(Kind, Shape)>,
     label: String,
     layers: String,
 }
 
-/// The network for an image of `(height, width, channels)`, drawn to scale, from the image at the left to the classes
-/// at the right. Heights and depths are proportional to the maps'; thickness is to the square root of the channels,
-/// so that 3 and 4,096 fit into one picture. Layers that only change values in place (ReLU, batch norm, dropout,
-/// flatten) are left out. If the image does not fit the model, the drawing ends there and says why.
+/// The network for an image of `(height, width, channels)`, drawn to scale from the image at the left to the classes at
+/// the right. Heights and depths are proportional to those of the maps. The thickness is proportional to the square root
+/// of the channels, so that 3 and 4,096 fit into one figure. Layers that change values in place (ReLU, batch norm,
+/// dropout, flatten) are left out. If the image does not fit the model, the drawing ends there and says why.
 pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
-    let summary = model.summary(image);
-    let mut boxes = vec![(Kind::Input, Shape::Map(image.0, image.1, image.2))];
-    boxes.extend(summary.rows.iter().filter_map(|row| Kind::of(row.kind).map(|kind| (kind, row.output))));
+    let (mut boxes, error) = boxes(model, image);
     let left_out = boxes.len().saturating_sub(MOST);
     boxes.truncate(MOST);
-    let groups = group(&boxes);
-
-    // At least 8: where all is 1×1, a box need not fill the page.
-    let largest = boxes.iter().map(|(_, shape)| size(*shape)).fold(8.0, |m: f64, (h, w)| m.max(h).max(w));
-    let scale = LARGEST_MAP / largest;
-    let label_width = |group: &Group| SHAPE.width(&group.label).max(LAYERS.width(&group.layers));
-    let content = |group: &Group, thickness: f64| {
-        let boxes: f64 = group.boxes.iter().map(|(_, shape)| thick(*shape, thickness)).sum();
-        boxes + GAPS.0 * (group.boxes.len() - 1) as f64
-    };
-    // The face of the last box leans to the right, that of the first to the left.
-    let lean = |group: &Group| (size(group.boxes[0].1).1 * scale).max(SMALLEST_MAP) * DEPTH.0;
-    let needed = |group: &Group, thickness: f64| label_width(group).max(content(group, thickness) + lean(group));
-    let total = |thickness: f64| -> f64 {
-        groups.iter().map(|group| needed(group, thickness)).sum::<f64>() + GAPS.1 * (groups.len() - 1) as f64
-    };
-    let room = WIDTH - 2.0 * MARGIN;
-    // As thick as the width allows: 1.6 logical pixels times the root of the channels at most.
-    let thickness = (1..=64).rev().map(|i| f64::from(i) * 0.025).find(|&t| total(t) <= room).unwrap_or(0.025);
-
-    let highest = boxes.iter().map(|(_, shape)| {
-        let (h, w) = size(*shape);
-        (h * scale).max(SMALLEST_MAP) + (w * scale).max(SMALLEST_MAP) * DEPTH.1
-    });
-    let highest = highest.fold(0.0, f64::max);
-    let axis = MARGIN + highest / 2.0;
-    let labels = MARGIN + highest + 22.0;
-    let note = match &summary.error {
+    let layout = Layout::new(&boxes);
+    let note = match error {
         _ if left_out > 0 => format!("and {} more", thousands(left_out)),
-        Some(error) => error.clone(),
+        Some(error) => error,
         None => String::new(),
     };
     let note_height = if note.is_empty() { 0.0 } else { 22.0 };
-    let width = (total(thickness) + 2.0 * MARGIN).max(WIDTH);
+    let width = (layout.total() + 2.0 * MARGIN).max(WIDTH);
+    let axis = MARGIN + layout.highest(&boxes) / 2.0;
+    let labels = MARGIN + layout.highest(&boxes) + 22.0;
     let mut figure = Figure::new(width, labels + 58.0 + note_height);
 
-    let mut x = (width - total(thickness)) / 2.0;
-    for group in &groups {
-        let width = needed(group, thickness);
+    let mut x = (width - layout.total()) / 2.0;
+    for group in &layout.groups {
+        let width = layout.needed(group);
         let middle = x + width / 2.0;
-        let mut left = middle - content(group, thickness) / 2.0;
+        let mut left = middle - layout.content(group) / 2.0;
         for (kind, shape) in &group.boxes {
-            let (h, w) = size(*shape);
-            let face = ((h * scale).max(SMALLEST_MAP), (w * scale).max(SMALLEST_MAP));
-            slab(&mut figure, (left, axis), thick(*shape, thickness), face, kind.color());
-            left += thick(*shape, thickness) + GAPS.0;
+            slab(&mut figure, (left, axis), layout.thick(*shape), layout.face(*shape), kind.color());
+            left += layout.thick(*shape) + GAPS.0;
         }
         figure.text(&group.label, (middle, labels), Align::Center, SHAPE, TEXT);
         figure.text(&group.layers, (middle, labels + 15.0), Align::Center, LAYERS, FAINT_TEXT);
         x += width + GAPS.1;
     }
-
-    let there = |kind: &Kind| boxes.iter().any(|(k, _)| k == kind);
-    let entry = |kind: Kind| 16.0 + LAYERS.width(kind.name()) + 20.0;
-    let mut x = (width - Kind::ALL.into_iter().filter(there).map(entry).sum::<f64>() + 20.0) / 2.0;
-    for kind in Kind::ALL.into_iter().filter(there) {
-        figure.filled_box((x, labels + 33.0), (11.0, 11.0), kind.color());
-        figure.text(kind.name(), (x + 16.0, labels + 42.5), Align::Left, LAYERS, TEXT);
-        x += entry(kind);
-    }
+    draw_legend(&mut figure, &boxes, (width, labels));
     let style = Style::plain(12.0);
     let note = style.shorten(&note, width - 2.0 * MARGIN);
     figure.text(&note, (width / 2.0, labels + 66.0), Align::Center, style, WRONG);
     figure
 }
 
-/// Height and width of the face; a vector is 1×1.
+/// The input and the output of each layer that has a box. With the error of a layer that cannot take its input.
+fn boxes(model: &Sequential, (h, w, c): (usize, usize, usize)) -> (Vec<(Kind, Shape)>, Option<String>) {
+    let mut shape = Shape::Map(h, w, c);
+    let mut boxes = vec![(Kind::Input, shape)];
+    for layer in model.layers() {
+        match layer.output(shape) {
+            Ok(output) => shape = output,
+            Err(error) => return (boxes, Some(error.to_string())),
+        }
+        boxes.extend(Kind::of(layer.op()).map(|kind| (kind, shape)));
+    }
+    (boxes, None)
+}
+
+/// The groups, and how large their boxes are.
+struct Layout {
+    groups: Vec<Group>,
+    /// Logical pixels per pixel of a map.
+    scale: f64,
+    /// Logical pixels per square root of the channels.
+    thickness: f64,
+}
+
+impl Layout {
+    fn new(boxes: &[(Kind, Shape)]) -> Layout {
+        // At least 8, so that a network of 1×1 maps does not fill the page.
+        let largest = boxes.iter().map(|(_, shape)| size(*shape)).fold(8.0, |m: f64, (h, w)| m.max(h).max(w));
+        let mut layout = Layout { groups: group(boxes), scale: LARGEST_MAP / largest, thickness: 0.0 };
+        // As thick as the width allows, and at most 1.6.
+        for i in (1..=64).rev() {
+            layout.thickness = f64::from(i) * 0.025;
+            if layout.total() <= WIDTH - 2.0 * MARGIN {
+                break;
+            }
+        }
+        layout
+    }
+
+    fn thick(&self, shape: Shape) -> f64 {
+        ((shape.channels() as f64).sqrt() * self.thickness).max(1.5)
+    }
+
+    /// Height and depth of the face of a box.
+    fn face(&self, shape: Shape) -> (f64, f64) {
+        let (h, w) = size(shape);
+        ((h * self.scale).max(SMALLEST_MAP), (w * self.scale).max(SMALLEST_MAP))
+    }
+
+    /// The width of the boxes of a group, without the depth of the last one.
+    fn content(&self, group: &Group) -> f64 {
+        let boxes: f64 = group.boxes.iter().map(|(_, shape)| self.thick(*shape)).sum();
+        boxes + GAPS.0 * (group.boxes.len() - 1) as f64
+    }
+
+    /// The width of a group with its label.
+    fn needed(&self, group: &Group) -> f64 {
+        let label = SHAPE.width(&group.label).max(LAYERS.width(&group.layers));
+        let depth = self.face(group.boxes[0].1).1 * DEPTH.0;
+        label.max(self.content(group) + depth)
+    }
+
+    /// The width of all groups with the gaps between them.
+    fn total(&self) -> f64 {
+        self.groups.iter().map(|group| self.needed(group)).sum::<f64>() + GAPS.1 * (self.groups.len() - 1) as f64
+    }
+
+    /// The height of the highest box.
+    fn highest(&self, boxes: &[(Kind, Shape)]) -> f64 {
+        let height = |(_, shape): &(Kind, Shape)| {
+            let (height, depth) = self.face(*shape);
+            height + depth * DEPTH.1
+        };
+        boxes.iter().map(height).fold(0.0, f64::max)
+    }
+}
+
+/// The colors of the kinds that there are.
+fn draw_legend(figure: &mut Figure, boxes: &[(Kind, Shape)], (width, labels): (f64, f64)) {
+    let present = |kind: &Kind| boxes.iter().any(|(k, _)| k == kind);
+    let entry = |kind: Kind| 16.0 + LAYERS.width(kind.name()) + 20.0;
+    let mut x = (width - Kind::ALL.into_iter().filter(present).map(entry).sum::<f64>() + 20.0) / 2.0;
+    for kind in Kind::ALL.into_iter().filter(present) {
+        figure.filled_box((x, labels + 33.0), (11.0, 11.0), kind.color());
+        figure.text(kind.name(), (x + 16.0, labels + 42.5), Align::Left, LAYERS, TEXT);
+        x += entry(kind);
+    }
+}
+
+/// Height and width of the map; a vector is 1×1.
 fn size(shape: Shape) -> (f64, f64) {
     match shape {
         Shape::Map(h, w, _) => (h as f64, w as f64),
@@ -161,14 +215,7 @@ fn size(shape: Shape) -> (f64, f64) {
     }
 }
 
-fn thick(shape: Shape, thickness: f64) -> f64 {
-    let channels = match shape {
-        Shape::Map(_, _, c) | Shape::Flat(c) => c,
-    };
-    ((channels as f64).sqrt() * thickness).max(1.5)
-}
-
-/// Neighbors of one size under one label. The input stands alone, and vectors of different lengths do.
+/// Groups neighboring boxes of one size. The input stands alone, and so do vectors of different lengths.
 fn group(boxes: &[(Kind, Shape)]) -> Vec<Group> {
     let together = |a: &(Kind, Shape), b: &(Kind, Shape)| {
         a.0 != Kind::Input
@@ -203,7 +250,7 @@ fn group(boxes: &[(Kind, Shape)]) -> Vec<Group> {
     groups.collect()
 }
 
-/// A box whose middle lies on the axis, `at` its left end: front, top and the face at the right, where the map is.
+/// A box centered on the axis, with its left end `at`: its front, its top, and at the right its face, the map.
 fn slab(figure: &mut Figure, at: (f64, f64), thick: f64, (height, depth): (f64, f64), color: Color) {
     let corner = |along: f64, up: f64, back: f64| {
         let back = back * depth;

@@ -1,27 +1,31 @@
-//! What a model says about images: each beside bars for its most probable classes.
+//! Images, each beside bars for its most probable classes.
 
 use image::RgbImage;
 
 use super::{
     Figure,
     colors::{BLUE, Color, FAINT_TEXT, GRAY, GRID, RIGHT, TEXT, WRONG},
-    figure::{Align, Style},
+    font::Style,
     grid::fit,
 };
+use crate::inspect::most_probable;
+use crate::table::Align;
 
+/// More images are not drawn.
 const MOST: usize = 150;
 const MARGIN: f64 = 16.0;
 const WIDTH: f64 = 720.0 - 2.0 * MARGIN;
-const PICTURE: f64 = 98.0;
-/// From a picture to its bars.
+const IMAGE: f64 = 98.0;
+/// From an image to its bars.
 const SPACE: f64 = 10.0;
-/// From a card (a picture and its bars) to the next.
+/// From a card (an image and its bars) to the next, to the right and down.
 const GAP: (f64, f64) = (14.0, 24.0);
 const NAME: Style = Style { size: 10.5, bold: false };
 const TRUTH: Style = Style { size: 12.0, bold: true };
 
-/// Each image with its true class and bars for the three most probable ones: green where the model is right,
-/// orange-red where it is wrong. Without a truth the bars are blue.
+/// Each image with its true class and bars for the three most probable classes: green if the model is right, orange-red if
+/// it is wrong. Without a truth the bars are blue. `probabilities` has one row per image, such as
+/// [`Predictions::rows`](crate::inspect::Predictions::rows); `classes` has the names.
 pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f32>], classes: &[String]) -> Figure {
     if images.is_empty() {
         return Figure::message("no images");
@@ -29,10 +33,10 @@ pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f
     let shown = images.len().min(MOST);
     let guesses: Vec<Vec<Guess>> =
         (0..shown).map(|i| guesses(probabilities.get(i).map_or(&[], Vec::as_slice), classes)).collect();
-    // Three cards in a row; two where names are long.
+    // Three cards per row, two if names are long.
     let longest = guesses.iter().flatten().map(|g| NAME.width(&g.class)).fold(0.0, f64::max);
     let card_width = |columns: f64| (WIDTH + GAP.0) / columns - GAP.0;
-    let roomy = longest + NAME.width("  >99 %") > card_width(3.0) - PICTURE - SPACE;
+    let roomy = longest + NAME.width("  >99 %") > card_width(3.0) - IMAGE - SPACE;
     let per_row = if roomy { 2 } else { 3 };
     let card = card_width(per_row as f64);
 
@@ -40,15 +44,15 @@ pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f
     let rows = shown.div_ceil(per_row);
     let note_height = if images.len() > shown { 24.0 } else { 0.0 };
     let width = 2.0 * MARGIN + columns as f64 * (card + GAP.0) - GAP.0;
-    let height = 2.0 * MARGIN + rows as f64 * (PICTURE + GAP.1) - GAP.1 + note_height;
+    let height = 2.0 * MARGIN + rows as f64 * (IMAGE + GAP.1) - GAP.1 + note_height;
     let mut figure = Figure::new(width, height);
     for (i, (image, guesses)) in images.iter().zip(&guesses).enumerate() {
         let x = MARGIN + (i % per_row) as f64 * (card + GAP.0);
-        let y = MARGIN + (i / per_row) as f64 * (PICTURE + GAP.1);
-        let (size, sharp) = fit(image, PICTURE);
-        figure.picture(image, (x + (PICTURE - size.0) / 2.0, y), size, sharp);
-        let left = x + PICTURE + SPACE;
-        bars(&mut figure, (left, y), card - PICTURE - SPACE, truth.get(i).map(String::as_str), guesses);
+        let y = MARGIN + (i / per_row) as f64 * (IMAGE + GAP.1);
+        let (size, sharp) = fit(image, IMAGE);
+        figure.image(image, (x + (IMAGE - size.0) / 2.0, y), size, sharp);
+        let left = x + IMAGE + SPACE;
+        bars(&mut figure, (left, y), card - IMAGE - SPACE, truth.get(i).map(String::as_str), guesses);
     }
     if images.len() > shown {
         let text = format!("and {} more", images.len() - shown);
@@ -62,16 +66,11 @@ struct Guess {
     probability: f64,
 }
 
-/// The three most probable classes, best first.
+/// The three most probable classes, the most probable first.
 fn guesses(probabilities: &[f32], classes: &[String]) -> Vec<Guess> {
-    let mut order: Vec<usize> = (0..probabilities.len()).filter(|&i| !probabilities[i].is_nan()).collect();
-    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
-    let class = |i: usize| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
-    order
-        .into_iter()
-        .take(3)
-        .map(|i| Guess { class: class(i), probability: f64::from(probabilities[i]).clamp(0.0, 1.0) })
-        .collect()
+    let name = |i: usize| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+    let guess = |(i, p): (usize, f32)| Guess { class: name(i), probability: f64::from(p).clamp(0.0, 1.0) };
+    most_probable(probabilities, 3).into_iter().map(guess).collect()
 }
 
 fn color(rank: usize, class: &str, truth: Option<&str>) -> Color {
@@ -83,7 +82,7 @@ fn color(rank: usize, class: &str, truth: Option<&str>) -> Color {
     }
 }
 
-/// The truth with a tick or a cross, then for each guess its name, its per cent and a bar.
+/// The truth with a check mark or a cross, then for each guess its name, its percentage and a bar.
 fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>, guesses: &[Guess]) {
     if let Some(truth) = truth {
         let right = guesses.first().map(|best| best.class == truth);
@@ -111,7 +110,7 @@ fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>
     }
 }
 
-/// Whole per cents, but never 0 or 100 for what only comes near.
+/// In whole percent. Only an exact 0 or 1 gives "0 %" or "100 %".
 fn percent(probability: f64) -> String {
     let percent = 100.0 * probability;
     match percent {
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_is_green_and_a_wrong_best_guess_is_not() {
+    fn the_truth_is_green_and_a_wrong_first_guess_is_not() {
         assert_eq!(color(0, "cat", Some("cat")), RIGHT);
         assert_eq!(color(0, "dog", Some("cat")), WRONG);
         assert_eq!(color(1, "cat", Some("cat")), RIGHT);
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn per_cents_never_pretend_to_be_sure() {
+    fn percentages_are_never_rounded_to_certainty() {
         assert_eq!(percent(0.931), "93 %");
         assert_eq!(percent(0.9999), ">99 %");
         assert_eq!(percent(0.0001), "<1 %");

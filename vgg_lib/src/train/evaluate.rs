@@ -35,22 +35,6 @@ impl Sequential {
         Ok(Evaluation { loss: loss + self.penalty(), accuracy })
     }
 
-    /// The probability of each class, a row per image.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the images do not fit the model.
-    pub fn predict(&self, data: &Dataset) -> Result<Vec<Vec<f32>>> {
-        let (h, w, c) = data.image_shape();
-        let mut rows = vec![];
-        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
-            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
-            let classes = logits.shape().3;
-            let probabilities = logits.softmax::<Axis<3>>().as_vec();
-            rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
-        }
-        Ok(rows)
-    }
-
     /// Σ λ‖w‖² over the layers that are trained, as Keras counts it.
     fn penalty(&self) -> f32 {
         let squares = |values: Vec<f32>| values.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();

@@ -7,7 +7,8 @@ use super::history::{EpochRecord, History};
 use super::settings::settings;
 use super::watch::{Event, Observer};
 use crate::data::{Dataset, Loader, shuffled};
-use crate::model::Sequential;
+use crate::engine::memory;
+use crate::model::{Sequential, Shape};
 use crate::optim::{Average, Updater};
 use crate::process::available_memory;
 use crate::tensor::Gradients;
@@ -193,7 +194,8 @@ impl<'a> Run<'a> {
 
 /// Refuses a batch that cannot fit into memory, before the system ends the process for it.
 fn check_memory(model: &Sequential, batch_size: usize) -> Result<()> {
-    let need = |batch_size| model.memory_estimate(model.input_shape(), batch_size).map(|estimate| estimate.training);
+    let (h, w, c) = model.input_shape();
+    let need = |batch_size| memory::need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);
     let Some(free) = available_memory() else { return Ok(()) };
     if need(batch_size)? <= free {
         return Ok(());

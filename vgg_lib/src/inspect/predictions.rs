@@ -1,0 +1,340 @@
+//! What a model predicts for a data set: a row of class probabilities per image, and the measures taken from them.
+//!
+//! The predicted class of a row p is argmaxₖ pₖ, and its certainty maxₖ pₖ. The accuracy is the share of images whose
+//! predicted class is their label.
+
+use crate::data::{Dataset, Loader};
+use crate::model::{Sequential, Shape};
+use crate::tensor::{argmax, images};
+use crate::text::thousands;
+use crate::{Error, Result};
+use dfdx::prelude::*;
+
+/// The class probabilities of a number of images, one row per image. [`Sequential::predict`] returns them.
+///
+/// A row that is all NaN, as a model with broken weights gives, has no most probable class: it counts as wrong for every
+/// label, its certainty is 0, and [`classes`](Self::classes) reports it as class 0, as NumPy's `argmax` does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    rows: Vec<Vec<f32>>,
+}
+
+/// How many images of one class were recognized. [`Predictions::per_class`] returns one for each class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassAccuracy {
+    /// The name of the class.
+    pub class: String,
+    /// Images of the class that the model recognized.
+    pub right: usize,
+    /// Images of the class.
+    pub of: usize,
+}
+
+impl ClassAccuracy {
+    /// The recognized share in percent; 0 if there are no images of the class.
+    pub fn percent(&self) -> f64 {
+        100.0 * self.right as f64 / self.of.max(1) as f64
+    }
+}
+
+impl Sequential {
+    /// The class probabilities of each image.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the images do not fit the model.
+    ///
+    /// ```
+    /// use vgg_lib::{data::shapes, prelude::*};
+    /// let mut model = Sequential::new((32, 32, 3), Seed(0));
+    /// model.push("conv", conv2d(4).relu())?;
+    /// model.push("pool", global_avg_pool())?;
+    /// model.push("predictions", linear(10))?;
+    /// let test = shapes::generate(20, (32, 32), 0);
+    /// let predictions = model.predict(&test)?;
+    /// println!("accuracy {:.3}", predictions.accuracy(test.labels())?);
+    /// assert_eq!((predictions.len(), predictions.probabilities(0).len()), (20, 10));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
+        let (h, w, c) = data.image_shape();
+        let mut rows = vec![];
+        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
+            let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
+            let classes = logits.shape().3;
+            let probabilities = logits.softmax::<Axis<3>>().as_vec();
+            rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
+        }
+        Ok(Predictions { rows })
+    }
+}
+
+impl Predictions {
+    /// Predictions from rows of probabilities that were computed elsewhere, one row per image.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the rows have different lengths.
+    pub fn new(rows: Vec<Vec<f32>>) -> Result<Predictions> {
+        let classes = rows.first().map_or(0, Vec::len);
+        match rows.iter().position(|row| row.len() != classes) {
+            Some(i) => Err(Error::Shape(format!(
+                "row {i} has {} probabilities, but row 0 has {classes}; all rows must have the same length",
+                rows[i].len()
+            ))),
+            None => Ok(Predictions { rows }),
+        }
+    }
+
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// All probabilities, one row per image.
+    pub fn rows(&self) -> &[Vec<f32>] {
+        &self.rows
+    }
+
+    /// The probability of each class for image `i`.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image `i`.
+    pub fn probabilities(&self, i: usize) -> &[f32] {
+        &self.rows[i]
+    }
+
+    /// The most probable class of each image: the first of equally probable ones, 0 for a row that is all NaN.
+    pub fn classes(&self) -> Vec<usize> {
+        self.rows.iter().map(|row| argmax(row).unwrap_or(0)).collect()
+    }
+
+    /// The probability of the most probable class of image `i`; 0 for a row that is all NaN.
+    ///
+    /// # Panics
+    /// Like a slice, if there is no image `i`.
+    pub fn certainty(&self, i: usize) -> f32 {
+        let row = &self.rows[i];
+        argmax(row).map_or(0.0, |class| row[class])
+    }
+
+    /// The `k` most probable classes of each image with their probabilities, the most probable first. Of equally
+    /// probable classes the one with the lower number comes first. NaN is left out.
+    pub fn top(&self, k: usize) -> Vec<Vec<(usize, f32)>> {
+        self.rows.iter().map(|row| most_probable(row, k)).collect()
+    }
+
+    /// How many images have their label as the most probable class.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image.
+    pub fn correct(&self, labels: &[usize]) -> Result<usize> {
+        Ok(self.hits(labels)?.into_iter().filter(|&hit| hit).count())
+    }
+
+    /// The share of images that have their label as the most probable class, from 0 to 1; 0 without images.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image.
+    pub fn accuracy(&self, labels: &[usize]) -> Result<f32> {
+        Ok((self.correct(labels)? as f64 / self.len().max(1) as f64) as f32)
+    }
+
+    /// The accuracy within each class, in the order of `names`, the names of the classes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image, or a label has no name.
+    pub fn per_class(&self, labels: &[usize], names: &[String]) -> Result<Vec<ClassAccuracy>> {
+        let named = |class: &String| ClassAccuracy { class: class.clone(), right: 0, of: 0 };
+        let mut classes: Vec<ClassAccuracy> = names.iter().map(named).collect();
+        for (i, (hit, &label)) in self.hits(labels)?.into_iter().zip(labels).enumerate() {
+            let Some(class) = classes.get_mut(label) else {
+                return Err(Error::Shape(format!(
+                    "image {i} has label {label}, but there are only {} class names; pass one name per class",
+                    names.len()
+                )));
+            };
+            class.right += usize::from(hit);
+            class.of += 1;
+        }
+        Ok(classes)
+    }
+
+    /// The numbers of the up to `n` images that were classified wrongly with the greatest certainty, most certain first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image.
+    pub fn most_confident_wrong(&self, labels: &[usize], n: usize) -> Result<Vec<usize>> {
+        let hits = self.hits(labels)?;
+        Ok(self.by_certainty().into_iter().filter(|&i| !hits[i]).take(n).collect())
+    }
+
+    /// The numbers of the up to `n` images that were classified correctly with the greatest certainty, most certain
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image.
+    pub fn most_confident_right(&self, labels: &[usize], n: usize) -> Result<Vec<usize>> {
+        let hits = self.hits(labels)?;
+        Ok(self.by_certainty().into_iter().filter(|&i| hits[i]).take(n).collect())
+    }
+
+    /// The numbers of the up to `n` images with the least certainty, least certain first.
+    pub fn least_confident(&self, n: usize) -> Vec<usize> {
+        self.by_certainty().into_iter().rev().take(n).collect()
+    }
+
+    /// The mean of these and other predictions for the same images, for example of the mirrored images: test-time
+    /// augmentation.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the numbers of images or classes differ.
+    pub fn average(&self, other: &Predictions) -> Result<Predictions> {
+        let size = |predictions: &Predictions| (predictions.len(), predictions.rows.first().map_or(0, Vec::len));
+        if size(self) != size(other) {
+            let ((images, classes), (other_images, other_classes)) = (size(self), size(other));
+            return Err(Error::Shape(format!(
+                "cannot average predictions of {} images and {classes} classes with predictions of {} images and \
+                 {other_classes} classes; both must be for the same images and classes",
+                thousands(images),
+                thousands(other_images)
+            )));
+        }
+        let mean = |(a, b): (&f32, &f32)| 0.5 * (a + b);
+        let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| a.iter().zip(b).map(mean).collect());
+        Ok(Predictions { rows: rows.collect() })
+    }
+
+    /// For each image whether its label is the most probable class.
+    fn hits(&self, labels: &[usize]) -> Result<Vec<bool>> {
+        if labels.len() != self.len() {
+            return Err(Error::Shape(format!(
+                "there are predictions for {} images but {} labels; pass one label per image",
+                thousands(self.len()),
+                thousands(labels.len())
+            )));
+        }
+        Ok(self.rows.iter().zip(labels).map(|(row, &label)| argmax(row) == Some(label)).collect())
+    }
+
+    /// All images, the most certain first; equally certain ones in their order.
+    fn by_certainty(&self) -> Vec<usize> {
+        let certainty: Vec<f32> = (0..self.len()).map(|i| self.certainty(i)).collect();
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.sort_by(|&a, &b| certainty[b].total_cmp(&certainty[a]));
+        order
+    }
+}
+
+/// The `k` most probable classes of a row, the most probable first; of equally probable ones the lower number first.
+/// NaN is left out.
+pub(crate) fn most_probable(row: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let mut order: Vec<usize> = (0..row.len()).filter(|&class| !row[class].is_nan()).collect();
+    order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+    order.into_iter().take(k).map(|class| (class, row[class])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::shapes;
+    use crate::model::{Seed, conv2d, global_avg_pool, linear, softmax};
+
+    const NAN: f32 = f32::NAN;
+
+    /// Five images of three classes; the fourth has two equally probable classes, the last has no probabilities.
+    fn predictions() -> Predictions {
+        let rows = [[0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.1, 0.45, 0.45], [NAN, NAN, NAN]];
+        Predictions::new(rows.map(Vec::from).to_vec()).unwrap()
+    }
+
+    const LABELS: [usize; 5] = [0, 2, 2, 1, 0];
+
+    /// The expected values are NumPy's: `p.argmax(1)`, `(p.argmax(1) == labels)[:4]`, `np.argsort(-p, kind="stable")`.
+    #[test]
+    fn classes_and_top_match_numpy() {
+        let predictions = predictions();
+        assert_eq!((predictions.len(), predictions.is_empty()), (5, false));
+        assert_eq!(predictions.classes(), [0, 1, 0, 1, 0]);
+        let top = predictions.top(2);
+        let expected: [&[(usize, f32)]; 5] =
+            [&[(0, 0.7), (1, 0.2)], &[(1, 0.9), (0, 0.05)], &[(0, 0.6), (1, 0.3)], &[(1, 0.45), (2, 0.45)], &[]];
+        assert_eq!(top, expected);
+        assert_eq!(predictions.top(9)[0].len(), 3);
+        assert_eq!([0, 3, 4].map(|i| predictions.certainty(i)), [0.7, 0.45, 0.0]);
+    }
+
+    #[test]
+    fn a_row_of_nan_is_wrong_for_every_label() {
+        let predictions = predictions();
+        assert_eq!(predictions.correct(&LABELS).unwrap(), 2);
+        assert_eq!(predictions.accuracy(&LABELS).unwrap(), 0.4);
+        assert_eq!(Predictions::new(vec![]).unwrap().accuracy(&[]).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn per_class_counts_the_images_of_each_label() {
+        let names = ["cat", "dog", "ship", "frog"].map(String::from);
+        let counts = predictions().per_class(&LABELS, &names).unwrap();
+        let counts: Vec<_> = counts.iter().map(|row| (row.class.as_str(), row.right, row.of, row.percent())).collect();
+        assert_eq!(counts, [("cat", 1, 2, 50.0), ("dog", 1, 1, 100.0), ("ship", 0, 2, 0.0), ("frog", 0, 0, 0.0)]);
+    }
+
+    #[test]
+    fn images_are_ordered_by_certainty() {
+        let predictions = predictions();
+        assert_eq!(predictions.most_confident_wrong(&LABELS, 9).unwrap(), [1, 2, 4]);
+        assert_eq!(predictions.most_confident_wrong(&LABELS, 1).unwrap(), [1]);
+        assert_eq!(predictions.most_confident_right(&LABELS, 9).unwrap(), [0, 3]);
+        assert_eq!(predictions.least_confident(2), [4, 3]);
+    }
+
+    #[test]
+    fn the_average_is_the_mean_and_chooses_the_classes_of_the_sum() {
+        let (a, b) = ([[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.7, 0.3]]);
+        let new = |rows: [[f32; 2]; 2]| Predictions::new(rows.map(Vec::from).to_vec()).unwrap();
+        let average = new(a).average(&new(b)).unwrap();
+        for (i, row) in average.rows().iter().enumerate() {
+            let sum: Vec<f32> = a[i].iter().zip(&b[i]).map(|(a, b)| a + b).collect();
+            assert_eq!(row, &sum.iter().map(|sum| sum / 2.0).collect::<Vec<_>>());
+            assert_eq!(argmax(row), argmax(&sum));
+        }
+        assert_eq!(average.classes(), [0, 0]);
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused_in_a_sentence() {
+        let predictions = predictions();
+        let says = |error: Error, text: &str| assert!(error.to_string().contains(text), "{error}");
+        says(predictions.accuracy(&[0]).unwrap_err(), "5 images but 1 labels");
+        says(predictions.most_confident_wrong(&[], 1).unwrap_err(), "5 images but 0 labels");
+        says(predictions.most_confident_right(&[], 1).unwrap_err(), "5 images but 0 labels");
+        says(predictions.per_class(&LABELS, &["cat".to_string()]).unwrap_err(), "image 1 has label 2");
+        says(predictions.average(&Predictions::new(vec![]).unwrap()).unwrap_err(), "cannot average");
+        says(Predictions::new(vec![vec![0.5], vec![]]).unwrap_err(), "row 1 has 0 probabilities");
+    }
+
+    /// With and without a softmax layer at the end, over several batches.
+    #[test]
+    fn predict_agrees_with_forward_and_evaluate() -> Result<()> {
+        let mut model = Sequential::new((32, 32, 3), Seed(3));
+        model.push("conv", conv2d(4).relu())?;
+        model.push("pool", global_avg_pool())?;
+        model.push("predictions", linear(10))?;
+        let data = shapes::generate(150, (32, 32), 1);
+        let predictions = model.predict(&data)?;
+        model.push("softmax", softmax())?;
+        assert_eq!(model.predict(&data)?, predictions);
+        assert_eq!(predictions.accuracy(data.labels())?, model.evaluate(&data)?.accuracy);
+        let mut values = vec![0.0; 32 * 32 * 3];
+        data.read(149, &mut values);
+        let forward = model.forward(images(values, (1, 32, 32, 3))?)?.as_vec();
+        for (a, b) in predictions.probabilities(149).iter().zip(forward) {
+            assert!((a - b).abs() < 1e-6, "{a} and {b}");
+        }
+        Ok(())
+    }
+}
