@@ -332,6 +332,14 @@ pub struct Param {
     pub tensor: Flat,
 }
 
+impl Param {
+    /// Replaces the values; there must be as many as `dims` say.
+    pub(crate) fn set(&mut self, values: Vec<f32>) {
+        let len = values.len();
+        self.tensor = device().tensor_from_vec(values, (len,));
+    }
+}
+
 /// A layer of a model.
 #[derive(Clone, Debug)]
 pub struct Layer {
