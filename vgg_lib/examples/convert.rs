@@ -12,9 +12,9 @@
 //! | `.onnx` | a whole model | yes | yes |
 //! | `.mlmodel` | a whole Core ML classifier | no | yes |
 //!
-//! An `.mlmodel` takes pixels from 0 to 255 and normalizes them: with `--mean` and `--std` if they are given, otherwise as
-//! in the training of `cifar_vgg16`, or for the other networks as torchvision's and timm's weights expect. An `.onnx` takes
-//! the input of the network, or pixels from 0 to 255 if `--mean` and `--std` are given.
+//! An `.mlmodel` takes pixels from 0 to 255 and normalizes them: with `--mean` and `--std` if they are given, otherwise
+//! as in the training of `cifar_vgg16`, or for the other networks as torchvision's and timm's weights expect. An
+//! `.onnx` takes the input of the network, or pixels from 0 to 255 if `--mean` and `--std` are given.
 
 mod common;
 

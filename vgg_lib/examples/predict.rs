@@ -5,9 +5,9 @@
 //!         --classes data/imagenet_class_index.json --image cat.jpg
 //!     cargo run -p vgg_lib --example predict -- --arch vgg16_bn --weights w.npz --npy in.npy --out logits.npy
 //!
-//! `--image` prints the five most likely classes of each image. `--npy` reads an f32 array of shape N×H×W×3 and writes the
-//! N×C logits. The weights may have the names of this library, torchvision or timm; the number of classes is that of their
-//! last layer.
+//! `--image` prints the five most likely classes of each image. `--npy` reads an f32 array of shape N×H×W×3 and writes
+//! the N×C logits. The weights may have the names of this library, torchvision or timm; the number of classes is that
+//! of their last layer.
 
 mod common;
 

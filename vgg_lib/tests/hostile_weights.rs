@@ -1,5 +1,5 @@
-//! Hostile weight files: truncated, changed, bombs. Each gives one sentence or some numbers, never a panic, and the parser
-//! takes no more memory than a small multiple of the file, which a counting allocator checks.
+//! Hostile weight files: truncated, changed, bombs. Each gives one sentence or some numbers, never a panic, and the
+//! parser takes no more memory than a small multiple of the file, which a counting allocator checks.
 #![cfg(not(feature = "cuda"))]
 
 #[path = "common/memory.rs"]
@@ -83,7 +83,8 @@ fn a_changed_byte_never_panics() {
     });
 }
 
-/// Lengths, counts and addresses have four or eight bytes: a large one is put in each place, or for HDF5 in every third.
+/// Lengths, counts and addresses have four or eight bytes: a large one is put in each place, or for HDF5 in every
+/// third.
 #[test]
 fn a_huge_length_anywhere_never_panics() {
     alone(|| {

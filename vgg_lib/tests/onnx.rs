@@ -1,6 +1,6 @@
-//! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py), and our
-//! files give the model back. The ignored tests run our files in ONNX Runtime (fixtures/onnx_run.py), by the Python that
-//! `VGG_ONNX_PYTHON` names, with onnx, onnxruntime and numpy; `cargo xtask test --tools` sets it up.
+//! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py), and
+//! our files give the model back. The ignored tests run our files in ONNX Runtime (fixtures/onnx_run.py), by the Python
+//! that `VGG_ONNX_PYTHON` names, with onnx, onnxruntime and numpy; `cargo xtask test --tools` sets it up.
 #![cfg(all(feature = "onnx", not(feature = "cuda")))]
 
 mod common;
@@ -123,7 +123,8 @@ fn models() -> Vec<Sequential> {
             ],
         ),
         model((4, 6, 3), &[layer("conv", conv2d(3)), layer("softmax", softmax())]),
-        model((2, 3, 2), &[layer("conv", conv2d(3).relu()), layer("flatten", flatten()), layer("relu", relu())]), // no dense layer after the flatten
+        // No dense layer after the flatten.
+        model((2, 3, 2), &[layer("conv", conv2d(3).relu()), layer("flatten", flatten()), layer("relu", relu())]),
         model((2, 2, 3), &[layer("pool", max_pool2d()), layer("fc", linear(2))]), // a map of one pixel
         model((1, 1, 5), &[layer("norm", batch_norm()), layer("fc", linear(2).relu()), layer("flatten", flatten())]),
     ];

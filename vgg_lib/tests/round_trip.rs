@@ -1,7 +1,7 @@
-//! Random weights from PyTorch and Keras are loaded here and saved for them again. The logits must be the same in all three
-//! places (fixtures/round_trip.py). The tests are ignored by default. `VGG_TORCH_PYTHON` names a Python with torch,
-//! torchvision, safetensors and numpy, `VGG_KERAS_PYTHON` one with keras, tensorflow and numpy; `cargo xtask test --tools`
-//! sets both up.
+//! Random weights from PyTorch and Keras are loaded here and saved for them again. The logits must be the same in all
+//! three places (fixtures/round_trip.py). The tests are ignored by default. `VGG_TORCH_PYTHON` names a Python with
+//! torch, torchvision, safetensors and numpy, `VGG_KERAS_PYTHON` one with keras, tensorflow and numpy; `cargo xtask
+//! test --tools` sets both up.
 #![cfg(not(feature = "cuda"))]
 
 mod common;

@@ -248,7 +248,7 @@ fn damaged_weight_files_give_a_sentence() {
     }
     let error = |path: &Path| model().load_weights(path).unwrap_err().to_string();
     assert!(error(&folder.path().join("none.npz")).contains("cannot read"));
-    assert!(error(&folder.path().join("weights.txt")).contains(".npz or .safetensors"));
+    assert!(error(&folder.path().join("weights.txt")).contains("weight files end in .npz, .safetensors"));
     assert!(model().save_weights(folder.path().join("weights.h5")).is_err());
 }
 

@@ -11,9 +11,9 @@
 //! Of the two pure-Rust libraries, `hdf5-reader` limits what a file can make it allocate; `hdf5-pure` does not, and is
 //! four times as large. `hdf5-writer` is the reader's counterpart.
 
-use super::SharedBytes;
 use super::stored_zip::{ZipKind, stored_files};
 use super::tensors::{FileTensor, FileTensors, FloatType, KerasLayers};
+use super::{Outcome, SharedBytes};
 use crate::text::printable;
 use crate::{Error, Result};
 use hdf5_reader::messages::HdfMessage;
@@ -33,9 +33,6 @@ const MAX_LAYERS: usize = 4096;
 const MAX_DEPTH: usize = 8;
 /// What a dataset takes in a file at least, so that the number of empty ones is limited too.
 const MIN_BYTES: usize = 64;
-
-/// The error is a sentence whose subject, the file, comes before it.
-type Outcome<T> = std::result::Result<T, String>;
 
 /// Opens a `.keras` file: a zip with the weights in `model.weights.h5`.
 pub(super) fn open_zip<'a>(path: &Path, file: &'a SharedBytes) -> Result<FileTensors<'a>> {

@@ -41,6 +41,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tensors::{FileTensor, FileTensors};
 
+/// For what cannot be read. The error is a sentence whose subject, the file, is added where its path is known.
+type Outcome<T> = std::result::Result<T, String>;
+
 /// Named tensors, sorted by name.
 pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 
@@ -165,15 +168,12 @@ impl Format {
         if let Some((_, format)) = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)) {
             return Ok(*format);
         }
-        Err(Error::file(
-            path,
-            match name.ends_with(".onnx") {
-                true => "holds a whole model; use `load_onnx` or `save_onnx` (crate feature `onnx`)",
-                false => {
-                    "is not a weight file by its name; weight files end in .npz, .safetensors, .pth or .pt (PyTorch), \
-                 .h5 or .keras (Keras)"
-                }
-            },
-        ))
+        let message = if name.ends_with(".onnx") {
+            "holds a whole model; use `load_onnx` or `save_onnx` (crate feature `onnx`)"
+        } else {
+            "does not have the name of a weight file; weight files end in .npz, .safetensors, .pth or .pt (PyTorch), \
+             .h5 or .keras (Keras)"
+        };
+        Err(Error::file(path, message))
     }
 }

@@ -28,7 +28,8 @@ pub(crate) struct FileTensors<'a> {
 pub(crate) struct KerasLayers {
     /// The names of each layer's tensors, in Keras' order: kernel, bias; gamma, beta, moving mean, moving variance.
     pub layers: Vec<Vec<String>>,
-    /// Whether the backend was Theano, which rotates the kernels of convolutions by 180°; `None` if the file does not say.
+    /// Whether the backend was Theano, which rotates the kernels of convolutions by 180°; `None` if the file does not
+    /// say.
     pub theano: Option<bool>,
 }
 

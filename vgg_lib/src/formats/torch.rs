@@ -9,6 +9,7 @@
 //! Files are written in the first form. The numbers are mapped, not copied. Both forms are described by
 //! `torch/serialization.py`.
 
+use super::Outcome;
 use super::pickle::{Pickle, PickleWriter, SAVE_WEIGHTS_ONLY, Storage, TensorView, Value, damaged, unpickle};
 use super::stored_zip::{ZipKind, stored_files};
 use super::tensors::{FileTensor, FileTensors, FloatType, is_weight};
@@ -28,9 +29,6 @@ const OLD_VERSION: i64 = 1001;
 const NESTED: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
 /// What `DataParallel` and `torch.compile` put before every name.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
-
-/// The error is a sentence whose subject, the file, comes before it.
-type Outcome<T> = std::result::Result<T, String>;
 
 pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<FileTensors<'a>> {
     const ZIP: ZipKind = ZipKind { name: "PyTorch", advice: "save with torch.save, which compresses nothing" };
@@ -205,4 +203,23 @@ fn pickled(tensors: &[(String, ArrayD<f32>)]) -> Vec<u8> {
     }
     pickle.set_items();
     pickle.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_dict_is_pickled_as_an_ordered_dict_of_views() {
+        let values = ArrayD::from_shape_vec(vec![2, 1], vec![1.0, 2.0]).unwrap();
+        let integer = |value: u8| [&[0x8a, 8, value][..], &[0; 7]].concat();
+        let want = [
+            b"\x80\x02ccollections\nOrderedDict\n)R(X\x01\x00\x00\x00w".to_vec(),
+            b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n".to_vec(),
+            b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu".to_vec(),
+            [&integer(2)[..], b"tQ", &integer(0), b"(", &integer(2), &integer(1), b"t("].concat(),
+            [&integer(1)[..], &integer(1), b"t\x89ccollections\nOrderedDict\n)RtRu."].concat(),
+        ];
+        assert_eq!(pickled(&[("w".into(), values)]), want.concat());
+    }
 }

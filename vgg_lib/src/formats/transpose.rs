@@ -1,7 +1,8 @@
 //! Kernels from the order in which a file stores them to ours, and back.
 //!
 //! Ours is (height, width, in, out), which for a dense layer after a flatten is (in, out) with the inputs in the order
-//! height, width, channel. PyTorch, ONNX and Core ML have (out, in, height, width); Theano has the same, rotated by 180°.
+//! height, width, channel. PyTorch, ONNX and Core ML have (out, in, height, width); Theano has the same, rotated by
+//! 180°.
 
 use rayon::prelude::*;
 

@@ -123,7 +123,8 @@ mod tests {
         model
     }
 
-    /// The largest differences that the conversion makes, relative to the largest value: inside the image and at its border.
+    /// The largest differences that the conversion makes, relative to the largest value: inside the image and at its
+    /// border.
     fn differences(from: Convention, to: Convention) -> [f32; 2] {
         let mut model = model();
         let want = output(&model, from);

@@ -1,16 +1,17 @@
 //! The stack machine that a pickle is a program for.
 
 use super::{
-    Global, MAX_AXES, MAX_INSTRUCTIONS, Object, Pickle, Result, SAVE_WEIGHTS_ONLY, Storage, TensorView, Value, damaged,
-    global, opcode,
+    Global, MAX_AXES, MAX_INSTRUCTIONS, Object, Pickle, SAVE_WEIGHTS_ONLY, Storage, TensorView, Value, damaged, global,
+    opcode,
 };
+use crate::formats::Outcome;
 use std::collections::HashMap;
 
 /// Reads the pickle that `bytes` begins with; also returns the bytes after it.
 ///
 /// # Errors
 /// A sentence without its subject, the file.
-pub(in crate::formats) fn unpickle(bytes: &[u8]) -> Result<(Pickle<'_>, &[u8])> {
+pub(in crate::formats) fn unpickle(bytes: &[u8]) -> Outcome<(Pickle<'_>, &[u8])> {
     let mut machine = Machine { rest: bytes, stack: vec![], marks: vec![], memo: HashMap::new(), objects: vec![] };
     for _ in 0..MAX_INSTRUCTIONS {
         let code = machine.byte()?;
@@ -34,7 +35,7 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Runs one instruction.
-    fn step(&mut self, code: u8) -> Result<()> {
+    fn step(&mut self, code: u8) -> Outcome<()> {
         match code {
             opcode::PROTO => self.protocol(),
             opcode::FRAME => self.take(8).map(drop),
@@ -86,7 +87,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn protocol(&mut self) -> Result<()> {
+    fn protocol(&mut self) -> Outcome<()> {
         match self.byte()? {
             0..=5 => Ok(()), // 5 adds buffers outside the pickle, which PyTorch does not use
             protocol => Err(damaged(&format!("pickle protocol {protocol}"))),
@@ -95,33 +96,33 @@ impl<'a> Machine<'a> {
 
     // The program
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+    fn take(&mut self, len: usize) -> Outcome<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or_else(|| damaged("its pickle is cut off"))?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8> {
+    fn byte(&mut self) -> Outcome<u8> {
         Ok(self.take(1)?[0])
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Outcome<[u8; N]> {
         Ok(self.take(N)?.try_into().expect("as many as asked for"))
     }
 
-    fn short_len(&mut self) -> Result<usize> {
+    fn short_len(&mut self) -> Outcome<usize> {
         self.byte().map(usize::from)
     }
 
-    fn len(&mut self) -> Result<usize> {
+    fn len(&mut self) -> Outcome<usize> {
         self.array().map(|bytes| u32::from_le_bytes(bytes) as usize)
     }
 
-    fn long_len(&mut self) -> Result<usize> {
+    fn long_len(&mut self) -> Outcome<usize> {
         self.array().map(|bytes| usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX))
     }
 
-    fn line(&mut self) -> Result<&'a str> {
+    fn line(&mut self) -> Outcome<&'a str> {
         let len = self.rest.iter().position(|&byte| byte == b'\n').ok_or_else(|| damaged("its pickle is cut off"))?;
         let line = std::str::from_utf8(self.take(len)?).map_err(|_| damaged("a name that is not text"))?;
         self.byte()?;
@@ -129,18 +130,18 @@ impl<'a> Machine<'a> {
     }
 
     /// Python 2's strings may hold any bytes.
-    fn text(&mut self, len: usize) -> Result<()> {
+    fn text(&mut self, len: usize) -> Outcome<()> {
         let bytes = self.take(len)?;
         self.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
     }
 
-    fn bytes(&mut self, len: usize) -> Result<()> {
+    fn bytes(&mut self, len: usize) -> Outcome<()> {
         let bytes = self.take(len)?;
         self.push(Value::Bytes(bytes))
     }
 
     /// An integer of any length: little-endian, two's complement.
-    fn long(&mut self) -> Result<()> {
+    fn long(&mut self) -> Outcome<()> {
         let len = self.short_len()?;
         let bytes = self.take(len)?;
         if bytes.len() > 8 {
@@ -154,17 +155,17 @@ impl<'a> Machine<'a> {
 
     // The stack
 
-    fn mark(&mut self) -> Result<()> {
+    fn mark(&mut self) -> Outcome<()> {
         self.marks.push(self.stack.len());
         Ok(())
     }
 
-    fn push(&mut self, value: Value<'a>) -> Result<()> {
+    fn push(&mut self, value: Value<'a>) -> Outcome<()> {
         self.stack.push(value);
         Ok(())
     }
 
-    fn push_object(&mut self, object: Object<'a>) -> Result<()> {
+    fn push_object(&mut self, object: Object<'a>) -> Outcome<()> {
         self.objects.push(object);
         self.push(Value::Object(self.objects.len() - 1))
     }
@@ -173,36 +174,36 @@ impl<'a> Machine<'a> {
         self.stack.len() - self.marks.last().unwrap_or(&0)
     }
 
-    fn top(&self) -> Result<Value<'a>> {
+    fn top(&self) -> Outcome<Value<'a>> {
         let top = self.stack.last().filter(|_| self.reachable() > 0);
         top.copied().ok_or_else(too_short)
     }
 
-    fn pop(&mut self) -> Result<Value<'a>> {
+    fn pop(&mut self) -> Outcome<Value<'a>> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
-    fn pop_many(&mut self, count: usize) -> Result<Vec<Value<'a>>> {
+    fn pop_many(&mut self, count: usize) -> Outcome<Vec<Value<'a>>> {
         if self.reachable() < count {
             return Err(too_short());
         }
         Ok(self.stack.split_off(self.stack.len() - count))
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>> {
+    fn pop_to_mark(&mut self) -> Outcome<Vec<Value<'a>>> {
         let mark = self.marks.pop().ok_or_else(too_short)?;
         Ok(self.stack.split_off(mark))
     }
 
     /// The object that the top of the stack stands for.
-    fn top_object(&mut self) -> Result<Option<&mut Object<'a>>> {
+    fn top_object(&mut self) -> Outcome<Option<&mut Object<'a>>> {
         let top = self.top()?;
         Ok(if let Value::Object(index) = top { Some(&mut self.objects[index]) } else { None })
     }
 
-    fn append(&mut self, values: Vec<Value<'a>>) -> Result<()> {
+    fn append(&mut self, values: Vec<Value<'a>>) -> Outcome<()> {
         let Some(Object::List(list)) = self.top_object()? else {
             return Err(damaged("an entry of something that is not a list"));
         };
@@ -210,7 +211,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn set_items(&mut self, values: &[Value<'a>]) -> Result<()> {
+    fn set_items(&mut self, values: &[Value<'a>]) -> Outcome<()> {
         let (pairs, []) = values.as_chunks::<2>() else { return Err(damaged("a dict with half an entry")) };
         let Some(Object::Dict(dict)) = self.top_object()? else {
             return Err(damaged("an entry of something that is not a dict"));
@@ -219,25 +220,25 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn put(&mut self, at: u32) -> Result<()> {
+    fn put(&mut self, at: u32) -> Outcome<()> {
         let top = self.top()?;
         self.memo.insert(at, top);
         Ok(())
     }
 
-    fn get(&mut self, at: u32) -> Result<()> {
+    fn get(&mut self, at: u32) -> Outcome<()> {
         let value = self.memo.get(&at).ok_or_else(|| damaged("its pickle recalls a value that it did not store"))?;
         self.push(*value)
     }
 
     // Functions and what they make
 
-    fn global(&mut self) -> Result<()> {
+    fn global(&mut self) -> Outcome<()> {
         let (module, name) = (self.line()?, self.line()?);
         self.push(Value::Global(global(module, name)?))
     }
 
-    fn stack_global(&mut self) -> Result<()> {
+    fn stack_global(&mut self) -> Outcome<()> {
         let names = self.pop_many(2)?;
         let [Value::Text(module), Value::Text(name)] = names[..] else {
             return Err(damaged("a name that is not text"));
@@ -245,7 +246,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Global(global(module, name)?))
     }
 
-    fn reduce(&mut self) -> Result<()> {
+    fn reduce(&mut self) -> Outcome<()> {
         let arguments = self.pop()?;
         let Value::Global(function) = self.pop()? else {
             return Err(damaged("a call of something that is not a function"));
@@ -278,7 +279,7 @@ impl<'a> Machine<'a> {
 
     /// Gives attributes to the top of the stack. Only those of a blank tensor matter; others are the versions of a
     /// state dict or the hooks of a parameter.
-    fn build(&mut self) -> Result<()> {
+    fn build(&mut self) -> Outcome<()> {
         let state = self.pop()?;
         let Value::Object(index) = self.top()? else {
             return Err(damaged("attributes of something that has none"));
@@ -290,7 +291,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn persistent(&mut self) -> Result<()> {
+    fn persistent(&mut self) -> Outcome<()> {
         let id = self.pop()?;
         let storage = self.storage(id).ok_or_else(|| damaged("a storage without type, key and length"))?;
         self.push_object(Object::Storage(storage))
@@ -353,7 +354,7 @@ fn too_short() -> String {
 mod tests {
     use super::*;
 
-    fn root(pickle: &[u8]) -> Result<Value<'_>> {
+    fn root(pickle: &[u8]) -> Outcome<Value<'_>> {
         unpickle(pickle).map(|(pickle, _)| pickle.root)
     }
 

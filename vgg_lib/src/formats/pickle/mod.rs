@@ -11,15 +11,13 @@ mod write;
 pub(super) use machine::unpickle;
 pub(super) use write::PickleWriter;
 
+use super::Outcome;
 use crate::text::printable;
 
 /// The longest pickle that is read, in instructions. A ResNet-152 with its optimizer has 30,000.
 const MAX_INSTRUCTIONS: usize = 300_000;
 /// The most axes of a tensor.
 const MAX_AXES: usize = 8;
-
-/// The error is a sentence whose subject, the file, comes before it.
-type Result<T> = std::result::Result<T, String>;
 
 /// A value. Those with parts are [`Object`]s.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +83,7 @@ const GLOBALS: [(&str, &str, Global); 17] = [
     ("torch", "BoolStorage", storage("Bool", 1)),
 ];
 
-fn global(module: &str, name: &str) -> Result<Global> {
+fn global(module: &str, name: &str) -> Outcome<Global> {
     let known = GLOBALS.iter().find(|(known, its_name, _)| *known == module && *its_name == name);
     known.map(|(.., global)| *global).ok_or_else(|| {
         let asked = printable(&format!("{module}.{name}"));

@@ -1,8 +1,8 @@
 //! Nodes that compute with a constant for each channel: preprocessing, biases and batch norms.
 
 use super::super::proto::Node;
-use super::Outcome;
 use super::graph::{GraphReader, NewLayer};
+use crate::formats::Outcome;
 use crate::model::{Op, batch_norm, preprocess};
 
 impl GraphReader<'_> {

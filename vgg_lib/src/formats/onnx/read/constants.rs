@@ -1,8 +1,9 @@
 //! Nodes that compute whole numbers, mostly shapes.
 
 use super::super::proto::{Attribute, Node};
+use super::MAX_NUMBERS;
 use super::graph::{GraphReader, GraphValue};
-use super::{MAX_NUMBERS, Outcome};
+use crate::formats::Outcome;
 
 type Numbers = Vec<Option<i64>>;
 

@@ -1,8 +1,8 @@
 //! Values of tensors that are in other files.
 
 use super::super::proto;
-use super::Outcome;
 use super::node::shown;
+use crate::formats::Outcome;
 use prost::bytes::Bytes;
 use std::collections::HashMap;
 use std::ffi::OsStr;

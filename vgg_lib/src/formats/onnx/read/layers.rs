@@ -1,9 +1,9 @@
 //! Nodes that become layers.
 
 use super::super::proto::Node;
-use super::Outcome;
 use super::graph::{GraphReader, NewLayer};
 use crate::formats::KernelOrder;
+use crate::formats::Outcome;
 use crate::model::{Op, batch_norm, conv2d, dropout, global_avg_pool, linear, max_pool2d, relu, softmax};
 
 impl GraphReader<'_> {

@@ -13,6 +13,7 @@ mod shapes;
 
 use super::PRODUCER;
 use super::proto::Model;
+use crate::formats::Outcome;
 use crate::model::Sequential;
 use crate::{Error, Result};
 use file_size::FileSize;
@@ -22,8 +23,8 @@ use prost::bytes::Bytes;
 use std::fmt::Display;
 use std::path::Path;
 
-/// A VGG has a few thousand fields in a few KB; PyTorch's notes on it take some hundred KB. A message of two bytes takes
-/// a hundred once it is decoded, so files with more than this are refused before.
+/// A VGG has a few thousand fields in a few KB; PyTorch's notes on it take some hundred KB. A message of two bytes
+/// takes a hundred once it is decoded, so files with more than this are refused before.
 const MAX_FIELDS: usize = 100_000;
 const MAX_DESCRIPTION: usize = 4 << 20;
 /// More layers than any VGG has.
@@ -32,9 +33,6 @@ const MAX_LAYERS: usize = 1000;
 const MAX_NUMBERS: usize = 64;
 /// The largest size of an image. The product of three sizes and a number of filters then fits 64 bits.
 const MAX_SIZE: i64 = 1 << 15;
-
-/// The error is a sentence whose subject, the file, comes before it.
-type Outcome<T> = std::result::Result<T, String>;
 
 pub(super) fn load(path: &Path) -> Result<Sequential> {
     let file = Bytes::from_owner(crate::files::map(path)?);

@@ -1,7 +1,8 @@
 //! What nodes and tensors of the file say, and sentences about them.
 
 use super::super::proto::{self, Attribute, Node};
-use super::{MAX_NUMBERS, Outcome};
+use super::MAX_NUMBERS;
+use crate::formats::Outcome;
 use crate::formats::tensors::{FileTensor, FloatType};
 use std::fmt::Display;
 

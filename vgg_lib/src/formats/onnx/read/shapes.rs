@@ -1,8 +1,8 @@
 //! Nodes that change the shape: flatten, reshape, squeeze and transpose.
 
 use super::super::proto::Node;
-use super::Outcome;
 use super::graph::GraphReader;
+use crate::formats::Outcome;
 use crate::model::{Shape, flatten};
 
 pub(super) const TO_CHANNELS_FIRST: [i64; 4] = [0, 3, 1, 2];
