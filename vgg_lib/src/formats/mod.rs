@@ -4,9 +4,9 @@
 //!
 //! | file | module | read | written |
 //! |---|---|---|---|
-//! | `.npz` | [`npz`] | yes | yes |
-//! | `.safetensors` | [`safetensors`](mod@safetensors) | yes | yes |
-//! | `.pth`, `.pt`, `.pth.tar` | [`torch`], which uses [`pickle`] | yes | yes |
+//! | `.npz` | `npz` | yes | yes |
+//! | `.safetensors` | `safetensors` | yes | yes |
+//! | `.pth`, `.pt`, `.pth.tar` | `torch`, which uses `pickle` | yes | yes |
 //! | `.h5`, `.hdf5` | `keras` | yes | `.weights.h5` only |
 //! | `.keras` | `keras` | yes | no |
 //! | `.onnx`, whole models | `onnx` | yes | yes |
