@@ -1,20 +1,20 @@
-//! Converts a model from one format to another; the files' endings say which.
+//! Converts a model or its weights from one file format to another. The endings of the files say which formats.
 //!
 //!     cargo run -p vgg_lib --features onnx,coreml,hdf5 --example convert -- vgg16.onnx VGG16.mlmodel --classes labels.txt
 //!     cargo run -p vgg_lib --features onnx,coreml,hdf5 --example convert -- vgg16-397923af.pth vgg16.weights.h5 --arch vgg16
 //!
 //! | | holds | read | written |
 //! |---|---|---|---|
-//! | `.safetensors`, `.npz` | weights: `--arch` says of which network | yes | yes, under any `--names` |
-//! | torch's `.pth`, `.pt` | the same | yes | yes, under torchvision's names |
+//! | `.safetensors`, `.npz` | weights of the network `--arch` | yes | yes, with any `--names` |
+//! | PyTorch's `.pth`, `.pt` | the same | yes | yes, with torchvision's names |
 //! | Keras' `.weights.h5` | the same | yes | yes |
 //! | Keras' `.h5`, `.keras` | the same | yes | no |
 //! | `.onnx` | a whole model | yes | yes |
 //! | `.mlmodel` | a whole Core ML classifier | no | yes |
 //!
-//! An `.mlmodel` takes pixels. They are normalized as its network expects it: as in the training of `cifar_vgg16`, as
-//! torchvision's and timm's weights for the others, or as `--mean` and `--std` say. An `.onnx` takes what the network
-//! takes, or with `--mean` and `--std` pixels of 0 to 255.
+//! An `.mlmodel` takes pixels from 0 to 255 and normalizes them: with `--mean` and `--std` if they are given, otherwise
+//! as in the training of `cifar_vgg16`, or for the other networks as torchvision's and timm's weights expect. An
+//! `.onnx` takes the input of the network, or pixels from 0 to 255 if `--mean` and `--std` are given.
 
 mod common;
 
@@ -30,22 +30,22 @@ struct Options {
     from: PathBuf,
     /// The file to write.
     to: PathBuf,
-    /// The network that the weights are of.
+    /// The network that the weights belong to.
     #[arg(long)]
     arch: Option<Arch>,
-    /// Whose names the weights are written under, in .safetensors and .npz.
+    /// The naming scheme for weights in .safetensors and .npz files.
     #[arg(long, value_enum, default_value_t = WeightNames::Own)]
     names: WeightNames,
-    /// The names of the classes: a text file with one on each line, or ImageNet's imagenet_class_index.json.
+    /// The class names: a text file with one per line, or ImageNet's imagenet_class_index.json.
     #[arg(long)]
     classes: Option<PathBuf>,
-    /// Height and width of the images that the weights are of; 32 for cifar_vgg16, else 224.
+    /// Height and width of the images that the weights were trained on; by default 32 for cifar_vgg16, otherwise 224.
     #[arg(long)]
     size: Option<usize>,
-    /// Mean of the pixels (0 to 255) in training: one value, or one a channel; with --std.
+    /// Mean of the training pixels (0 to 255): one value, or one per channel; requires --std.
     #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "std")]
     mean: Option<Vec<f32>>,
-    /// Their standard deviation.
+    /// Standard deviation of the training pixels: one value, or one per channel.
     #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "mean")]
     std: Option<Vec<f32>>,
 }
@@ -82,7 +82,7 @@ fn run(options: &Options) -> Result<()> {
             ("safetensors" | "npz", WeightNames::Keras) => model.save_weights_as(&options.to, Names::Keras)?,
             _ => model.save_weights(&options.to)?,
         }
-        println!("Saved {}, the weights alone", options.to.display());
+        println!("Saved {}, only the weights", options.to.display());
         return Ok(());
     }
 
@@ -96,9 +96,11 @@ fn run(options: &Options) -> Result<()> {
         _ => Some(Normalization::imagenet()),
     };
     match &normalization {
-        Some(Normalization { mean, std }) => println!("It takes pixels of 0 to 255: (pixel - {mean:?}) / {std:?}"),
-        None if prepared => println!("It takes pixels of 0 to 255, as the model does"),
-        None => println!("It takes what the model takes; --mean and --std make that pixels of 0 to 255"),
+        Some(Normalization { mean, std }) => println!("It takes pixels from 0 to 255: (pixel - {mean:?}) / {std:?}"),
+        None if prepared => println!("It takes pixels from 0 to 255, like the model"),
+        None => println!(
+            "It takes the same input as the model; add --mean and --std if it should take pixels from 0 to 255"
+        ),
     }
     let named = to == "mlmodel" || options.classes.is_some();
     let classes = if named { class_names(options.classes.as_deref(), cifar, outputs)? } else { vec![] };
@@ -111,25 +113,28 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The network that `--arch` names with the weights of the file.
+/// The network `--arch` with the weights of the file.
 fn network(options: &Options, cifar: bool) -> Result<Sequential> {
     let path = options.from.display();
     let Some(arch) = options.arch else {
-        return Err(Error::Config(format!("{path} has weights only; say of which network with --arch")));
+        return Err(Error::Config(format!("{path} has only weights; name their network with --arch")));
     };
-    let classes = naming::classes(&options.from)?
-        .ok_or_else(|| Error::Name(format!("{path} has no last layer (predictions, classifier.N or head.fc)")))?;
+    let classes = naming::classes(&options.from)?.ok_or_else(|| {
+        Error::Name(format!(
+            "{path} has no last layer (predictions, classifier.N or head.fc); use a file with the dense layers"
+        ))
+    })?;
     let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
     let mut model = build(arch, (size, size, 3), classes)?;
     println!("{}", model.load_weights(&options.from)?);
     Ok(model)
 }
 
-/// How many values the model gives for an image.
+/// The number of output values per image.
 fn outputs(model: &Sequential) -> Result<usize> {
     match model.summary(model.input_shape()).rows.last() {
         Some(row) => Ok(row.output.size()),
-        None => Err(Error::Config("the model has no layers".into())),
+        None => Err(Error::Config("the model has no layers to convert".into())),
     }
 }
 

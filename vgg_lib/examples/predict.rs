@@ -1,12 +1,13 @@
-//! Runs a trained model on images, or on a NumPy array of images that are already preprocessed.
+//! Runs a trained model on images, or on a NumPy array of preprocessed images.
 //!
 //!     cargo run -p vgg_lib --example predict -- --arch cifar_vgg16 --weights target/cifar10/cifar10vgg.safetensors --image cat.png
 //!     cargo run -p vgg_lib --example predict -- --arch vgg16 --weights data/models/vgg16.tv_in1k.safetensors \
 //!         --classes data/imagenet_class_index.json --image cat.jpg
 //!     cargo run -p vgg_lib --example predict -- --arch vgg16_bn --weights w.npz --npy in.npy --out logits.npy
 //!
-//! `--image` prints the five most likely classes of each image. `--npy` takes N×H×W×3 f32 and writes N×C
-//! logits. Weights are files of this library, torchvision or timm; the number of classes is that of their last layer.
+//! `--image` prints the five most likely classes of each image. `--npy` reads an f32 array of shape N×H×W×3 and writes
+//! the N×C logits. The weights may have the names of this library, torchvision or timm; the number of classes is that
+//! of their last layer.
 
 mod common;
 
@@ -21,7 +22,7 @@ use vgg_lib::Result;
 use vgg_lib::naming;
 use vgg_lib::prelude::*;
 
-/// The input values of a pixel.
+/// From the red, green and blue of a pixel to the input values.
 type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
 
 #[derive(Parser)]
@@ -29,32 +30,32 @@ type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
 struct Options {
     #[arg(long)]
     arch: Arch,
-    /// A .npz or .safetensors file with the names of this library, torchvision or timm.
+    /// A weight file with the names of this library, torchvision or timm.
     #[arg(long)]
     weights: PathBuf,
-    /// Photos; resized to the model's input.
+    /// Image files, which are resized to the model's input size.
     #[arg(long, num_args = 1..)]
     image: Vec<PathBuf>,
-    /// An array of N×H×W×3 f32 values.
+    /// A .npy file with an f32 array of shape N×H×W×3.
     #[arg(long, requires = "out")]
     npy: Option<PathBuf>,
-    /// Where the logits go.
+    /// The .npy file for the logits.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Height and width of the model's input; 32 for cifar_vgg16, else 224.
+    /// Height and width of the model's input; by default 32 for cifar_vgg16, otherwise 224.
     #[arg(long)]
     size: Option<usize>,
-    /// What the weights expect: caffe for Keras' of ImageNet, torch (the default) for torchvision's and timm's.
-    /// cifar_vgg16 has a mean and a std instead.
+    /// The pixels that the weights expect: caffe for Keras' ImageNet weights, torch (the default) for torchvision's and
+    /// timm's. cifar_vgg16 has a mean and a std instead.
     #[arg(long, conflicts_with_all = ["mean", "std"], value_parser = PossibleValuesParser::new(["caffe", "torch"]))]
     pixels: Option<String>,
-    /// Mean of the pixels (0 to 255) in training: one value, or one a channel; with --std.
+    /// Mean of the training pixels (0 to 255): one value, or one per channel; requires --std.
     #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "std")]
     mean: Option<Vec<f32>>,
-    /// Their standard deviation.
+    /// Standard deviation of the training pixels: one value, or one per channel.
     #[arg(long, num_args = 1..=3, value_delimiter = ',', requires = "mean")]
     std: Option<Vec<f32>>,
-    /// The names of the classes: a text file with one on each line, or ImageNet's imagenet_class_index.json.
+    /// The class names: a text file with one per line, or ImageNet's imagenet_class_index.json.
     #[arg(long)]
     classes: Option<PathBuf>,
 }
@@ -70,7 +71,7 @@ fn run(options: Options) -> Result<()> {
     let classes = naming::classes(&options.weights)?.ok_or_else(|| {
         let path = options.weights.display();
         Error::Name(format!(
-            "{path} has no last layer (predictions, classifier.N or head.fc), so nothing to predict with"
+            "{path} has no last layer (predictions, classifier.N or head.fc); use a file with the dense layers"
         ))
     })?;
     let batch = match &options.npy {
@@ -91,7 +92,7 @@ fn run(options: Options) -> Result<()> {
     };
     let preprocess = match (options.mean, options.std, options.pixels.as_deref()) {
         (Some(mean), Some(std), _) => scaled(mean, std),
-        (_, _, None) if cifar => scaled(vec![120.707], vec![64.15]), // what the original notebook gets on CIFAR-10
+        (_, _, None) if cifar => scaled(vec![120.707], vec![64.15]), // the training images of CIFAR-10
         (_, _, Some("caffe")) => Box::new(|rgb| Pixels::Caffe.values(rgb)),
         _ => Box::new(|rgb| Pixels::Torch.values(rgb)),
     };
@@ -109,8 +110,12 @@ fn run(options: Options) -> Result<()> {
 }
 
 fn read_npy(path: &Path) -> Result<Array4<f32>> {
-    ndarray_npy::read_npy(path)
-        .map_err(|e| Error::Config(format!("{} is no .npy file of N×H×W×3 f32 values: {e}", path.display())))
+    ndarray_npy::read_npy(path).map_err(|e| {
+        Error::Config(format!(
+            "{} is not a .npy file of N×H×W×3 f32 values: {e}; save it as numpy.float32",
+            path.display()
+        ))
+    })
 }
 
 fn write_logits(model: &Sequential, batch: &Array4<f32>, out: &Path) -> Result<()> {
@@ -126,8 +131,8 @@ fn write_logits(model: &Sequential, batch: &Array4<f32>, out: &Path) -> Result<(
         rows.extend(y.as_vec().chunks(y.shape().3).map(<[f32]>::to_vec));
     }
     let classes = rows.first().map_or(0, Vec::len);
-    let table = Array2::from_shape_vec((n, classes), rows.concat()).expect("a row an image");
+    let table = Array2::from_shape_vec((n, classes), rows.concat()).expect("one row per image");
     ndarray_npy::write_npy(out, &table).map_err(|e| {
-        Error::Config(format!("cannot write {}: {e}; is there space, and may you write there?", out.display()))
+        Error::Config(format!("cannot write {}: {e}; check the free space and the permissions", out.display()))
     })
 }

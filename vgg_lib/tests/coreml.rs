@@ -1,6 +1,6 @@
-//! What a Core ML file says, and, where `VGG_COREML_PYTHON` names a Python with coremltools, that coremltools reads it
-//! and that its layers give our probabilities (fixtures/coreml_run.py computes them: Core ML itself runs on Apple's
-//! systems only).
+//! The content of Core ML files. The ignored tests read them with coremltools and compute their layers in NumPy,
+//! because Core ML itself runs only on Apple's systems (fixtures/coreml_run.py), by the Python that `VGG_COREML_PYTHON`
+//! names, with coremltools and numpy; `cargo xtask test --tools` sets it up.
 #![cfg(all(feature = "coreml", not(feature = "cuda")))]
 
 mod common;
@@ -25,17 +25,22 @@ fn model(input: (usize, usize, usize), layers: &[(&str, LayerSpec)]) -> Sequenti
     model
 }
 
+/// An entry of a model's list of layers.
+fn layer(name: &str, spec: impl Into<LayerSpec>) -> (&str, LayerSpec) {
+    (name, spec.into())
+}
+
 fn export(classes: usize, normalization: Option<Normalization>) -> Export {
     Export { classes: (0..classes).map(|i| format!("class {i}")).collect(), normalization, ..Export::default() }
 }
 
-/// A mean and a std for all channels, as the notebook's.
+/// One mean and std for all channels, as in the CIFAR-10 notebook.
 fn common_scale(channels: usize) -> Option<Normalization> {
     Some(Normalization { mean: vec![120.707; channels], std: vec![64.15; channels] })
 }
 
 #[test]
-fn the_summary_is_as_the_converters() {
+fn layers_have_the_names_of_apples_converter() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("CIFAR10.mlmodel");
     let model = vgg::cifar_vgg16(Seed(0));
@@ -51,7 +56,7 @@ fn the_summary_is_as_the_converters() {
 }
 
 #[test]
-fn what_core_ml_cannot_hold_is_named() {
+fn errors_say_what_core_ml_cannot_hold() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.mlmodel");
     let says = |layers: &[(&str, LayerSpec)], channels: usize, export: Export, words: &str| {
@@ -59,29 +64,24 @@ fn what_core_ml_cannot_hold_is_named() {
         assert!(error.contains(words), "{error}");
         assert!(!path.exists());
     };
-    let mean = ("mean", LayerSpec::from(global_avg_pool()));
+    let mean = layer("mean", global_avg_pool());
     says(&[mean], 3, Export::default(), "needs the names of its 3 classes");
-    says(&[mean], 3, export(2, None), "2 classes are named, but the model has 3 outputs");
+    says(&[mean], 3, export(2, None), "there are 2 class names, but the model has 3 outputs");
     says(&[mean], 4, export(4, None), "image has 1 or 3 channels, but the model takes 4");
+    says(&[layer("conv", conv2d(2))], 3, export(48, None), "ends in one value per class, not in (None, 4, 6, 2)");
+    says(&[mean], 3, export(3, common_scale(1)), "does not fit images with 3 channels");
+    let pixels = layer("pixels", preprocess([1.0; 3]));
+    says(&[pixels, mean], 3, export(3, common_scale(3)), "'pixels' already preprocesses the pixels");
     says(
-        &[("conv", LayerSpec::from(conv2d(2)))],
-        3,
-        export(48, None),
-        "ends in one value a class, not in (None, 4, 6, 2)",
-    );
-    says(&[mean], 3, export(3, common_scale(1)), "does not fit images of 3 channels");
-    let pixels = ("pixels", LayerSpec::from(preprocess([1.0; 3])));
-    says(&[pixels, mean], 3, export(3, common_scale(3)), "'pixels' prepares the pixels already");
-    says(
-        &[("relu", LayerSpec::from(relu())), pixels, mean],
+        &[layer("relu", relu()), pixels, mean],
         3,
         export(3, None),
-        "'pixels' prepares pixels; Core ML can do so only",
+        "'pixels' preprocesses pixels; Core ML can do so only",
     );
 }
 
 fn coremltools_agrees(name: &str, model: &Sequential, export: &Export, n: usize) {
-    let Some(python) = common::python_of("VGG_COREML_PYTHON", "coremltools") else { return };
+    let python = common::python_of("VGG_COREML_PYTHON", "coremltools and numpy");
     let folder = tempfile::tempdir().unwrap();
     let [path, input, output] = ["model.mlmodel", "x.npy", "y.npy"].map(|file| folder.path().join(file));
     model.save_coreml(&path, export).unwrap();
@@ -112,7 +112,7 @@ fn coremltools_agrees(name: &str, model: &Sequential, export: &Export, n: usize)
     close(name, &ours, &theirs.into_iter().collect::<Vec<_>>(), 1e-4);
 }
 
-/// Batch norms with statistics of their own, so that each of their tensors counts.
+/// Gives batch norms their own statistics, so that each of their tensors matters.
 fn fill(model: &mut Sequential) {
     let mut state = model.state_dict();
     for (i, (name, tensor)) in state.iter_mut().enumerate().filter(|(_, (_, tensor))| tensor.ndim() == 1) {
@@ -123,54 +123,46 @@ fn fill(model: &mut Sequential) {
 }
 
 #[test]
+#[ignore = "needs coremltools; run `cargo xtask test --tools`"]
 fn coremltools_reads_every_kind_of_layer() {
     let scaled = || Some(Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] });
     let convolutions = [
-        ("conv", LayerSpec::from(conv2d(4).kernel(5).relu())),
-        ("norm", LayerSpec::from(batch_norm())),
-        ("drop", LayerSpec::from(dropout(0.5))),
-        ("pool", LayerSpec::from(max_pool2d())),
+        layer("conv", conv2d(4).kernel(5).relu()),
+        layer("norm", batch_norm()),
+        layer("drop", dropout(0.5)),
+        layer("pool", max_pool2d()),
     ];
     let head = [
-        ("flatten", LayerSpec::from(flatten())),
-        ("flat_norm", LayerSpec::from(batch_norm())),
-        ("fc1", LayerSpec::from(linear(6).relu())),
-        ("fc1_norm", LayerSpec::from(batch_norm())),
-        ("predictions", LayerSpec::from(linear(3))),
+        layer("flatten", flatten()),
+        layer("flat_norm", batch_norm()),
+        layer("fc1", linear(6).relu()),
+        layer("fc1_norm", batch_norm()),
+        layer("predictions", linear(3)),
     ];
+    let mean_head = [layer("mean", global_avg_pool()), layer("fc", linear(3)), layer("softmax", softmax())];
     let whole = [&convolutions[..], &head].concat();
-    let mean = [
-        &convolutions[..],
-        &[
-            ("mean", LayerSpec::from(global_avg_pool())),
-            ("fc", LayerSpec::from(linear(3))),
-            ("softmax", LayerSpec::from(softmax())),
-        ],
-    ]
-    .concat();
-    let pixels = preprocess([120.0, 110.0, 100.0]);
+    let mean = [&convolutions[..], &mean_head].concat();
+    let pixels = || preprocess([120.0, 110.0, 100.0]);
+    let bgr = layer("pixels", pixels().bgr());
+    let scaled_bgr = layer("pixels", pixels().std([60.0, 50.0, 40.0]).bgr());
     type Case<'a> = (&'a str, usize, Vec<(&'a str, LayerSpec)>, Option<Normalization>);
     let cases: [Case; 6] = [
         ("one scale", 3, whole.clone(), common_scale(3)),
         ("a scale for each channel", 3, whole.clone(), scaled()),
         ("gray", 1, mean.clone(), common_scale(1)),
         ("no scale", 3, mean, None),
-        ("bgr", 3, [&[("pixels", LayerSpec::from(pixels.bgr()))][..], &whole].concat(), None),
-        (
-            "bgr and a scale for each",
-            3,
-            [&[("pixels", LayerSpec::from(pixels.std([60.0, 50.0, 40.0]).bgr()))][..], &whole].concat(),
-            None,
-        ),
+        ("bgr", 3, [&[bgr][..], &whole].concat(), None),
+        ("bgr and a scale for each channel", 3, [&[scaled_bgr][..], &whole].concat(), None),
     ];
     for (name, channels, layers, normalization) in cases {
-        let mut model = model((7, 6, channels), &layers); // an odd row, which the pooling leaves out
+        let mut model = model((7, 6, channels), &layers); // the pooling drops the odd last row
         fill(&mut model);
         coremltools_agrees(name, &model, &export(3, normalization), 3);
     }
 }
 
 #[test]
+#[ignore = "needs coremltools; run `cargo xtask test --tools`"]
 fn coremltools_reads_cifar_vgg16() {
     let mut model = vgg::cifar_vgg16(Seed(2));
     fill(&mut model);
@@ -178,12 +170,14 @@ fn coremltools_reads_cifar_vgg16() {
 }
 
 #[test]
+#[ignore = "needs coremltools; run `cargo xtask test --tools`"]
 fn coremltools_reads_vgg16() {
     let model = vgg::vgg16((224, 224, 3), 1000, Seed(5)).unwrap();
     coremltools_agrees("vgg16", &model, &export(1000, Some(Normalization::imagenet())), 1);
 }
 
 #[test]
+#[ignore = "needs coremltools; run `cargo xtask test --tools`"]
 fn coremltools_reads_vgg16_bn() {
     let mut model = vgg::vgg16_bn((224, 224, 3), 1000, Seed(5)).unwrap();
     fill(&mut model);

@@ -169,7 +169,7 @@ fn convert_writes_what_its_reader_reads() {
     let printed = convert(&[&[text(&weights), text(&onnx)][..], &arch, &["--classes", text(&labels)]].concat());
     assert!(printed.contains("tensors loaded.") && printed.contains(" : block1_conv1, Conv"), "{printed}");
     let printed = convert(&[text(&onnx), text(&npz)]);
-    assert!(printed.ends_with("model.npz, the weights alone\n"), "{printed}");
+    assert!(printed.ends_with("model.npz, only the weights\n"), "{printed}");
     let state = |path: &Path| vgg_lib::formats::read(path).unwrap();
     assert!(state(&weights) == state(&npz));
     let printed = convert(&[&[text(&weights), text(&core)][..], &arch].concat());

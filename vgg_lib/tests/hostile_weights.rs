@@ -1,5 +1,5 @@
-//! Hostile weight files: cut off, changed, bombs. Each gives one sentence or some numbers, never a panic, and the
-//! parser takes no more memory than a small multiple of the file; an allocator that counts holds it to that.
+//! Hostile weight files: truncated, changed, bombs. Each gives one sentence or some numbers, never a panic, and the
+//! parser takes no more memory than a small multiple of the file, which a counting allocator checks.
 #![cfg(not(feature = "cuda"))]
 
 #[path = "common/memory.rs"]
@@ -9,18 +9,18 @@ use vgg_lib::formats::{self, StateDict};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-/// What a parser may take besides what it makes of the file: 300,000 instructions of a pickle, and caches.
+/// The memory that a parser may take whatever the size of the file: 300,000 pickle instructions, and caches.
 const SPARE: usize = 64 << 20;
-/// f16 compressed to a quarter becomes f32, and `read_bytes` has its values twice for a moment.
+/// f16 compressed to a quarter becomes f32, and `read_bytes` briefly holds the values twice.
 const TIMES: usize = 24;
 
-/// On one thread: to wake others for tensors so small takes longer than to read them.
+/// Runs a test on one thread: waking others takes longer than reading tensors this small.
 fn alone(test: impl FnOnce() + Send) {
     let _alone = memory::alone();
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
 }
 
-/// Reads bytes as a file of this name.
+/// Reads bytes as a file with this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {
     let file = bytes.to_vec();
     let (result, taken) = memory::taken(|| formats::read_bytes(name, file).map_err(|error| error.to_string()));
@@ -43,7 +43,7 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_cut_file_gives_a_sentence() {
+fn a_truncated_file_is_refused() {
     alone(|| {
         for name in files() {
             let whole = fixture(name);
@@ -51,8 +51,8 @@ fn a_cut_file_gives_a_sentence() {
             let cuts = (0..100).map(|percent| whole.len() * percent / 100);
             for len in cuts.chain([1, 2, 7, 8, 9, 16, whole.len() - 9, whole.len() - 2, whole.len() - 1]) {
                 match read(name, &whole[..len]) {
-                    Err(error) => assert!(error.contains("is not a whole"), "{error}"),
-                    // HDF5 may end in space that nothing needs.
+                    Err(error) => assert!(error.contains("is not a complete"), "{error}"),
+                    // An HDF5 file may end in unused space.
                     Ok(same) => assert!(same == state && name.ends_with(".h5"), "{name} {len}"),
                 }
             }
@@ -60,19 +60,19 @@ fn a_cut_file_gives_a_sentence() {
     });
 }
 
-/// HDF5 takes longer to read and its files are longer: there each byte gets one change, not all.
-fn of_all<T: Copy>(name: &str, at: usize, changes: &[T]) -> Vec<T> {
+/// HDF5 files are longer and take longer to read, so each byte gets one of the changes there, not all.
+fn changes_at<T: Copy>(name: &str, at: usize, changes: &[T]) -> Vec<T> {
     if name.ends_with("pth") { changes.to_vec() } else { vec![changes[at % changes.len()]] }
 }
 
 #[test]
-fn a_changed_byte_does_no_harm() {
+fn a_changed_byte_never_panics() {
     alone(|| {
         for name in files() {
             let mut bytes = fixture(name);
             let mut refused = 0;
             for at in 0..bytes.len() {
-                for change in of_all(name, at, &[0x01, 0x80, 0xff]) {
+                for change in changes_at(name, at, &[0x01, 0x80, 0xff]) {
                     bytes[at] ^= change;
                     refused += usize::from(read(name, &bytes).is_err());
                     bytes[at] ^= change;
@@ -83,14 +83,15 @@ fn a_changed_byte_does_no_harm() {
     });
 }
 
-/// Lengths, counts and addresses are of four or eight bytes: large ones in every place, for HDF5 in every third.
+/// Lengths, counts and addresses have four or eight bytes: a large one is put in each place, or for HDF5 in every
+/// third.
 #[test]
-fn a_huge_length_anywhere_does_no_harm() {
+fn a_huge_length_anywhere_never_panics() {
     alone(|| {
         for name in files() {
             let whole = fixture(name);
             for at in (0..whole.len() - 8).step_by(if name.ends_with("pth") { 1 } else { 3 }) {
-                for value in of_all(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
+                for value in changes_at(name, at / 3, &[u64::MAX >> 1, 1 << 40, u64::from(u32::MAX)]) {
                     let len = if value > u64::from(u32::MAX) { 8 } else { 4 };
                     let mut bytes = whole.clone();
                     bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
@@ -101,7 +102,7 @@ fn a_huge_length_anywhere_does_no_harm() {
     });
 }
 
-/// A zip of uncompressed files, each at the place in `content` that it says.
+/// A zip of uncompressed files, each with this part of `content`.
 fn zip(content: &[u8], files: &[(&str, std::ops::Range<usize>)], method: u16) -> Vec<u8> {
     let u16s = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -125,7 +126,7 @@ fn zip(content: &[u8], files: &[(&str, std::ops::Range<usize>)], method: u16) ->
     [zip, central, end.concat()].concat()
 }
 
-/// Torch's zip of a pickle and one storage of 16 bytes.
+/// PyTorch's zip of a pickle and one storage of 16 bytes.
 fn torch(pickle: &[u8]) -> Vec<u8> {
     let content = [pickle, &[0; 16]].concat();
     zip(&content, &[("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())], 0)
@@ -171,12 +172,12 @@ fn dict(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 #[test]
-fn wrong_torch_files_give_a_sentence() {
+fn wrong_pytorch_files_are_refused() {
     alone(|| {
         let one = |view: Vec<u8>| torch(&dict(&[("w", view)]));
         assert_eq!(read("good.pth", &one(view(4, 1, &[3], &[1]))).unwrap()["w"].shape(), [3]);
         assert_eq!(read("good.pth", &one(view(4, 0, &[2, 2], &[1, 2]))).unwrap()["w"].shape(), [2, 2]);
-        let beyond = "w reaches beyond its numbers";
+        let beyond = "w reaches past the end of its numbers";
         let many: Vec<(&str, Vec<u8>)> =
             ["a", "b", "c", "d"].iter().cycle().take(400).map(|_| ("w", view(4, 0, &[4], &[1]))).collect();
         let names: Vec<String> = (0..400).map(|n| format!("w{n}")).collect();
@@ -192,9 +193,9 @@ fn wrong_torch_files_give_a_sentence() {
             (one(view(4, 0, &[1 << 40], &[0])), beyond),
             (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), beyond),
             (one(view(4, 0, &[2, 2], &[i64::MAX, i64::MAX])), beyond),
-            (one(view(4, -1, &[4], &[1])), "a call with other arguments than torch's"),
-            (one(view(4, 0, &[4], &[])), "a call with other arguments than torch's"),
-            (one(view(4, 0, &[1; 9], &[1; 9])), "a call with other arguments than torch's"),
+            (one(view(4, -1, &[4], &[1])), "a call with other arguments than PyTorch's"),
+            (one(view(4, 0, &[4], &[])), "a call with other arguments than PyTorch's"),
+            (one(view(4, 0, &[1; 9], &[1; 9])), "a call with other arguments than PyTorch's"),
             (one(text("no tensor")), "holds no state dict"),
             (torch(b"\x80\x02N."), "holds no state dict"),
             (torch(&dict(&[])), "holds no state dict"),
@@ -206,23 +207,23 @@ fn wrong_torch_files_give_a_sentence() {
             (zip(&long, &[("a/data.pkl", 0..long.len())], 8), "a/data.pkl is compressed; save with torch.save"),
             (zip(b"", &[("a/other", 0..0)], 0), "a zip without data.pkl"),
             (zip(b"big", &[("a/byteorder", 0..3), ("a/data.pkl", 0..0)], 0), "holds big-endian numbers"),
-            (b"\x80\x02K\x01.".to_vec(), "is not a whole PyTorch file"),
+            (b"\x80\x02K\x01.".to_vec(), "is not a complete PyTorch file"),
             (b"\x80\x02K\x01.\x80\x02K\x01.".to_vec(), "a pickle that torch.save did not write"),
-            (b"no pickle".to_vec(), "torch.save did not write its beginning"),
-            (vec![], "torch.save did not write its beginning"),
-            (b"PK\x05\x06".to_vec(), "is not a whole PyTorch file"),
+            (b"no pickle".to_vec(), "it does not begin as torch.save begins a file"),
+            (vec![], "it does not begin as torch.save begins a file"),
+            (b"PK\x05\x06".to_vec(), "is not a complete PyTorch file"),
         ] {
             let error = read("hostile.pth", &bytes).unwrap_err();
             assert!(error.contains(words), "{error}, not {words}");
         }
-        // 400 tensors on the same 16 bytes: allowed as long as that is not much more than the file.
+        // 400 tensors may share 16 bytes as long as together they are not much larger than the file.
         let _ = read("shared.pth", &torch(&dict(&shared)));
     });
 }
 
-/// One storage of a megabyte, a thousand tensors of it.
+/// A thousand tensors that share a storage of one megabyte.
 #[test]
-fn tensors_over_one_another_do_not_multiply_a_file() {
+fn overlapping_tensors_cannot_multiply_the_size_of_a_file() {
     alone(|| {
         let names: Vec<String> = (0..1000).map(|n| format!("w{n}")).collect();
         let entries = |strides: &[i64]| -> Vec<(&str, Vec<u8>)> {
@@ -233,18 +234,18 @@ fn tensors_over_one_another_do_not_multiply_a_file() {
             let content = [&pickle[..], &vec![0; 1 << 20]].concat();
             let files = [("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())];
             let error = read("hostile.pth", &zip(&content, &files, 0)).unwrap_err();
-            assert!(error.contains("its tensors lie over one another"), "{error}");
+            assert!(error.contains("its tensors overlap"), "{error}");
         }
     });
 }
 
 #[test]
-fn old_files_with_wrong_lengths_give_a_sentence() {
+fn old_files_with_wrong_lengths_are_refused() {
     alone(|| {
         let whole = fixture("tiny_old.pth");
         let names = |name: &str| whole.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
         assert!(names("_rebuild_tensor_v2") < whole.len() / 2);
-        // Each storage is preceded by its count, and the first follows the last pickle's end.
+        // Each storage follows its count, and the first count follows the last pickle.
         let state = read("old.pth", &whole).unwrap();
         let len: usize = state.values().map(|values| values.len() * 4 + 8).sum::<usize>() + 2 * 16;
         let first = whole.len() - len;
@@ -259,14 +260,14 @@ fn old_files_with_wrong_lengths_give_a_sentence() {
 
 #[cfg(feature = "hdf5")]
 #[test]
-fn hdf5_bombs_give_a_sentence() {
+fn hdf5_bombs_are_refused() {
     alone(|| {
         assert!(read("bomb.h5", &fixture("bomb.h5")).unwrap_err().contains("is larger than the file"));
         assert!(read("loop.weights.h5", &fixture("loop.weights.h5")).unwrap_err().contains("more than 4096 layers"));
         for (bytes, words) in [
-            (b"\x89HDF\r\n\x1a\n".to_vec(), "is not a whole HDF5 file"),
-            (vec![], "is not a whole HDF5 file"),
-            (vec![0xff; 4096], "is not a whole HDF5 file"),
+            (b"\x89HDF\r\n\x1a\n".to_vec(), "is not a complete HDF5 file"),
+            (vec![], "is not a complete HDF5 file"),
+            (vec![0xff; 4096], "is not a complete HDF5 file"),
         ] {
             assert!(read("hostile.h5", &bytes).unwrap_err().contains(words));
         }
@@ -276,7 +277,7 @@ fn hdf5_bombs_give_a_sentence() {
         for (bytes, words) in [
             (zipped("model.weights.npz", 0), "holds no model.weights.h5"),
             (zipped("model.weights.h5", 8), "model.weights.h5 is compressed; save with model.save"),
-            (h5.clone(), "is not a whole .keras file"),
+            (h5.clone(), "is not a complete .keras file"),
         ] {
             assert!(read("hostile.keras", &bytes).unwrap_err().contains(words));
         }

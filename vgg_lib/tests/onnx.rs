@@ -1,5 +1,6 @@
-//! ONNX files of PyTorch and TensorFlow against their own logits, our files read again, and, where `VGG_ONNX_PYTHON`
-//! names a Python with onnx and onnxruntime, our files run there (fixtures/onnx_*.py).
+//! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py), and
+//! our files give the model back. The ignored tests run our files in ONNX Runtime (fixtures/onnx_run.py), by the Python
+//! that `VGG_ONNX_PYTHON` names, with onnx, onnxruntime and numpy; `cargo xtask test --tools` sets it up.
 #![cfg(all(feature = "onnx", not(feature = "cuda")))]
 
 mod common;
@@ -22,13 +23,18 @@ use vgg_lib::vgg;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/onnx");
 
-fn model(input: (usize, usize, usize), layers: &[(&str, vgg_lib::model::LayerSpec)]) -> Sequential {
+fn model(input: (usize, usize, usize), layers: &[(&str, LayerSpec)]) -> Sequential {
     let mut model = Sequential::new(input, Seed(1));
     layers.iter().for_each(|(name, layer)| model.push(name, *layer).unwrap());
     model
 }
 
-/// Gives every parameter other values than the ones that a new layer has.
+/// An entry of a model's list of layers.
+fn layer(name: &str, spec: impl Into<LayerSpec>) -> (&str, LayerSpec) {
+    (name, spec.into())
+}
+
+/// Gives every parameter values that a new layer does not have.
 fn fill(model: &mut Sequential) {
     let mut state = model.state_dict();
     for (i, (name, tensor)) in state.iter_mut().enumerate() {
@@ -46,13 +52,13 @@ fn run(model: &Sequential, x: &[f32], n: usize) -> Vec<f32> {
     model.forward(images(x.to_vec(), (n, h, w, c)).unwrap()).unwrap().as_vec()
 }
 
-/// What makes two models the same: layers, names and weights.
+/// The names and operations of the layers.
 fn described(model: &Sequential) -> Vec<(String, Op)> {
     model.layers().iter().map(|layer| (layer.name().to_string(), layer.op())).collect()
 }
 
 #[test]
-fn files_of_pytorch_and_tensorflow_give_their_logits() {
+fn files_of_pytorch_and_tensorflow_give_the_same_logits() {
     let mut files: Vec<_> = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|ending| ending == "onnx"));
     assert_eq!(files.len(), 10, "{files:?}");
@@ -67,7 +73,7 @@ fn files_of_pytorch_and_tensorflow_give_their_logits() {
         let want: Vec<f32> = want.into_iter().collect();
         close(&name, &run(&model, &x, 2), &want, 1e-5);
 
-        // What was read can be written and trained on: it is a model like others.
+        // A model that was read can be written like any other.
         let folder = tempfile::tempdir().unwrap();
         let again = folder.path().join("again.onnx");
         model.save_onnx(&again, &Export::default()).unwrap();
@@ -78,7 +84,7 @@ fn files_of_pytorch_and_tensorflow_give_their_logits() {
 }
 
 #[test]
-fn layers_are_named_as_this_library_names_vggs() {
+fn layers_get_the_names_of_this_librarys_vggs() {
     let read = Sequential::load_onnx(format!("{FOLDER}/torchscript_bn.onnx")).unwrap();
     let names: Vec<_> = read.layers().iter().map(|layer| layer.name()).collect();
     let features = ["block1_conv1", "block1_conv1_bn", "block1_conv1_relu", "block1_pool", "block2_conv1"];
@@ -86,61 +92,48 @@ fn layers_are_named_as_this_library_names_vggs() {
     assert!(names.ends_with(&["flatten", "fc1", "fc2", "predictions"]), "{names:?}");
 }
 
-/// Every kind of layer in every place that the writer treats in its own way.
+/// Every kind of layer, in every position that the writer treats differently.
 fn models() -> Vec<Sequential> {
     let mut all = vec![
         vgg::cifar_vgg16(Seed(2)),
         model(
             (7, 6, 3),
             &[
-                ("pixels", LayerSpec::from(preprocess([120.0, 110.0, 100.0]).std([60.0, 50.0, 40.0]).bgr())),
-                ("conv", LayerSpec::from(conv2d(4).kernel(1))),
-                ("rectified", LayerSpec::from(relu())),
-                ("norm", LayerSpec::from(batch_norm().epsilon(1e-5).momentum(0.9))),
-                ("pool", LayerSpec::from(max_pool2d())),
-                ("wide", LayerSpec::from(conv2d(5).kernel(5).relu())),
-                ("flatten", LayerSpec::from(flatten())),
-                ("flat_norm", LayerSpec::from(batch_norm())),
-                ("drop", LayerSpec::from(dropout(0.25))),
-                ("fc1", LayerSpec::from(linear(6).relu())),
-                ("fc1_norm", LayerSpec::from(batch_norm())),
-                ("fc2", LayerSpec::from(linear(3))),
+                layer("pixels", preprocess([120.0, 110.0, 100.0]).std([60.0, 50.0, 40.0]).bgr()),
+                layer("conv", conv2d(4).kernel(1)),
+                layer("rectified", relu()),
+                layer("norm", batch_norm().epsilon(1e-5).momentum(0.9)),
+                layer("pool", max_pool2d()),
+                layer("wide", conv2d(5).kernel(5).relu()),
+                layer("flatten", flatten()),
+                layer("flat_norm", batch_norm()),
+                layer("drop", dropout(0.25)),
+                layer("fc1", linear(6).relu()),
+                layer("fc1_norm", batch_norm()),
+                layer("fc2", linear(3)),
             ],
         ),
         model(
             (4, 6, 1),
             &[
-                ("conv", LayerSpec::from(conv2d(3))),
-                ("mean", LayerSpec::from(global_avg_pool())),
-                ("fc", LayerSpec::from(linear(2))),
-                ("softmax", LayerSpec::from(softmax())),
+                layer("conv", conv2d(3)),
+                layer("mean", global_avg_pool()),
+                layer("fc", linear(2)),
+                layer("softmax", softmax()),
             ],
         ),
-        model((4, 6, 3), &[("conv", LayerSpec::from(conv2d(3))), ("softmax", LayerSpec::from(softmax()))]),
-        model(
-            (2, 3, 2),
-            &[
-                ("conv", LayerSpec::from(conv2d(3).relu())),
-                ("flatten", LayerSpec::from(flatten())),
-                ("relu", LayerSpec::from(relu())),
-            ],
-        ), // ends in a flatten
-        model((2, 2, 3), &[("pool", LayerSpec::from(max_pool2d())), ("fc", LayerSpec::from(linear(2)))]), // a map of one pixel
-        model(
-            (1, 1, 5),
-            &[
-                ("norm", LayerSpec::from(batch_norm())),
-                ("fc", LayerSpec::from(linear(2).relu())),
-                ("flatten", LayerSpec::from(flatten())),
-            ],
-        ),
+        model((4, 6, 3), &[layer("conv", conv2d(3)), layer("softmax", softmax())]),
+        // No dense layer after the flatten.
+        model((2, 3, 2), &[layer("conv", conv2d(3).relu()), layer("flatten", flatten()), layer("relu", relu())]),
+        model((2, 2, 3), &[layer("pool", max_pool2d()), layer("fc", linear(2))]), // a map of one pixel
+        model((1, 1, 5), &[layer("norm", batch_norm()), layer("fc", linear(2).relu()), layer("flatten", flatten())]),
     ];
     all.iter_mut().for_each(fill);
     all
 }
 
 #[test]
-fn our_files_give_the_model_back() {
+fn a_saved_model_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new folder").join("model.onnx");
     for model in models() {
@@ -148,7 +141,7 @@ fn our_files_give_the_model_back() {
         assert_eq!(written.bytes as u64, fs::metadata(&path).unwrap().len());
         let read = Sequential::load_onnx(&path).unwrap();
         let names = described(&model);
-        // A flatten of a vector is none, and one before a dense layer is not left to it.
+        // The reader drops a flatten of a vector and adds one that a dense layer implies.
         let (mut theirs, mut ours) = (described(&read), names.clone());
         theirs.retain(|(_, op)| *op != Op::Flatten);
         ours.retain(|(_, op)| *op != Op::Flatten);
@@ -161,17 +154,11 @@ fn our_files_give_the_model_back() {
 }
 
 #[test]
-fn a_normalization_becomes_part_of_the_file() {
+fn the_normalization_is_part_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    let mut model = model(
-        (4, 6, 3),
-        &[
-            ("conv", LayerSpec::from(conv2d(5).relu())),
-            ("flatten", LayerSpec::from(flatten())),
-            ("fc", LayerSpec::from(linear(2))),
-        ],
-    );
+    let mut model =
+        model((4, 6, 3), &[layer("conv", conv2d(5).relu()), layer("flatten", flatten()), layer("fc", linear(2))]);
     fill(&mut model);
     let normalization = Normalization { mean: vec![120.0, 110.0, 100.0], std: vec![60.0, 50.0, 40.0] };
     let classes = vec!["a cat".to_string(), "a \"dog\"".to_string()];
@@ -194,10 +181,10 @@ fn a_normalization_becomes_part_of_the_file() {
 }
 
 #[test]
-fn what_cannot_be_written_gives_a_sentence() {
+fn errors_say_what_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    let small = || model((4, 6, 3), &[("mean", LayerSpec::from(global_avg_pool()))]);
+    let small = || model((4, 6, 3), &[layer("mean", global_avg_pool())]);
     let says = |model: Sequential, export: Export, words: &str| {
         let error = model.save_onnx(&path, &export).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -207,16 +194,20 @@ fn what_cannot_be_written_gives_a_sentence() {
     let mean_of_one = Normalization { mean: vec![1.0], std: vec![1.0] };
     let flat = Normalization { mean: vec![1.0; 3], std: vec![1.0, 0.0, -1.0] };
     let nothing = Export::default;
-    says(small(), Export { classes: named(&["a"]), ..nothing() }, "1 classes are named, but the model has 3 outputs");
+    says(
+        small(),
+        Export { classes: named(&["a"]), ..nothing() },
+        "there are 1 class names, but the model has 3 outputs",
+    );
     says(small(), Export { classes: named(&["a", "b", "a"]), ..nothing() }, "two classes have the same name");
-    says(small(), Export { normalization: Some(mean_of_one), ..nothing() }, "does not fit images of 3 channels");
-    says(small(), Export { normalization: Some(flat), ..nothing() }, "stds must be above 0");
+    says(small(), Export { normalization: Some(mean_of_one), ..nothing() }, "does not fit images with 3 channels");
+    says(small(), Export { normalization: Some(flat), ..nothing() }, "stds finite and above 0");
     says(model((4, 6, 3), &[]), nothing(), "no layers to write");
-    let prepared = model((4, 6, 3), &[("pixels", LayerSpec::from(preprocess([0.0; 3])))]);
+    let prepared = model((4, 6, 3), &[layer("pixels", preprocess([0.0; 3]))]);
     says(
         prepared,
         Export { normalization: Some(Normalization::imagenet()), ..nothing() },
-        "'pixels' prepares the pixels",
+        "'pixels' already preprocesses the pixels",
     );
     let missing = Sequential::load_onnx(folder.path().join("none.onnx")).err().unwrap().to_string();
     assert!(missing.contains("none.onnx") && missing.contains("check the path"), "{missing}");
@@ -224,7 +215,7 @@ fn what_cannot_be_written_gives_a_sentence() {
     assert!(sub.contains("is a folder"), "{sub}");
 }
 
-/// Writes the model, lets onnx check it and ONNX Runtime run it on `x`.
+/// Writes the model, has onnx check it, and runs it on `x` in ONNX Runtime.
 fn in_onnxruntime(python: &Path, folder: &Path, model: &Sequential, x: &[f32], n: usize) -> Vec<f32> {
     let (path, input, output) = (folder.join("model.onnx"), folder.join("x.npy"), folder.join("y.npy"));
     model.save_onnx(&path, &Export::default()).unwrap();
@@ -237,7 +228,7 @@ fn in_onnxruntime(python: &Path, folder: &Path, model: &Sequential, x: &[f32], n
 }
 
 fn onnxruntime_agrees(name: &str, model: &mut Sequential, n: usize) {
-    let Some(python) = common::python_of("VGG_ONNX_PYTHON", "onnx and onnxruntime") else { return };
+    let python = common::python_of("VGG_ONNX_PYTHON", "onnx, onnxruntime and numpy");
     let folder = tempfile::tempdir().unwrap();
     let (h, w, c) = model.input_shape();
     let x = values(1006, n * h * w * c, 0.0, 1.7);
@@ -249,6 +240,7 @@ fn onnxruntime_agrees(name: &str, model: &mut Sequential, n: usize) {
 }
 
 #[test]
+#[ignore = "needs onnx and onnxruntime; run `cargo xtask test --tools`"]
 fn onnxruntime_runs_every_kind_of_layer() {
     for (i, mut model) in models().into_iter().enumerate() {
         onnxruntime_agrees(&format!("model {i}"), &mut model, 3);
@@ -256,32 +248,34 @@ fn onnxruntime_runs_every_kind_of_layer() {
 }
 
 #[test]
+#[ignore = "needs onnx and onnxruntime; run `cargo xtask test --tools`"]
 fn onnxruntime_runs_vgg16() {
     onnxruntime_agrees("vgg16", &mut vgg::vgg16((224, 224, 3), 1000, Seed(5)).unwrap(), 1);
 }
 
 #[test]
+#[ignore = "needs onnx and onnxruntime; run `cargo xtask test --tools`"]
 fn onnxruntime_runs_vgg16_bn() {
     onnxruntime_agrees("vgg16_bn", &mut vgg::vgg16_bn((224, 224, 3), 1000, Seed(5)).unwrap(), 1);
 }
 
 #[test]
-fn external_weights_are_read_where_they_are_beside_the_file() {
+fn external_weights_are_read_from_the_same_folder() {
     let folder = tempfile::tempdir().unwrap();
     let copy = |name: &str| fs::copy(PathBuf::from(FOLDER).join(name), folder.path().join(name)).unwrap();
     copy("dynamo_external.onnx");
     let path = folder.path().join("dynamo_external.onnx");
     let load = || Sequential::load_onnx(&path).map_err(|error| error.to_string());
     let error = load().err().unwrap();
-    assert!(error.contains("which is not beside it"), "{error}");
+    assert!(error.contains("which is missing"), "{error}");
     copy("dynamo_external.onnx.data");
     load().unwrap();
     let data = folder.path().join("dynamo_external.onnx.data");
     let whole = fs::read(&data).unwrap();
     fs::write(&data, &whole[..whole.len() / 2]).unwrap();
     let error = load().err().unwrap();
-    assert!(error.contains("behind the end of 'dynamo_external.onnx.data'"), "{error}");
+    assert!(error.contains("past the end of 'dynamo_external.onnx.data'"), "{error}");
     fs::remove_file(&data).unwrap();
     fs::create_dir(&data).unwrap();
-    assert!(load().err().unwrap().contains("which is not beside it"));
+    assert!(load().err().unwrap().contains("which is missing"));
 }

@@ -1,4 +1,4 @@
-//! Damaged ONNX files: a sentence each, no panic, and no more memory than a few times the file.
+//! Damaged ONNX files give one sentence each, never a panic, and take no more memory than a few times the file.
 #![cfg(all(feature = "onnx", not(feature = "cuda")))]
 
 #[path = "common/formula.rs"]
@@ -14,8 +14,8 @@ use vgg_lib::model::{
     Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
 };
 
-/// Loads the bytes as a file and checks that it took no more than 8 times the file, 6 MiB, and so much for messages,
-/// which are larger in memory than in the file.
+/// Loads the bytes as a file and checks that this took no more than 8 times the file, 6 MiB, and `messages` bytes for
+/// messages, which are larger in memory than in the file.
 fn load(path: &Path, bytes: &[u8], messages: usize) -> Result<Sequential, String> {
     fs::write(path, bytes).unwrap();
     let (result, took) = memory::taken(|| Sequential::load_onnx(path).map_err(|error| error.to_string()));
@@ -26,7 +26,7 @@ fn load(path: &Path, bytes: &[u8], messages: usize) -> Result<Sequential, String
     result
 }
 
-/// Preprocessing, both kinds of norm, a flatten that is undone, dropout.
+/// A file with preprocessing, batch norms before and after a flatten, dropout and a dense layer.
 fn small() -> Vec<u8> {
     let mut model = Sequential::new((4, 4, 3), Seed(0));
     model.push("pixels", preprocess([1.0; 3]).std([2.0; 3]).bgr()).unwrap();
@@ -44,7 +44,7 @@ fn small() -> Vec<u8> {
 }
 
 #[test]
-fn a_cut_file_gives_a_sentence() {
+fn a_truncated_file_is_refused() {
     let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
@@ -53,13 +53,13 @@ fn a_cut_file_gives_a_sentence() {
     let cuts = (0..100).map(|percent| whole.len() * percent / 100);
     for len in cuts.chain([1, 2, 7, whole.len() - 1]) {
         let error = load(&path, &whole[..len], 0).err().unwrap_or_else(|| panic!("{len} of {}", whole.len()));
-        assert!(error.contains("is not a whole .onnx file"), "{error}");
+        assert!(error.contains("is not a complete .onnx file"), "{error}");
     }
 }
 
-/// Every byte changed in turn: an error or other numbers, never a panic.
+/// Each changed byte gives an error or other numbers, never a panic.
 #[test]
-fn a_changed_byte_does_no_harm() {
+fn a_changed_byte_never_panics() {
     let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
@@ -75,9 +75,9 @@ fn a_changed_byte_does_no_harm() {
     assert!(errors > whole.len(), "{errors} of {}", 3 * whole.len());
 }
 
-/// Bytes changed, left out and doubled at random places.
+/// Bytes are changed, removed and repeated at random places.
 #[test]
-fn changed_files_do_no_harm() {
+fn randomly_changed_files_never_panic() {
     let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
@@ -108,9 +108,9 @@ fn changed_files_do_no_harm() {
     }
 }
 
-/// Messages without content, two bytes each: nodes, initializers, inputs, attributes, names.
+/// Empty messages of two bytes each: nodes, initializers, inputs, attributes, names.
 #[test]
-fn many_empty_messages_take_a_bounded_memory() {
+fn many_empty_messages_take_limited_memory() {
     let _alone = memory::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.onnx");
@@ -143,7 +143,7 @@ fn many_empty_messages_take_a_bounded_memory() {
         let metadata = [14 << 3 | 2, 0].repeat(count);
         load(&path, &metadata, MESSAGES).err().unwrap();
     }
-    // The values of a tensor are no messages: this is large and yet read.
+    // The values of a tensor are not messages, so a large tensor is read.
     let mut model = Sequential::new((8, 8, 512), Seed(0));
     model.push("mean", global_avg_pool()).unwrap();
     model.push("fc", linear(4096)).unwrap();

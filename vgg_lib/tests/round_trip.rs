@@ -1,10 +1,7 @@
-//! Random weights from PyTorch and from Keras to us and back: the logits are theirs here, and theirs again there
-//! (fixtures/round_trip.py). They run where a Python with the libraries is named:
-//!
-//! ```sh
-//! VGG_TORCH_PYTHON=…/python cargo test --test round_trip -- --nocapture
-//! VGG_KERAS_PYTHON=…/python cargo test --features hdf5 --test round_trip -- --nocapture
-//! ```
+//! Random weights from PyTorch and Keras are loaded here and saved for them again. The logits must be the same in all
+//! three places (fixtures/round_trip.py). The tests are ignored by default. `VGG_TORCH_PYTHON` names a Python with
+//! torch, torchvision, safetensors and numpy, `VGG_KERAS_PYTHON` one with keras, tensorflow and numpy; `cargo xtask
+//! test --tools` sets both up.
 #![cfg(not(feature = "cuda"))]
 
 mod common;
@@ -40,7 +37,7 @@ fn run(python: &Path, library: &str, task: &str, folder: &Path, net: &str) {
     common::python(python, script, &[library.as_ref(), task.as_ref(), folder, net.as_ref()]);
 }
 
-/// The network with the file's weights gives the logits that its maker got.
+/// Loads the file and checks that the network gives the logits that PyTorch or Keras computed.
 fn loaded(folder: &Path, name: &str, file: &str) -> Sequential {
     let mut model = network(name);
     let report = model.load_weights(folder.join(file)).unwrap();
@@ -56,8 +53,9 @@ fn loaded(folder: &Path, name: &str, file: &str) -> Sequential {
 }
 
 #[test]
-fn pytorch_s_networks_come_here_and_go_back() {
-    let Some(python) = common::python_of("VGG_TORCH_PYTHON", "torchvision and safetensors") else { return };
+#[ignore = "needs torch, torchvision and safetensors; run `cargo xtask test --tools`"]
+fn pytorch_weights_round_trip() {
+    let python = common::python_of("VGG_TORCH_PYTHON", "torch, torchvision, safetensors and numpy");
     for name in NETS {
         let folder = tempfile::tempdir().unwrap(); // up to 3 GB: one network at a time
         run(&python, "torch", "make", folder.path(), name);
@@ -74,8 +72,9 @@ fn pytorch_s_networks_come_here_and_go_back() {
 
 #[cfg(feature = "hdf5")]
 #[test]
-fn keras_networks_come_here_and_go_back() {
-    let Some(python) = common::python_of("VGG_KERAS_PYTHON", "keras and tensorflow") else { return };
+#[ignore = "needs keras and tensorflow; run `cargo xtask test --tools`"]
+fn keras_weights_round_trip() {
+    let python = common::python_of("VGG_KERAS_PYTHON", "keras, tensorflow and numpy");
     for name in NETS {
         let folder = tempfile::tempdir().unwrap();
         run(&python, "keras", "make", folder.path(), name);

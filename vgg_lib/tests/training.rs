@@ -236,12 +236,12 @@ fn damaged_weight_files_give_a_sentence() {
         for percent in [0, 1, 20, 50, 90, 99] {
             std::fs::write(&path, &whole[..whole.len() * percent / 100]).unwrap();
             let error = model().load_weights(&path).unwrap_err().to_string();
-            assert!(error.contains(&format!("weights.{ending}: is not a whole .{ending} file")), "{error}");
+            assert!(error.contains(&format!("weights.{ending}: is not a complete .{ending} file")), "{error}");
         }
     }
     let error = |path: &Path| model().load_weights(path).unwrap_err().to_string();
     assert!(error(&folder.path().join("none.npz")).contains("cannot read"));
-    assert!(error(&folder.path().join("weights.txt")).contains(".npz or .safetensors"));
+    assert!(error(&folder.path().join("weights.txt")).contains("weight files end in .npz, .safetensors"));
     assert!(model().save_weights(folder.path().join("weights.h5")).is_err());
 }
 

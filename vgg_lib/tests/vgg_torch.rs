@@ -1,5 +1,5 @@
-//! torchvision's VGGs against ours, from weights in torchvision's and timm's names and layouts: the logits and every
-//! output on the way (fixtures/vgg_torch.py, which says how weights and images are made).
+//! torchvision's VGGs compared with ours, from weights with torchvision's and timm's names and layouts: the logits and
+//! the output of every layer (fixtures/vgg_torch.py, which explains how weights and images are made).
 #![cfg(not(feature = "cuda"))]
 
 mod common;
@@ -26,7 +26,7 @@ fn fixture() -> NpzReader<File> {
     NpzReader::new(File::open(format!("{FOLDER}/vgg_torch.npz")).unwrap()).unwrap()
 }
 
-/// A network's tensors by the formula, as torchvision's state dict has them, in its order.
+/// The tensors of a network by the formula, in the form and order of torchvision's state dict.
 fn torchvision(depth: Depth, with_batch_norm: bool) -> Vec<(String, ArrayD<f32>)> {
     let mut tensors = vec![];
     let mut add = |name: String, shape: &[usize], start: f32, scale: f32| {
@@ -58,7 +58,7 @@ fn torchvision(depth: Depth, with_batch_norm: bool) -> Vec<(String, ArrayD<f32>)
     tensors
 }
 
-/// The same tensors as timm has them.
+/// The same tensors with timm's names and layouts.
 fn timm(state: &StateDict) -> StateDict {
     let rename = |name: &str| {
         let names =
@@ -74,7 +74,7 @@ fn timm(state: &StateDict) -> StateDict {
     state
 }
 
-fn outputs_are_torchvisions(depth: Depth, with_batch_norm: bool) {
+fn outputs_match_torchvision(depth: Depth, with_batch_norm: bool) {
     let suffix = if with_batch_norm { "_bn" } else { "" };
     let name = format!("{depth:?}{suffix}").to_lowercase();
     let mut model = vgg::build(depth, with_batch_norm, (64, 96, 3), 10, Seed(0)).unwrap();
@@ -91,7 +91,7 @@ fn outputs_are_torchvisions(depth: Depth, with_batch_norm: bool) {
 
     let names: Vec<&str> = model.layers().iter().map(|layer| layer.name()).collect();
     let activations = model.activations(x.clone(), &names).unwrap();
-    let mut module = 0; // of torchvision, which has no layer for the flatten and its ReLUs as layers of their own
+    let mut module = 0; // in torchvision, where a flatten is not a module but each ReLU is
     for (layer, y) in model.layers().iter().zip(&activations) {
         match layer.op() {
             Op::Flatten => continue,
@@ -125,31 +125,31 @@ fn outputs_are_torchvisions(depth: Depth, with_batch_norm: bool) {
 }
 
 #[test]
-fn vgg11_is_torchvisions() {
-    outputs_are_torchvisions(Depth::Vgg11, false);
-    outputs_are_torchvisions(Depth::Vgg11, true);
+fn vgg11_matches_torchvision() {
+    outputs_match_torchvision(Depth::Vgg11, false);
+    outputs_match_torchvision(Depth::Vgg11, true);
 }
 
 #[test]
-fn vgg13_is_torchvisions() {
-    outputs_are_torchvisions(Depth::Vgg13, false);
-    outputs_are_torchvisions(Depth::Vgg13, true);
+fn vgg13_matches_torchvision() {
+    outputs_match_torchvision(Depth::Vgg13, false);
+    outputs_match_torchvision(Depth::Vgg13, true);
 }
 
 #[test]
-fn vgg16_is_torchvisions() {
-    outputs_are_torchvisions(Depth::Vgg16, false);
-    outputs_are_torchvisions(Depth::Vgg16, true);
+fn vgg16_matches_torchvision() {
+    outputs_match_torchvision(Depth::Vgg16, false);
+    outputs_match_torchvision(Depth::Vgg16, true);
 }
 
 #[test]
-fn vgg19_is_torchvisions() {
-    outputs_are_torchvisions(Depth::Vgg19, false);
-    outputs_are_torchvisions(Depth::Vgg19, true);
+fn vgg19_matches_torchvision() {
+    outputs_match_torchvision(Depth::Vgg19, false);
+    outputs_match_torchvision(Depth::Vgg19, true);
 }
 
 #[test]
-fn files_written_by_python_give_its_logits() {
+fn files_written_by_python_give_the_same_logits() {
     let mut npz = fixture();
     let x: ArrayD<f32> = npz.by_name("tiny.images").unwrap();
     let x = images(x.into_iter().collect(), (2, 4, 6, 3)).unwrap();
@@ -160,16 +160,16 @@ fn files_written_by_python_give_its_logits() {
     }
 }
 
-/// The original weights, where somebody put them; who has `cargo xtask data vgg16` only has others.
+/// Needs the original convolution weights, which `cargo xtask data vgg16` does not download.
 #[test]
-fn vgg16_with_its_imagenet_features_is_torchvisions() {
+fn vgg16_with_imagenet_features_matches_torchvision() {
     let Some(models) = common::real_data("models") else { return };
     let file = models.join("vgg16_imagenet_features.safetensors");
     if models.join("vgg16.tv_in1k.safetensors").exists() && !file.exists() {
-        return println!("skipped: the models are timm's only");
+        return println!("skipped: there are only timm's weights");
     }
     let Some(file) = common::real_data("models/vgg16_imagenet_features.safetensors") else { return };
-    let folder = tempfile::tempdir().unwrap(); // where no other weights are found first
+    let folder = tempfile::tempdir().unwrap(); // without other weights, which would be found first
     std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
     let weights = vgg::pretrained(folder.path()).unwrap().unwrap();
     assert_eq!((weights.pixels, weights.has_head), (Pixels::Caffe, false));
@@ -195,5 +195,5 @@ fn vgg16_with_its_imagenet_features_is_torchvisions() {
         close(&format!("{name}.samples"), &samples, want.as_slice().unwrap(), 1e-4);
         maps.push(y);
     }
-    close("torch's pixels against the original ones, border and all", &maps[1], &maps[0], 1e-3);
+    close("the two pixel conventions, border included", &maps[1], &maps[0], 1e-3);
 }

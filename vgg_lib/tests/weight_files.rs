@@ -1,5 +1,5 @@
-//! Weight files that torch and Keras wrote (fixtures/torch_files.py, keras_files.py), read; and ours, written under
-//! their names, against theirs.
+//! Weight files written by PyTorch and Keras (fixtures/torch_files.py, keras_files.py) are read, and files written with
+//! their names are compared with theirs.
 #![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
@@ -20,7 +20,7 @@ fn fixture(name: &str) -> String {
 }
 
 #[test]
-fn torch_s_files_are_the_network() {
+fn pytorch_files_give_the_network() {
     let whole = loaded("tiny.npz").state_dict();
     for (file, same_as) in [
         ("tiny.pth", "tiny.npz"),
@@ -41,7 +41,7 @@ fn torch_s_files_are_the_network() {
 }
 
 #[test]
-fn pickles_that_ask_for_more_are_refused() {
+fn pickles_that_call_other_functions_are_refused() {
     for (file, asks) in [("module.pth", "torch.nn.modules.container.Sequential"), ("code.pth", "posix.mkdir")] {
         let error = model(0).load_weights(fixture(file)).unwrap_err().to_string();
         assert!(error.contains(&format!("{file}: asks to run {asks}, and a weight file must not run")), "{error}");
@@ -50,14 +50,14 @@ fn pickles_that_ask_for_more_are_refused() {
 }
 
 #[test]
-fn names_on_saving_are_theirs() {
+fn saved_names_and_layouts_match_each_scheme() {
     let folder = tempfile::tempdir().unwrap();
     let ours = loaded("tiny.npz");
     let theirs = formats::read(fixture("tiny.npz")).unwrap();
     for ending in ["npz", "safetensors", "pth", "pt"] {
         let path = folder.path().join(format!("weights.{ending}"));
         ours.save_weights_as(&path, Names::Torchvision).unwrap();
-        assert_eq!(formats::read(&path).unwrap(), theirs, "torch's names and layouts, {ending}");
+        assert_eq!(formats::read(&path).unwrap(), theirs, "torchvision's names and layouts, {ending}");
         for names in [Names::Own, Names::Keras, Names::Torchvision] {
             ours.save_weights_as(&path, names).unwrap();
             let mut again = model(3);
@@ -72,13 +72,13 @@ fn names_on_saving_are_theirs() {
         }
         ours.save_weights(&path).unwrap();
         let own = formats::read(&path).unwrap().contains_key("conv1.weight");
-        assert_eq!(own, !ending.starts_with('p'), "torch's files have torchvision's names unless told");
+        assert_eq!(own, !ending.starts_with('p'), "PyTorch files have torchvision's names by default");
     }
 }
 
-/// torchvision counts ReLUs, batch norms, poolings and dropouts.
+/// torchvision also counts ReLUs, batch norms, pooling and dropout layers.
 #[test]
-fn torchvision_s_numbers_are_counted_from_the_layers() {
+fn torchvision_module_numbers_are_counted_from_the_layers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.npz");
     let modules = |model: &Sequential| {
@@ -92,7 +92,7 @@ fn torchvision_s_numbers_are_counted_from_the_layers() {
     };
     let list = |part: &str, numbers: &[usize]| numbers.iter().map(|n| format!("{part}.{n}")).collect::<Vec<_>>();
     let head = list("classifier", &[0, 3, 6]);
-    // Those of the published weights.
+    // The numbers in the published weights.
     let features = list("features", &[0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]);
     assert_eq!(modules(&vgg::vgg16((32, 32, 3), 10, Seed(0)).unwrap()), [head.clone(), features].concat());
     let bn = vgg::vgg16_bn((32, 32, 3), 10, Seed(0)).unwrap();
@@ -100,7 +100,7 @@ fn torchvision_s_numbers_are_counted_from_the_layers() {
     let features = list("features", &convolutions.map(|n| [n, n + 1]).concat());
     assert_eq!(modules(&bn), [head, features].concat());
 
-    // A head with a batch norm, whose numbers are others.
+    // A head with a batch norm has other numbers.
     let cifar = vgg::cifar_vgg16(Seed(1));
     assert_eq!(modules(&cifar)[..3], list("classifier", &[0, 2, 4]));
     let mut again = vgg::cifar_vgg16(Seed(2));
@@ -109,7 +109,7 @@ fn torchvision_s_numbers_are_counted_from_the_layers() {
 }
 
 #[test]
-fn small_networks_of_cifar_have_one_dense_layer() {
+fn a_single_unnumbered_dense_layer_is_loaded() {
     let mut small = model(1);
     for _ in 0..5 {
         small.pop();
@@ -132,7 +132,7 @@ fn small_networks_of_cifar_have_one_dense_layer() {
 }
 
 #[test]
-fn a_saved_file_is_the_same_network() {
+fn a_saved_file_gives_the_same_network() {
     let folder = tempfile::tempdir().unwrap();
     let x = images(formula::values(1006, 2 * 4 * 6 * 3, 0.0, 1.7), (2, 4, 6, 3)).unwrap();
     let path = folder.path().join("weights.pth");
@@ -145,7 +145,7 @@ fn a_saved_file_is_the_same_network() {
 
 #[cfg(not(feature = "hdf5"))]
 #[test]
-fn without_the_feature_the_error_names_it() {
+fn errors_name_the_missing_feature() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["tiny.weights.h5", "tiny.keras", "tiny_model.h5"] {
         let error = model(0).load_weights(fixture(file)).unwrap_err().to_string();
@@ -158,16 +158,16 @@ fn without_the_feature_the_error_names_it() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_named() {
+fn errors_say_what_cannot_be_saved() {
     let folder = tempfile::tempdir().unwrap();
     let error = |name: &str, names| model(0).save_weights_as(folder.path().join(name), names).unwrap_err().to_string();
     for name in ["weights.h5", "model.h5", "model.keras"] {
         assert!(error(name, Names::Keras).contains("ends in .weights.h5"), "{}", error(name, Names::Keras));
     }
     for names in [Names::Own, Names::Torchvision] {
-        assert!(error("a.weights.h5", names).contains("choose Names::Keras or .safetensors"));
+        assert!(error("a.weights.h5", names).contains("choose Names::Keras, or a name that ends in .safetensors"));
     }
-    assert!(error("weights.bin", Names::Own).contains("choose one of these endings"));
+    assert!(error("weights.bin", Names::Own).contains("weight files end in .npz"));
     assert!(error("weights.onnx", Names::Own).contains("`save_onnx`"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -177,7 +177,7 @@ mod hdf5 {
     use super::*;
 
     #[test]
-    fn keras_files_are_the_network() {
+    fn keras_files_give_the_network() {
         for (file, same_as) in [
             ("tiny.weights.h5", "tiny.npz"),
             ("tiny.keras", "tiny.npz"),
@@ -197,7 +197,7 @@ mod hdf5 {
     }
 
     #[test]
-    fn ours_is_laid_out_as_theirs() {
+    fn saved_files_have_the_layout_of_keras() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ours.weights.h5");
         loaded("tiny.npz").save_weights(&path).unwrap();
@@ -208,7 +208,7 @@ mod hdf5 {
     }
 
     #[test]
-    fn heads_may_be_missing_on_either_side() {
+    fn the_head_may_be_missing_in_the_file_or_the_model() {
         let mut features = model(1);
         for _ in 0..6 {
             features.pop();
@@ -227,7 +227,7 @@ mod hdf5 {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn errors_name_what_does_not_fit() {
         let error = |mut model: Sequential, file: &str| {
             let before = model.state_dict();
             let error = model.load_weights(fixture(file)).unwrap_err().to_string();
@@ -246,7 +246,7 @@ mod hdf5 {
         let text = error(two, "tiny_theano.h5");
         assert!(text.contains("build the model with 4 classes"), "{text}");
         let text = error(vgg::vgg16((32, 32, 3), 10, Seed(0)).unwrap(), "tiny.weights.h5");
-        assert!(text.contains("has 2 convolution and 2 batch norm layers, but the model 13 and 0"), "{text}");
+        assert!(text.contains("has 2 convolution and 2 batch norm layers, but the model has 13 and 0"), "{text}");
         let text = error(model(0), "bomb.h5");
         assert!(text.contains("is larger than the file"), "{text}");
         let text = error(model(0), "loop.weights.h5");

@@ -1,18 +1,23 @@
-//! Weight files: what each naming fills, what the report says, and what a file that does not fit or is damaged gives.
+//! Weight files: which layers each naming scheme fills, what the report says, and the errors for files that are damaged
+//! or do not fit.
 #![cfg(not(feature = "cuda"))]
 
 use ndarray::ArrayD;
 use std::path::{Path, PathBuf};
 use vgg_lib::formats::{self, StateDict};
-use vgg_lib::model::{LayerSpec, Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
+use vgg_lib::model::{Seed, Sequential, conv2d, dropout, flatten, linear, max_pool2d, softmax};
 use vgg_lib::naming::{self, Pixels};
 use vgg_lib::vgg;
 
 const ENDINGS: [&str; 2] = ["npz", "safetensors"];
 
-/// A VGG in small: two convolutions, three dense layers.
+/// A small VGG: two convolutions, three dense layers.
 fn model(seed: u64, classes: usize) -> Sequential {
-    let mut model = Sequential::new((4, 6, 3), Seed(seed));
+    sized_model((4, 6, 3), seed, classes)
+}
+
+fn sized_model(size: (usize, usize, usize), seed: u64, classes: usize) -> Sequential {
+    let mut model = Sequential::new(size, Seed(seed));
     model.push("conv1", conv2d(4).relu()).unwrap();
     model.push("pool", max_pool2d()).unwrap();
     model.push("conv2", conv2d(5).relu()).unwrap();
@@ -23,7 +28,7 @@ fn model(seed: u64, classes: usize) -> Sequential {
     model
 }
 
-/// The same network's tensors as torchvision names and lays them out.
+/// The tensors of the same network with torchvision's names and layouts.
 fn torchvision() -> StateDict {
     let state = model(1, 3).state_dict();
     let modules = [("conv1", "features.0"), ("conv2", "features.3")];
@@ -53,12 +58,12 @@ fn without(mut state: StateDict, start: &str) -> StateDict {
 fn refused(mut model: Sequential, state: &StateDict) -> String {
     let before = model.state_dict();
     let error = model.load_state_dict(state).unwrap_err().to_string();
-    assert_eq!(model.state_dict(), before, "on error the model keeps its weights");
+    assert_eq!(model.state_dict(), before, "the model keeps its weights on error");
     error
 }
 
 #[test]
-fn torchvisions_names_and_layouts_give_our_weights() {
+fn torchvision_names_and_layouts_are_loaded() {
     let mut ours = model(2, 3);
     let report = ours.load_state_dict(&torchvision()).unwrap();
     assert_eq!(report.to_string(), "10 tensors loaded.");
@@ -66,7 +71,7 @@ fn torchvisions_names_and_layouts_give_our_weights() {
 }
 
 #[test]
-fn layers_without_weights_before_and_other_layers_behind_do_not_matter() {
+fn extra_layers_without_weights_or_after_the_last_dense_layer_are_allowed() {
     let mut longer = model(2, 3);
     longer.insert(0, "noise", dropout(0.1)).unwrap();
     longer.push("more", linear(2)).unwrap();
@@ -79,7 +84,7 @@ fn layers_without_weights_before_and_other_layers_behind_do_not_matter() {
 }
 
 #[test]
-fn a_file_without_a_top_leaves_the_head() {
+fn a_file_without_a_top_leaves_the_head_unchanged() {
     let ours = without(without(model(1, 3).state_dict(), "fc"), "predictions");
     for state in [without(torchvision(), "classifier"), ours] {
         let mut whole = model(2, 9);
@@ -97,7 +102,7 @@ fn a_file_without_a_top_leaves_the_head() {
 }
 
 #[test]
-fn a_model_without_a_head_takes_the_features() {
+fn a_model_without_a_head_loads_the_features() {
     let mut features = model(2, 3);
     for _ in 0..4 {
         features.pop();
@@ -108,7 +113,7 @@ fn a_model_without_a_head_takes_the_features() {
 }
 
 #[test]
-fn what_does_not_fit_is_named_with_what_to_do() {
+fn errors_name_what_does_not_fit_and_what_to_do() {
     let says = |model: Sequential, state: StateDict, words: &[&str]| {
         let error = refused(model, &state);
         words.iter().for_each(|words| assert!(error.contains(words), "{error}"));
@@ -119,36 +124,28 @@ fn what_does_not_fit_is_named_with_what_to_do() {
     says(model(2, 2), torchvision(), &[two_classes, shapes].concat());
     let shapes = ["predictions.weight has shape [7, 3], but layer 'predictions' needs [7, 2]"];
     says(model(2, 2), model(1, 3).state_dict(), &[two_classes, shapes].concat());
-    let mut larger = Sequential::new((8, 8, 3), Seed(0));
-    for layer in model(0, 3).layers() {
-        let spec: LayerSpec = match layer.name() {
-            "conv1" => conv2d(4).into(),
-            "conv2" => conv2d(5).into(),
-            "pool" => max_pool2d().into(),
-            "flatten" => flatten().into(),
-            "fc1" => linear(8).into(),
-            "fc2" => linear(7).into(),
-            _ => linear(3).into(),
-        };
-        larger.push(layer.name(), spec).unwrap();
-    }
+    let larger = sized_model((8, 8, 3), 0, 3);
     let image = ["classifier.0.weight has shape [8, 30], but layer 'fc1' needs [8, 80]", "image size"];
     says(larger, torchvision(), &image);
 
-    says(model(2, 3), without(torchvision(), "features.3.bias"), &["features.3.bias is missing; load a whole"][..0]);
+    says(model(2, 3), without(torchvision(), "features.3.bias"), &["features.3.bias is missing; load a complete"][..0]);
     says(model(2, 3), without(torchvision(), "features.3.bias"), &["(features.3.bias is missing)"]);
     says(model(2, 3), without(torchvision(), "classifier.6"), &["classifier.6.weight is missing"]);
     says(
         model(2, 3),
         without(torchvision(), "features.3"),
-        &["has 1 convolution and 0 batch norm layers", "the model 2 and 0"],
+        &["has 1 convolution and 0 batch norm layers", "the model has 2 and 0"],
     );
     says(model(2, 3), without(model(1, 3).state_dict(), "fc2"), &["fc2.weight is missing; fc2.bias is missing"]);
     let one = |name: &str| (name.to_string(), ArrayD::zeros(vec![1]));
     let strange = torchvision().into_iter().chain([one("features.3.scale"), one("optimizer")]);
     says(model(2, 3), strange.collect(), &["the model has no features.3.scale; the model has no optimizer"]);
     let unknown = (0..16).map(|i| one(&format!("layer{i:02}.w"))).collect();
-    says(model(2, 3), unknown, &["holds layer00.w, layer01.w, layer02.w, layer03.w and 12 more: names of neither"]);
+    says(
+        model(2, 3),
+        unknown,
+        &["holds layer00.w, layer01.w, layer02.w, layer03.w and 12 more, which are the names of neither"],
+    );
     says(model(2, 3), StateDict::new(), &["holds no tensors"]);
     let scalar = |name: &str| (name.to_string(), ArrayD::zeros(vec![]));
     let no_shape = torchvision().into_keys().map(|name| scalar(&name)).collect();
@@ -156,7 +153,7 @@ fn what_does_not_fit_is_named_with_what_to_do() {
 }
 
 #[test]
-fn the_number_of_classes_is_that_of_any_naming() {
+fn the_number_of_classes_is_found_under_any_naming_scheme() {
     let folder = tempfile::tempdir().unwrap();
     for ending in ENDINGS {
         let path = folder.path().join(format!("weights.{ending}"));
@@ -170,7 +167,7 @@ fn the_number_of_classes_is_that_of_any_naming() {
 }
 
 #[test]
-fn the_pretrained_file_with_a_head_comes_first() {
+fn a_pretrained_file_with_a_head_is_preferred() {
     let folder = tempfile::tempdir().unwrap();
     let found = || vgg::pretrained(folder.path()).unwrap().map(|file| (file.path, file.pixels, file.has_head));
     assert_eq!(found(), None);
@@ -182,10 +179,10 @@ fn the_pretrained_file_with_a_head_comes_first() {
     assert_eq!(found(), Some((whole, Pixels::Torch, true)));
     let damaged = vgg::pretrained(folder.path()).unwrap().unwrap();
     let error = damaged.load_into(&mut model(0, 3), Pixels::Caffe).unwrap_err().to_string();
-    assert!(error.contains("vgg16.tv_in1k.safetensors: is not a whole"), "{error}");
+    assert!(error.contains("vgg16.tv_in1k.safetensors: is not a complete"), "{error}");
 }
 
-/// Writes the bytes to a file of this ending and gives the error of loading it.
+/// Writes the bytes to a file with this ending and loads it.
 fn load(folder: &Path, ending: &str, bytes: &[u8]) -> Result<Sequential, String> {
     let path: PathBuf = folder.join(format!("hostile.{ending}"));
     std::fs::write(&path, bytes).unwrap();
@@ -200,7 +197,7 @@ fn load(folder: &Path, ending: &str, bytes: &[u8]) -> Result<Sequential, String>
 }
 
 #[test]
-fn a_cut_file_gives_a_sentence() {
+fn a_truncated_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for ending in ENDINGS {
         let path = folder.path().join(format!("whole.{ending}"));
@@ -209,15 +206,15 @@ fn a_cut_file_gives_a_sentence() {
         let cuts = (0..100).map(|percent| whole.len() * percent / 100);
         for len in cuts.chain([1, 7, 8, 9, whole.len() - 1]) {
             let error = load(folder.path(), ending, &whole[..len]).err().unwrap_or_else(|| panic!("{ending} {len}"));
-            assert!(error.contains(&format!("is not a whole .{ending} file")), "{error}");
+            assert!(error.contains(&format!("is not a complete .{ending} file")), "{error}");
         }
         assert_eq!(load(folder.path(), ending, &whole).unwrap().state_dict(), model(1, 3).state_dict());
     }
 }
 
-/// Every byte changed in turn: an error or other numbers, never a panic.
+/// Each changed byte gives an error or other numbers, never a panic.
 #[test]
-fn a_changed_byte_does_no_harm() {
+fn a_changed_byte_never_panics() {
     let folder = tempfile::tempdir().unwrap();
     let mut small = Sequential::new((2, 2, 1), Seed(0));
     small.push("conv1", conv2d(1)).unwrap();
@@ -242,12 +239,12 @@ fn safetensors(header: &str, data: usize) -> Vec<u8> {
 }
 
 #[test]
-fn wrong_safetensors_headers_give_a_sentence() {
+fn wrong_safetensors_headers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let tensor = |dtype: &str, shape: &str, end: u64| {
         format!(r#"{{"conv1.bias":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
     };
-    let damaged = "is not a whole .safetensors file";
+    let damaged = "is not a complete .safetensors file";
     for (bytes, words) in [
         (u64::MAX.to_le_bytes().to_vec(), damaged),
         ((1u64 << 40).to_le_bytes().to_vec(), damaged),
@@ -271,12 +268,12 @@ fn wrong_safetensors_headers_give_a_sentence() {
     }
 }
 
-/// A zip of one uncompressed file, as numpy.savez writes it.
+/// A zip of one uncompressed file, in the form that numpy.savez writes.
 fn npz(file: &[u8], claimed_size: u32, method: u16) -> Vec<u8> {
     zip(file, &["conv1.bias.npy"], claimed_size, method)
 }
 
-/// A zip that has one file under several names, all as long as the first.
+/// A zip that has one file under several names of the same length.
 fn zip(file: &[u8], names: &[&str], claimed_size: u32, method: u16) -> Vec<u8> {
     let name = names[0].as_bytes();
     let u16s = |values: &[u16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -297,7 +294,7 @@ fn npy(header: &str, data: usize) -> Vec<u8> {
 }
 
 #[test]
-fn wrong_npz_headers_give_a_sentence() {
+fn wrong_npz_headers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let header = |descr: &str, order: &str, shape: &str| {
         format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}")
@@ -305,12 +302,12 @@ fn wrong_npz_headers_give_a_sentence() {
     let good = npy(&header("<f4", "False", "(4,)"), 16);
     let long = npy(&header("<f4", "False", "(400,)"), 1600);
     let whole = |file: &[u8]| npz(file, file.len() as u32, 0);
-    let other = "conv1.bias has another size than its header says";
-    let no_array = "conv1.bias is no .npy array";
+    let other = "conv1.bias does not have the size that its header gives";
+    let no_array = "conv1.bias is not a .npy array";
     let mut changed = whole(&good);
     changed["PK..".len() + 26 + "conv1.bias.npy".len() + good.len() - 1] ^= 1;
     for (bytes, words) in [
-        (changed, "the bytes of conv1.bias are not those that were written"),
+        (changed, "conv1.bias fails its checksum"),
         (whole(&good), "conv1.weight is missing"),
         (whole(&npy(&header("<f4", "False", "(1000000000000,)"), 16)), other),
         (whole(&npy(&header("<f4", "False", "(4294967296, 4294967296, 4294967296)"), 16)), other),
@@ -318,19 +315,19 @@ fn wrong_npz_headers_give_a_sentence() {
         (whole(&npy(&header("<f4", "False", "(4"), 16)), other),
         (whole(&npy(&header("<f4", "False", &"(".repeat(60_000)), 16)), other),
         (whole(&npy(&header("<f4", "False", "(3,)"), 16)), other),
-        (whole(&npy(&header("<f8", "False", "(2,)"), 16)), "conv1.bias holds other numbers"),
-        (whole(&npy(&header("|O", "False", "(2,)"), 16)), "conv1.bias holds other numbers"),
+        (whole(&npy(&header("<f8", "False", "(2,)"), 16)), "conv1.bias holds numbers other than"),
+        (whole(&npy(&header("|O", "False", "(2,)"), 16)), "conv1.bias holds numbers other than"),
         (whole(&npy(&header("<f4", "True", "(4,)"), 16)), "Fortran"),
-        (whole(&npy("", 16)), "conv1.bias holds other numbers"),
+        (whole(&npy("", 16)), "conv1.bias holds numbers other than"),
         (whole(&good[..9]), no_array),
         (whole(&[b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), vec![0; 16]].concat()), no_array),
         (whole(b"text"), no_array),
         (whole(b""), no_array),
-        (zip(&long, &["a.bias.npy", "b.bias.npy", "c.bias.npy"], long.len() as u32, 0), "lie over one another"),
-        (npz(&good, u32::MAX - 1, 0), "is not a whole .npz file"),
+        (zip(&long, &["a.bias.npy", "b.bias.npy", "c.bias.npy"], long.len() as u32, 0), "its files overlap"),
+        (npz(&good, u32::MAX - 1, 0), "is not a complete .npz file"),
         (npz(&good, good.len() as u32, 8), "conv1.bias is compressed; save with numpy.savez"),
-        (b"PK\x05\x06".iter().copied().chain([0xff; 18]).collect(), "is not a whole .npz file"),
-        (b"not a zip at all".to_vec(), "is not a whole .npz file"),
+        (b"PK\x05\x06".iter().copied().chain([0xff; 18]).collect(), "is not a complete .npz file"),
+        (b"not a zip at all".to_vec(), "is not a complete .npz file"),
     ] {
         let error = load(folder.path(), "npz", &bytes).err().unwrap();
         assert!(error.contains(words), "{error}");
@@ -338,14 +335,14 @@ fn wrong_npz_headers_give_a_sentence() {
 }
 
 #[test]
-fn what_is_no_weight_file_is_named() {
+fn errors_name_the_path_that_is_not_a_weight_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = |path: &Path| model(0, 3).load_weights(path).unwrap_err().to_string();
     let sub = folder.path().join("folder.npz");
     std::fs::create_dir(&sub).unwrap();
     for (path, words) in [
         (folder.path().join("none.npz"), "none.npz"),
-        (folder.path().join("weights.txt"), ".npz or .safetensors"),
+        (folder.path().join("weights.txt"), "weight files end in .npz, .safetensors"),
         (sub, "folder.npz: is a folder"),
     ] {
         assert!(error(&path).contains(words), "{}", error(&path));

@@ -1,4 +1,4 @@
-//! HDF5 as Keras writes it.
+//! Keras' HDF5 files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

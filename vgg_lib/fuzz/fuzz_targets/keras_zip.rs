@@ -1,4 +1,4 @@
-//! A zip with HDF5.
+//! Keras' `.keras` files: a zip with an HDF5 file.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

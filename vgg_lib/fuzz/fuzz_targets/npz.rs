@@ -1,4 +1,4 @@
-//! NumPy's zips.
+//! NumPy's `.npz` files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

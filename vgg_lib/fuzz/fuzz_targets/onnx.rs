@@ -1,4 +1,4 @@
-//! The ONNX reader: any bytes give a model or a sentence. Start it with the files of `vgg_lib/tests/fixtures/onnx`.
+//! ONNX files: any bytes give a model or an error of one line. Start with the files in `vgg_lib/tests/fixtures/onnx`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The library's parser and our reading of its views.
+//! `.safetensors` files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Torch's files: a zip or pickles.
+//! PyTorch's files: a zip or pickles.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

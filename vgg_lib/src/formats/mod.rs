@@ -1,102 +1,149 @@
-//! Files of tensors: their bytes to named tensors and back, whatever the names mean.
+//! Files of tensors: from a file's bytes to named tensors and back, whatever the names mean.
+//!
+//! The ending of a file's name says what its format is:
+//!
+//! | file | module | read | written |
+//! |---|---|---|---|
+//! | `.npz` | `npz` | yes | yes |
+//! | `.safetensors` | `safetensors` | yes | yes |
+//! | `.pth`, `.pt`, `.pth.tar` | `torch`, which uses `pickle` | yes | yes |
+//! | `.h5`, `.hdf5` | `keras` | yes | `.weights.h5` only |
+//! | `.keras` | `keras` | yes | no |
+//! | `.onnx`, whole models | `onnx` | yes | yes |
+//! | `.mlmodel`, whole models | `coreml` | no | yes |
+//!
+//! [`naming`](crate::naming) matches the names with a model.
 
 #[cfg(feature = "coreml")]
 mod coreml;
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 mod export;
 #[cfg(feature = "hdf5")]
-pub(crate) mod keras;
-pub(crate) mod npz;
+mod keras;
+mod npz;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pickle;
-pub(crate) mod safetensors;
-mod stored;
+mod safetensors;
+mod stored_zip;
 pub(crate) mod tensors;
-pub(crate) mod torch;
+mod torch;
+mod transpose;
 
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 pub use export::{Export, Exported};
+pub(crate) use transpose::KernelOrder;
 
 use crate::{Error, Result};
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tensors::{Tensor, Tensors};
+use tensors::{FileTensor, FileTensors};
 
-/// Named tensors, in the order of their names.
+/// For what cannot be read. The error is a sentence whose subject, the file, is added where its path is known.
+type Outcome<T> = std::result::Result<T, String>;
+
+/// Named tensors, sorted by name.
 pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 
-/// Torch's count of batches in a batch norm, an integer, and what a checkpoint of ours has besides the model.
-pub(crate) fn is_no_weight(name: &str) -> bool {
-    name.ends_with(".num_batches_tracked") || name.starts_with("fit/")
-}
-
-/// The tensors of a weight file as they are, under the file's names and in its layout. The endings are those of
+/// Reads the tensors of a weight file unchanged, with the file's own names and layout. The endings are those of
 /// [`load_weights`](crate::model::Sequential::load_weights).
 ///
 /// # Errors
-/// If the file is missing, damaged or of another ending, or holds numbers that are not f32, f16 or bf16.
+/// If the file is missing, is damaged, has another ending, or holds numbers other than f32, f16 and bf16.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
-    let path = path.as_ref();
-    arrays(path, &map(path)?)
+    WeightFile::open(path.as_ref())?.state_dict()
 }
 
-/// [`read`] of what a file of this name would hold.
+/// Does what [`read`] does, with bytes in place of the file of this name.
 #[doc(hidden)] // for the fuzz targets
 pub fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<StateDict> {
-    format(name.as_ref())?;
-    arrays(name.as_ref(), &(Arc::new(bytes) as Bytes))
+    let path = PathBuf::from(name);
+    WeightFile { format: Format::of(&path)?, bytes: Arc::new(bytes), path }.state_dict()
 }
 
-fn arrays(path: &Path, file: &Bytes) -> Result<StateDict> {
-    let tensors = open(path, file)?;
-    let array = |tensor: &Tensor| ArrayD::from_shape_vec(tensor.shape.clone(), tensor.to_vec());
-    Ok(tensors.iter().map(|(name, tensor)| (name.clone(), array(tensor).expect("checked when opened"))).collect())
-}
-
-/// A file's bytes. HDF5 keeps a handle of its own.
-pub(crate) type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-fn bytes(file: &Bytes) -> &[u8] {
-    (**file).as_ref()
-}
-
-pub(crate) fn map(path: &Path) -> Result<Bytes> {
-    format(path)?;
-    Ok(Arc::new(crate::files::map(path)?))
-}
-
-pub(crate) fn open<'a>(path: &Path, file: &'a Bytes) -> Result<Tensors<'a>> {
-    match format(path)? {
-        Format::Npz => npz::open(path, bytes(file)),
-        Format::Safetensors => safetensors::open(path, bytes(file)),
-        Format::Torch => torch::open(path, bytes(file)),
+/// Writes tensors to a file, in this order and in the format that the file's ending names. An existing file is replaced
+/// only once the new one is complete.
+///
+/// # Errors
+/// If the ending is not one that can be written, or the file cannot be written.
+pub(crate) fn write(path: &Path, tensors: Vec<(String, ArrayD<f32>)>) -> Result<()> {
+    let bytes = match Format::of(path)? {
+        Format::Npz => npz::to_bytes(path, &tensors)?,
+        Format::Safetensors => safetensors::to_bytes(path, &tensors)?,
+        Format::Torch => torch::to_bytes(path, &tensors)?,
+        Format::Hdf5 | Format::KerasZip if !path.to_str().is_some_and(|path| path.ends_with(".weights.h5")) => {
+            return Err(Error::file(path, "cannot be written; choose a name that ends in .weights.h5"));
+        }
         #[cfg(feature = "hdf5")]
-        Format::Hdf5 => keras::open(path, file, 0..bytes(file).len()),
-        #[cfg(feature = "hdf5")]
-        Format::KerasZip => keras::open_zip(path, file),
+        Format::Hdf5 | Format::KerasZip => keras::to_bytes(path, tensors)?,
         #[cfg(not(feature = "hdf5"))]
-        Format::Hdf5 | Format::KerasZip => Err(no_hdf5(path)),
+        Format::Hdf5 | Format::KerasZip => return Err(needs_hdf5(path)),
+    };
+    crate::files::write(path, &bytes)
+}
+
+/// The bytes of a file, in memory or mapped. They are shared because the HDF5 library keeps its own handle.
+type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A weight file, mapped into memory.
+pub(crate) struct WeightFile {
+    path: PathBuf,
+    format: Format,
+    bytes: SharedBytes,
+}
+
+impl WeightFile {
+    /// # Errors
+    /// If the file is missing or its ending is not that of a weight file.
+    pub fn open(path: &Path) -> Result<WeightFile> {
+        let format = Format::of(path)?;
+        Ok(WeightFile { path: path.to_path_buf(), format, bytes: Arc::new(crate::files::map(path)?) })
+    }
+
+    /// Finds the tensors in the file. Their values are not read yet.
+    ///
+    /// # Errors
+    /// If the file is damaged or holds numbers other than f32, f16 and bf16.
+    pub fn tensors(&self) -> Result<FileTensors<'_>> {
+        let (path, bytes) = (&self.path, (*self.bytes).as_ref());
+        match self.format {
+            Format::Npz => npz::open(path, bytes),
+            Format::Safetensors => safetensors::open(path, bytes),
+            Format::Torch => torch::open(path, bytes),
+            #[cfg(feature = "hdf5")]
+            Format::Hdf5 => keras::open(path, &self.bytes, 0..bytes.len()),
+            #[cfg(feature = "hdf5")]
+            Format::KerasZip => keras::open_zip(path, &self.bytes),
+            #[cfg(not(feature = "hdf5"))]
+            Format::Hdf5 | Format::KerasZip => Err(needs_hdf5(path)),
+        }
+    }
+
+    fn state_dict(&self) -> Result<StateDict> {
+        let array = |tensor: &FileTensor| ArrayD::from_shape_vec(tensor.shape.clone(), tensor.to_vec());
+        let tensors = self.tensors()?;
+        Ok(tensors.iter().map(|(name, tensor)| (name.clone(), array(tensor).expect("checked when opened"))).collect())
     }
 }
 
 #[cfg(not(feature = "hdf5"))]
-pub(crate) fn no_hdf5(path: &Path) -> Error {
-    let message = "is a file of Keras, which takes vgg_lib's feature hdf5: \
+fn needs_hdf5(path: &Path) -> Error {
+    let message = "is a Keras file, which needs vgg_lib's feature hdf5: \
                    vgg_lib = { path = \"../vgg_lib\", features = [\"hdf5\"] }";
     Error::file(path, message)
 }
 
-#[derive(Clone, Copy)]
+/// The format of a weight file.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Npz,
     Safetensors,
-    /// A pickle or a zip with one.
+    /// A pickle, or a zip that contains one.
     Torch,
     Hdf5,
-    /// A zip with HDF5.
+    /// A zip that contains an HDF5 file.
     KerasZip,
 }
 
@@ -105,24 +152,28 @@ const ENDINGS: [(&str, Format); 8] = [
     (".safetensors", Format::Safetensors),
     (".pth", Format::Torch),
     (".pt", Format::Torch),
-    (".pth.tar", Format::Torch), // no tar, in spite of its name
+    (".pth.tar", Format::Torch), // not a tar file, despite its name
     (".h5", Format::Hdf5),
     (".hdf5", Format::Hdf5),
     (".keras", Format::KerasZip),
 ];
 
-pub(crate) fn format(path: &Path) -> Result<Format> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let found = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
-    found.map(|(_, format)| *format).ok_or_else(|| {
-        if name.ends_with(".onnx") {
-            return Error::file(
-                path,
-                "is a whole model; `load_onnx` and `save_onnx` (crate feature `onnx`) are for it",
-            );
+impl Format {
+    /// The format that the ending of the file's name stands for.
+    ///
+    /// # Errors
+    /// If it is not that of a weight file.
+    pub fn of(path: &Path) -> Result<Format> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some((_, format)) = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)) {
+            return Ok(*format);
         }
-        let message = "weights are .npz or .safetensors files, torch's .pth and .pt or Keras' .h5 and .keras; \
-                       choose one of these endings";
-        Error::file(path, message)
-    })
+        let message = if name.ends_with(".onnx") {
+            "holds a whole model; use `load_onnx` or `save_onnx` (crate feature `onnx`)"
+        } else {
+            "does not have the name of a weight file; weight files end in .npz, .safetensors, .pth or .pt (PyTorch), \
+             .h5 or .keras (Keras)"
+        };
+        Err(Error::file(path, message))
+    }
 }

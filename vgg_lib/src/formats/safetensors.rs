@@ -1,16 +1,14 @@
 //! `.safetensors`: a JSON header, then the tensors' bytes, little-endian.
 
-use super::StateDict;
-use super::is_no_weight;
-use super::tensors::{Number, Tensor, Tensors};
+use super::tensors::{FileTensor, FileTensors, FloatType, is_weight};
 use crate::{Error, Result};
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use ndarray::ArrayD;
 use std::path::Path;
 
-pub(crate) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
+pub(super) fn to_bytes(path: &Path, tensors: &[(String, ArrayD<f32>)]) -> Result<Vec<u8>> {
     let fault = |error: ::safetensors::SafeTensorError| Error::file(path, format!("cannot be written: {error}"));
-    let bytes: Vec<(&String, &ArrayD<f32>, Vec<u8>)> = state
+    let bytes: Vec<(&String, &ArrayD<f32>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, values)| (name, values, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
         .collect();
@@ -22,22 +20,23 @@ pub(crate) fn to_bytes(path: &Path, state: &StateDict) -> Result<Vec<u8>> {
     ::safetensors::serialize(views, None).map_err(fault)
 }
 
-pub(crate) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<Tensors<'a>> {
-    let damaged =
-        |why: String| Error::file(path, format!("is not a whole .safetensors file ({why}); download or save it again"));
+pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<FileTensors<'a>> {
+    let damaged = |why: String| {
+        Error::file(path, format!("is not a complete .safetensors file ({why}); download or save it again"))
+    };
     let views = SafeTensors::deserialize(file).map_err(|e| damaged(e.to_string()))?.tensors();
     let tensor = |(name, view): (String, TensorView<'a>)| {
-        let number = match view.dtype() {
-            Dtype::F32 => Number::F32,
-            Dtype::F16 => Number::F16,
-            Dtype::BF16 => Number::Bf16,
+        let float = match view.dtype() {
+            Dtype::F32 => FloatType::F32,
+            Dtype::F16 => FloatType::F16,
+            Dtype::BF16 => FloatType::Bf16,
             other => {
                 let message = format!("{name} holds {other:?} numbers; save the weights as F32, F16 or BF16");
                 return Err(Error::file(path, message));
             }
         };
-        let tensor = Tensor::of_bytes(view.shape().to_vec(), number, view.data());
-        tensor.map(|tensor| (name, tensor)).ok_or_else(|| damaged("a tensor's size is not that of its shape".into()))
+        let tensor = FileTensor::of_bytes(view.shape().to_vec(), float, view.data());
+        tensor.map(|tensor| (name, tensor)).ok_or_else(|| damaged("the size of a tensor does not fit its shape".into()))
     };
-    views.into_iter().filter(|(name, _)| !is_no_weight(name)).map(tensor).collect()
+    views.into_iter().filter(|(name, _)| is_weight(name)).map(tensor).collect()
 }

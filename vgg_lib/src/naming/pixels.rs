@@ -1,23 +1,22 @@
-//! What a network's input means: the two conventions of ImageNet weights, under Keras' names for them, and a first
-//! convolution rewritten from one to the other.
+//! The two conventions for the input of ImageNet networks, under Keras' names for them, and the conversion of a model's
+//! first convolution from one to the other.
 
 use crate::data::normalize::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::model::{Op, Sequential};
-use crate::tensor::device;
 use crate::{Error, Result};
-use dfdx::prelude::*;
 
-/// How the pixels of an image become the values that a network takes.
+/// How the pixels of an image become the input values of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pixels {
-    /// Blue, green, red, each 0 to 255 less its mean (103.939, 116.779, 123.68): the original weights and Keras'.
+    /// Blue, green, red, each 0 to 255 minus its mean (103.939, 116.779, 123.68): for the original weights and Keras'.
     Caffe,
     /// Red, green, blue: (v/255 − mean) / std, with means (0.485, 0.456, 0.406) and stds (0.229, 0.224, 0.225):
-    /// the weights of torchvision and timm.
+    /// for the weights of torchvision and timm.
     Torch,
 }
 
-/// A channel's value is (pixel − mean) / std, all three in red, green, blue order, whatever the order of channels.
+/// The value of a channel is (pixel − mean) / std. Means and stds are in the order red, green, blue, also where the
+/// channels are not.
 #[derive(Clone, Copy)]
 struct Convention {
     reversed: bool,
@@ -26,7 +25,7 @@ struct Convention {
 }
 
 impl Convention {
-    /// Red, green or blue: 0, 1 or 2.
+    /// The color of a channel: 0 for red, 1 for green, 2 for blue.
     fn color(self, channel: usize) -> usize {
         if self.reversed { 2 - channel } else { channel }
     }
@@ -44,7 +43,7 @@ impl Pixels {
         }
     }
 
-    /// The three input values of a pixel whose red, green and blue are 0 to 255.
+    /// The three input values for a pixel of red, green and blue, each 0 to 255.
     pub fn values(self, rgb: [u8; 3]) -> [f32; 3] {
         let convention = self.convention();
         std::array::from_fn(|channel| {
@@ -53,14 +52,14 @@ impl Pixels {
         })
     }
 
-    /// Rewrites the model's first convolution, made for pixels of `self`, for those of `to`: channels change places,
-    /// the kernel takes the scale and the bias the difference of the means.
+    /// Rewrites the model's first convolution, which expects pixels as in `self`, to expect them as in `to`: channels
+    /// are swapped, the kernel absorbs the scale, and the bias absorbs the difference of the means.
     ///
-    /// The same function up to rounding, but for the outermost pixels: around the image lie zeros, which are the mean
-    /// color in both conventions, and the two means differ by up to half a step of 255.
+    /// The model computes the same function up to rounding, except at the border of the image: the padding is zeros,
+    /// which stand for the mean color, and the means of the two conventions differ by up to half a step of 255.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the model has no convolution of three channels at its beginning.
+    /// [`Error::Shape`] if the model does not begin with a convolution of three channels.
     pub fn convert(self, model: &mut Sequential, to: Pixels) -> Result<()> {
         convert(model, self.convention(), to.convention())
     }
@@ -69,8 +68,7 @@ impl Pixels {
 fn convert(model: &mut Sequential, from: Convention, to: Convention) -> Result<()> {
     let first = model.layers.iter_mut().find(|layer| !layer.params().is_empty());
     let Some(layer) = first.filter(|l| matches!(l.op, Op::Conv2d { .. }) && l.params()[0].dims[2] == 3) else {
-        let what =
-            "only a model whose first layer with weights is a convolution of three channels has pixels to convert";
+        let what = "cannot convert the pixels of this model; its first layer with weights must be a convolution of three channels";
         return Err(Error::Shape(what.into()));
     };
     let [weight, bias] = layer.params_mut() else { unreachable!("a convolution has a kernel and a bias") };
@@ -80,7 +78,7 @@ fn convert(model: &mut Sequential, from: Convention, to: Convention) -> Result<(
     let mut shift = vec![0.0; outputs];
     for position in 0..old.len() / (3 * outputs) {
         for channel in 0..3 {
-            // pixel = std · value + mean, so one convention's value is a scale and a shift of the other's.
+            // pixel = std · value + mean, so the values of one convention are those of the other, scaled and shifted.
             let color = to.color(channel);
             let scale = to.std[color] / from.std[color];
             let difference = (to.mean[color] - from.mean[color]) / from.std[color];
@@ -92,10 +90,9 @@ fn convert(model: &mut Sequential, from: Convention, to: Convention) -> Result<(
             }
         }
     }
-    let len = new.len();
-    weight.tensor = device().tensor_from_vec(new, (len,));
+    weight.set(new);
     let moved = bias.tensor.as_vec().iter().zip(shift).map(|(b, shift)| (f64::from(*b) + shift) as f32).collect();
-    bias.tensor = device().tensor_from_vec(moved, (outputs,));
+    bias.set(moved);
     Ok(())
 }
 
@@ -107,7 +104,7 @@ mod tests {
 
     const SIZE: usize = 12;
 
-    /// The output of `model` for an image in this convention.
+    /// The output of `model` for an image whose pixels follow this convention.
     fn output(model: &Sequential, convention: Convention) -> Vec<f32> {
         let bytes: Vec<f64> = (0..SIZE * SIZE * 3).map(|i| (i * 7919 % 256) as f64).collect();
         let values = bytes.chunks(3).flat_map(|rgb| {
@@ -126,7 +123,8 @@ mod tests {
         model
     }
 
-    /// The largest difference after the conversion, relative to the largest value: inside, and with the border.
+    /// The largest differences that the conversion makes, relative to the largest value: inside the image and at its
+    /// border.
     fn differences(from: Convention, to: Convention) -> [f32; 2] {
         let mut model = model();
         let want = output(&model, from);
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn converting_changes_nothing_but_the_border() {
+    fn conversion_changes_only_the_border() {
         let (caffe, torch) = (Pixels::Caffe.convention(), Pixels::Torch.convention());
         for (from, to) in [(caffe, torch), (torch, caffe)] {
             let [inside, border] = differences(from, to);
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back_is_the_same_model() {
+    fn converting_back_restores_the_model() {
         let mut converted = model();
         Pixels::Caffe.convert(&mut converted, Pixels::Torch).unwrap();
         Pixels::Torch.convert(&mut converted, Pixels::Caffe).unwrap();
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_those_of_the_papers() {
+    fn values_match_the_published_means_and_stds() {
         assert_eq!(Pixels::Caffe.values([255, 0, 10]), [10.0 - 103.939, -116.779, 255.0 - 123.68]);
         let torch = Pixels::Torch.values([255, 0, 51]);
         for (value, want) in torch.iter().zip([(1.0 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]) {
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_without_pixels_is_refused() {
+    fn a_model_for_gray_images_is_refused() {
         let mut gray = Sequential::new((8, 8, 1), Seed(0));
         gray.push("conv", conv2d(2)).unwrap();
         let error = Pixels::Caffe.convert(&mut gray, Pixels::Torch).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! A file of ImageNet weights, loaded for the pixels that a model gets.
+//! A file of ImageNet weights and the pixels that it expects.
 
 use super::{LoadReport, Pixels};
 use crate::Result;
@@ -11,18 +11,18 @@ use std::path::PathBuf;
 pub struct Pretrained {
     /// The file.
     pub path: PathBuf,
-    /// The input that these weights are made for.
+    /// The pixels that these weights expect.
     pub pixels: Pixels,
-    /// Whether the file has the dense layers too, those that tell the 1000 classes of ImageNet apart.
+    /// Whether the file also has the dense layers, which classify the 1000 classes of ImageNet.
     pub has_head: bool,
 }
 
 impl Pretrained {
-    /// Loads the weights into a VGG16 that gets its images as `pixels`: the first convolution is rewritten if the file
-    /// is made for others.
+    /// Loads the weights into a VGG16 whose images have these `pixels`. If the file expects others, the first
+    /// convolution is rewritten.
     ///
     /// # Errors
-    /// As [`Sequential::load_weights`]; the model then keeps its weights.
+    /// As for [`Sequential::load_weights`]; the model then keeps its weights.
     pub fn load_into(&self, model: &mut Sequential, pixels: Pixels) -> Result<LoadReport> {
         let report = model.load_weights(&self.path)?;
         if pixels != self.pixels {

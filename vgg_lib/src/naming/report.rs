@@ -1,17 +1,17 @@
-//! What loading did, in a sentence or two.
+//! What loading did, in one to three sentences.
 
 use crate::text::listed;
 use std::fmt;
 
-/// What [`load_weights`](crate::model::Sequential::load_weights) did. Shows itself in one to three sentences.
+/// What [`load_weights`](crate::model::Sequential::load_weights) did. It displays as one to three sentences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// Tensors of the model that were loaded.
+    /// The number of tensors that were loaded.
     pub loaded: usize,
-    /// Layers that the file does not have and that keep the weights they had.
+    /// Layers that the file does not have. They keep their weights.
     pub kept: Vec<String>,
-    /// Tensors of the file that the model has no layer for.
+    /// Tensors in the file for which the model has no layer.
     pub unused: Vec<String>,
 }
 

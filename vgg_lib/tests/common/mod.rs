@@ -19,14 +19,11 @@ pub fn real_data(sub: &str) -> Option<PathBuf> {
     None
 }
 
-/// The Python that the environment variable names, which has these `packages`. Where it names none this prints so and
-/// gives `None`, so that the test can return.
-pub fn python_of(variable: &str, packages: &str) -> Option<PathBuf> {
+/// The Python with these `packages` that the environment variable names. Panics if it is not set: tests that need it
+/// are `#[ignore]`d, and `cargo xtask test --tools` sets it.
+pub fn python_of(variable: &str, packages: &str) -> PathBuf {
     let python = env::var_os(variable).map(PathBuf::from);
-    if python.is_none() {
-        println!("skipped: set {variable} to a Python with {packages}");
-    }
-    python
+    python.unwrap_or_else(|| panic!("set {variable} to a Python with {packages}, or run `cargo xtask test --tools`"))
 }
 
 /// Runs a script and shows what it says if it fails.

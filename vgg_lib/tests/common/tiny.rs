@@ -7,16 +7,15 @@ use vgg_lib::model::{Seed, Sequential, batch_norm, conv2d, dropout, flatten, lin
 
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-/// Without its weights.
+/// The network with random weights.
 pub fn model(seed: u64) -> Sequential {
     let mut model = Sequential::new((4, 6, 3), Seed(seed));
-    let norm = batch_norm().epsilon(1e-5);
     model.push("conv1", conv2d(5)).unwrap();
-    model.push("norm1", norm).unwrap();
+    model.push("norm1", batch_norm().epsilon(1e-5)).unwrap();
     model.push("relu1", relu()).unwrap();
     model.push("pool", max_pool2d()).unwrap();
     model.push("conv2", conv2d(6)).unwrap();
-    model.push("norm2", norm).unwrap();
+    model.push("norm2", batch_norm().epsilon(1e-5)).unwrap();
     model.push("relu2", relu()).unwrap();
     model.push("flatten", flatten()).unwrap();
     model.push("fc1", linear(8).relu()).unwrap();
@@ -27,7 +26,7 @@ pub fn model(seed: u64) -> Sequential {
     model
 }
 
-/// With the weights that a file of the fixtures has.
+/// The network with the weights of a fixture.
 pub fn loaded(file: &str) -> Sequential {
     let mut model = model(7);
     let report = model.load_weights(format!("{FOLDER}/{file}")).unwrap();

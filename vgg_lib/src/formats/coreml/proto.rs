@@ -1,6 +1,6 @@
 //! The messages of a Core ML file, with the fields that are written. Names and numbers are those of `Model.proto`,
-//! `FeatureTypes.proto` and `NeuralNetwork.proto` (proto3). What they call `oneof` is one optional field for each choice
-//! here, which is the same on disk.
+//! `FeatureTypes.proto` and `NeuralNetwork.proto` (proto3). Their `oneof` is an optional field for each choice here,
+//! which gives the same bytes.
 
 use prost::Message;
 
@@ -15,7 +15,7 @@ pub struct Model {
     pub neural_network_classifier: Option<Classifier>,
 }
 
-/// What goes in and comes out.
+/// `ModelDescription`: the inputs and outputs.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelDescription {
     #[prost(message, repeated, tag = "1")]
@@ -41,7 +41,7 @@ pub struct Feature {
     pub r#type: Option<FeatureType>,
 }
 
-/// One of these.
+/// `FeatureType`: one of these.
 #[derive(Clone, PartialEq, Message)]
 pub struct FeatureType {
     #[prost(message, optional, tag = "3")]
@@ -52,11 +52,11 @@ pub struct FeatureType {
     pub dictionary_type: Option<Dictionary>,
 }
 
-/// A message whose presence says all.
+/// A message without fields, whose presence is its content.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
 
-/// An image of 8 bits a channel.
+/// `ImageFeatureType`: an image with 8 bits per channel.
 #[derive(Clone, PartialEq, Message)]
 pub struct Image {
     #[prost(int64, tag = "1")]
@@ -73,18 +73,18 @@ impl Image {
     pub const GRAYSCALE: i32 = 10;
     /// Red, green, blue.
     pub const RGB: i32 = 20;
-    /// Blue, green, red: the order in which the network gets them; the caller's image may have any.
+    /// Blue, green, red: the order in which the network gets them. The caller's image may have any order.
     pub const BGR: i32 = 30;
 }
 
-/// From strings to f64.
+/// `DictionaryFeatureType`: from strings to f64.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dictionary {
     #[prost(message, optional, tag = "2")]
     pub string_key_type: Option<Empty>,
 }
 
-/// What Xcode shows.
+/// `Metadata`, which Xcode shows.
 #[derive(Clone, PartialEq, Message)]
 pub struct Metadata {
     #[prost(string, tag = "1")]
@@ -97,7 +97,7 @@ pub struct Metadata {
 #[derive(Clone, PartialEq, Message)]
 pub struct Classifier {
     #[prost(message, repeated, tag = "1")]
-    pub layers: Vec<Layer>,
+    pub layers: Vec<NetworkLayer>,
     #[prost(message, repeated, tag = "2")]
     pub preprocessing: Vec<Preprocessing>,
     #[prost(message, optional, tag = "100")]
@@ -137,9 +137,9 @@ pub struct Scaler {
     pub gray_bias: f32,
 }
 
-/// `NeuralNetworkLayer`: takes and gives blobs of channels, height, width by their names; is one of these.
+/// `NeuralNetworkLayer`: one of these. Its inputs and outputs are the names of blobs of channels, height, width.
 #[derive(Clone, PartialEq, Message)]
-pub struct Layer {
+pub struct NetworkLayer {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, repeated, tag = "2")]
@@ -220,7 +220,7 @@ pub struct ValidPadding {
     pub padding_amounts: Option<BorderAmounts>,
 }
 
-/// `BorderAmounts`: of height and width.
+/// `BorderAmounts`, for height and width.
 #[derive(Clone, PartialEq, Message)]
 pub struct BorderAmounts {
     /// `EdgeSizes`, both 0 here.
@@ -267,7 +267,7 @@ pub struct BatchNorm {
     pub variance: Option<Weights>,
 }
 
-/// `ScaleLayerParams`: a factor for each channel.
+/// `ScaleLayerParams`: one factor per channel.
 #[derive(Clone, PartialEq, Message)]
 pub struct Scale {
     #[prost(uint64, repeated, tag = "1")]
@@ -279,7 +279,7 @@ pub struct Scale {
 /// `FlattenLayerParams`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Flatten {
-    /// The order of the values: 0 is channel, height, width, 1 height, width, channel.
+    /// The order of the values: 0 is channel, height, width; 1 is height, width, channel.
     #[prost(int32, tag = "1")]
     pub mode: i32,
 }

@@ -1,5 +1,5 @@
-//! The messages of an ONNX file, with the fields that are read or written; the others are skipped. Names and numbers
-//! are those of `onnx.proto` (proto2: what it calls optional and what may be 0 is an `Option` here).
+//! The messages of an ONNX file, with the fields that are read or written; others are skipped. Names and numbers are
+//! those of `onnx.proto` (proto2: an optional field for which 0 has a meaning of its own is an `Option` here).
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -21,7 +21,7 @@ pub struct Model {
     pub metadata_props: Vec<Entry>,
 }
 
-/// `OperatorSetIdProto`: which version of the operators the nodes mean. The domain of ONNX's own is empty.
+/// `OperatorSetIdProto`: the version of the operators that the nodes use. The domain of ONNX's own operators is empty.
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSet {
     #[prost(string, tag = "1")]
@@ -42,7 +42,7 @@ pub struct Entry {
 /// `GraphProto`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Graph {
-    /// In an order in which they can run.
+    /// Sorted so that inputs come before the nodes that use them.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<Node>,
     #[prost(string, tag = "2")]
@@ -55,7 +55,7 @@ pub struct Graph {
     pub output: Vec<ValueInfo>,
 }
 
-/// `NodeProto`: an operator, the names of what it takes and the names of what it gives.
+/// `NodeProto`: an operator and the names of its inputs and outputs.
 #[derive(Clone, PartialEq, Message)]
 pub struct Node {
     #[prost(string, repeated, tag = "1")]
@@ -87,17 +87,17 @@ pub struct Attribute {
     pub t: Option<Tensor>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of the fields counts: [`FLOAT`](Attribute::FLOAT) and so on.
+    /// Which of the fields is set: [`FLOAT`](Attribute::FLOAT) and so on.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
 
 impl Attribute {
-    /// `f` counts.
+    /// `f` is set.
     pub const FLOAT: i32 = 1;
-    /// `i` counts.
+    /// `i` is set.
     pub const INT: i32 = 2;
-    /// `ints` counts.
+    /// `ints` is set.
     pub const INTS: i32 = 7;
 }
 
@@ -109,7 +109,7 @@ pub struct Tensor {
     /// [`FLOAT`](Tensor::FLOAT) and so on.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// Packed floats: the same bytes as those of `raw_data`.
+    /// Packed floats, which have the same bytes as `raw_data`.
     #[prost(bytes = "bytes", tag = "4")]
     pub float_data: Bytes,
     #[prost(int32, repeated, tag = "5")]
@@ -118,10 +118,10 @@ pub struct Tensor {
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
-    /// The values, little-endian, the last dimension fastest.
+    /// The values, little-endian, in row-major order.
     #[prost(bytes = "bytes", tag = "9")]
     pub raw_data: Bytes,
-    /// `location`, `offset` and `length` of values that are in another file.
+    /// `location`, `offset` and `length` of the values if they are in another file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<Entry>,
     /// 1 if the values are in another file.
@@ -161,7 +161,7 @@ pub struct Type {
 /// `TypeProto.Tensor`.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorType {
-    /// As [`Tensor::data_type`].
+    /// See [`Tensor::data_type`].
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
@@ -175,7 +175,7 @@ pub struct TensorShape {
     pub dim: Vec<Dimension>,
 }
 
-/// `TensorShapeProto.Dimension`: a number, or the name of one that may vary.
+/// `TensorShapeProto.Dimension`: a size, or the name of one that may vary.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     #[prost(int64, optional, tag = "1")]

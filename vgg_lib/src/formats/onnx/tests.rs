@@ -1,8 +1,8 @@
-//! Graphs made by hand: what is read, and the sentence for each that is not. Files of other programs are in
+//! Graphs made by hand: those that can be read, and the error for each that cannot. Files of other programs are in
 //! `tests/onnx.rs`.
 
 use super::proto::{
-    Attribute, Dimension, Entry, Graph, Model, Node, OperatorSet, Tensor, TensorShape, TensorType, Type, ValueInfo,
+    self, Attribute, Dimension, Entry, Graph, Model, Node, OperatorSet, TensorShape, TensorType, Type, ValueInfo,
 };
 use super::read::parse;
 use crate::model::{Op, Sequential};
@@ -39,23 +39,35 @@ impl Node {
 }
 
 /// An f32 tensor of values 1, 2, 3 …
-fn floats(name: &str, dims: &[i64]) -> Tensor {
+fn floats(name: &str, dims: &[i64]) -> proto::Tensor {
     let count = dims.iter().product::<i64>();
     let raw_data = (1..=count).flat_map(|i| (i as f32).to_le_bytes()).collect();
-    Tensor { name: name.into(), dims: dims.to_vec(), data_type: Tensor::FLOAT, raw_data, ..Tensor::default() }
+    proto::Tensor {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: proto::Tensor::FLOAT,
+        raw_data,
+        ..proto::Tensor::default()
+    }
 }
 
-fn whole(name: &str, values: &[i64]) -> Tensor {
+fn whole(name: &str, values: &[i64]) -> proto::Tensor {
     let dims = vec![values.len() as i64];
-    Tensor { name: name.into(), dims, data_type: Tensor::INT64, int64_data: values.to_vec(), ..Tensor::default() }
+    proto::Tensor {
+        name: name.into(),
+        dims,
+        data_type: proto::Tensor::INT64,
+        int64_data: values.to_vec(),
+        ..proto::Tensor::default()
+    }
 }
 
-/// `x` of (batch, dims) to `y`.
-fn model(dims: &[i64], node: Vec<Node>, initializer: Vec<Tensor>) -> Model {
+/// A model from `x`, of shape (batch, dims), to `y`.
+fn model(dims: &[i64], node: Vec<Node>, initializer: Vec<proto::Tensor>) -> Model {
     let batch = Dimension { dim_param: Some("n".into()), ..Dimension::default() };
     let sizes = dims.iter().map(|&len| Dimension { dim_value: Some(len), ..Dimension::default() });
     let shape = Some(TensorShape { dim: std::iter::once(batch).chain(sizes).collect() });
-    let kind = Type { tensor_type: Some(TensorType { elem_type: Tensor::FLOAT, shape }) };
+    let kind = Type { tensor_type: Some(TensorType { elem_type: proto::Tensor::FLOAT, shape }) };
     let graph = Graph {
         node,
         name: "g".into(),
@@ -90,13 +102,13 @@ fn close(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4)
 }
 
-fn conv(dims: &[i64]) -> (Node, Tensor) {
+fn conv(dims: &[i64]) -> (Node, proto::Tensor) {
     let half = dims[2] / 2;
     (node("Conv", "x w", "y").with_ints("pads", &[half; 4]), floats("w", dims))
 }
 
 #[test]
-fn a_graph_of_one_node_is_a_layer() {
+fn a_node_becomes_a_layer() {
     let (conv, w) = conv(&[2, 3, 3, 3]);
     let read = read(&model(&[3, 4, 5], vec![conv], vec![w])).unwrap();
     assert_eq!((read.input_shape(), layers(&read)), ((4, 5, 3), vec!["block1_conv1"]));
@@ -110,8 +122,8 @@ fn a_graph_of_one_node_is_a_layer() {
 }
 
 #[test]
-fn a_shape_computed_from_the_data_is_a_flatten() {
-    // x.view(x.size(0), -1), as PyTorch writes it.
+fn a_reshape_to_a_computed_shape_becomes_a_flatten() {
+    // x.view(x.size(0), -1) as PyTorch exports it.
     let chain = |last: Node| {
         vec![
             node("Shape", "x", "shape"),
@@ -125,8 +137,7 @@ fn a_shape_computed_from_the_data_is_a_flatten() {
     for rest in ["rest", "all"] {
         let concat = node("Concat", &format!("one {rest}"), "target");
         let read = read(&model(&[3, 4, 5], chain(concat), constants()));
-        // The order of a map that nothing undoes is not ours.
-        assert!(read.err().unwrap().contains("ends in a map flattened"));
+        assert!(read.err().unwrap().contains("ends in a map that is flattened"));
         let concat = node("Concat", &format!("one {rest}"), "target");
         let mut nodes = chain(concat);
         nodes[4].output[0] = "flat".into();
@@ -134,18 +145,18 @@ fn a_shape_computed_from_the_data_is_a_flatten() {
         let read = super::tests::read(&model(&[3, 4, 5], nodes, [constants(), vec![floats("w", &[60, 2])]].concat()));
         let read = read.unwrap();
         assert_eq!(layers(&read), ["flatten", "predictions"]);
-        // Row (channel 1, height 2, width 3) of theirs is row (2, 3, 1) of ours.
+        // Their row (channel 1, height 2, width 3) is our row (2, 3, 1).
         let weight = &read.state_dict()["predictions.weight"];
         assert_eq!(weight[[(2 * 5 + 3) * 3 + 1, 0]], ((20 + 2 * 5 + 3) * 2 + 1) as f32);
     }
     let concat = node("Concat", "one wrong", "target");
-    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) does not keep the images of a batch apart");
+    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) mixes the images of a batch");
     let concat = node("Concat", "rest one", "target");
-    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) does not keep the images of a batch apart");
+    refuses(&model(&[3, 4, 5], chain(concat), constants()), "(Reshape) mixes the images of a batch");
 }
 
 #[test]
-fn constants_before_the_first_layer_prepare_pixels() {
+fn constants_before_the_first_layer_become_preprocessing() {
     let nodes = vec![
         node("Mul", "scale x", "a"),
         node("Sub", "a mean", "b"),
@@ -158,12 +169,12 @@ fn constants_before_the_first_layer_prepare_pixels() {
     let read = read(&model(&[3, 1, 2], nodes, constants)).unwrap();
     assert_eq!(layers(&read), ["preprocess"]);
     let y = read.forward(images(vec![10.0, 20.0, 30.0, 1.0, 2.0, 3.0], (1, 1, 2, 3)).unwrap()).unwrap().as_vec();
-    // (x / 2 - i) / i, then blue, green, red.
+    // (x / 2 - i) / i for color i, in the order blue, green, red.
     assert!(close(&y, &[4.0, 4.0, 4.0, -0.5, -0.5, -0.5]), "{y:?}");
 }
 
 #[test]
-fn constants_behind_a_layer_are_batch_norm_or_a_bias() {
+fn constants_after_a_layer_become_a_batch_norm_or_a_bias() {
     let (mut first, w) = conv(&[2, 1, 1, 1]);
     first.output = vec!["a".into()];
     let nodes = vec![
@@ -182,7 +193,7 @@ fn constants_behind_a_layer_are_batch_norm_or_a_bias() {
 }
 
 #[test]
-fn what_is_no_chain_of_our_layers_is_named() {
+fn errors_name_the_node_that_cannot_be_read() {
     let chain =
         |nodes: Vec<Node>, words: &str| refuses(&model(&[3, 4, 6], nodes, vec![floats("w", &[2, 3, 3, 3])]), words);
     let conv = || node("Conv", "x w", "y").with_ints("pads", &[1; 4]);
@@ -190,36 +201,36 @@ fn what_is_no_chain_of_our_layers_is_named() {
     // Operators and their settings.
     chain(vec![node("Resize", "x", "y")], "its node 'the Resize' (Resize) has no counterpart");
     chain(vec![Node { name: String::new(), ..node("Resize", "x", "y") }], "its node for 'y' (Resize) has");
-    chain(vec![Node { domain: "com.acme".into(), ..conv() }], "is of the operators of 'com.acme'");
+    chain(vec![Node { domain: "com.acme".into(), ..conv() }], "uses an operator of 'com.acme'");
     for (conv, pool) in [
         (conv().with_ints("strides", &[2, 2]), pool().with_ints("strides", &[1, 1])),
         (conv().with_int("group", 3), pool()),
         (conv().with_ints("dilations", &[2, 2]), pool().with_ints("strides", &[2, 2]).with_ints("pads", &[0, 0, 1, 1])),
         (node("Conv", "x w", "y"), node("MaxPool", "x", "y").with_ints("kernel_shape", &[3, 3])),
     ] {
-        chain(vec![conv], "(Conv) is no convolution of stride 1 that keeps height and width");
-        chain(vec![pool], "(MaxPool) is no pooling of 2×2 windows");
+        chain(vec![conv], "(Conv) is not a convolution with stride 1");
+        chain(vec![pool], "(MaxPool) is not a pooling of 2×2 windows");
     }
     chain(vec![node("AveragePool", "x", "y").with_ints("kernel_shape", &[2, 2])], "averages parts of the map");
-    chain(vec![node("ReduceMean", "x", "y").with_ints("axes", &[1, 2])], "is no mean over height and width");
-    chain(vec![node("Flatten", "x", "y").with_int("axis", 2)], "does not keep the images of a batch apart");
-    chain(vec![node("Transpose", "x", "y").with_ints("perm", &[1, 0, 2, 3])], "exchanges other axes");
+    chain(vec![node("ReduceMean", "x", "y").with_ints("axes", &[1, 2])], "is not a mean over height and width");
+    chain(vec![node("Flatten", "x", "y").with_int("axis", 2)], "mixes the images of a batch");
+    chain(vec![node("Transpose", "x", "y").with_ints("perm", &[1, 0, 2, 3])], "swaps axes in a way that no layer");
     chain(vec![node("Softmax", "x", "y").with_int("axis", 2)], "is not over the classes");
-    chain(vec![node("Gemm", "x w", "y").with_float("alpha", 2.0)], "scales or turns");
+    chain(vec![node("Gemm", "x w", "y").with_float("alpha", 2.0)], "scales or transposes");
     chain(vec![node("MatMul", "x w", "y")], "(MatMul) needs a vector, not [3, 4, 6]");
-    chain(vec![node("Div", "w x", "y")], "takes the data as another input than its first");
+    chain(vec![node("Div", "w x", "y")], "takes the data as an input other than its first");
     chain(vec![node("Add", "x w", "y")], "computes with a constant of shape [2, 3, 3, 3]");
     chain(vec![node("Dropout", "x", "y").with_float("ratio", 1.5)], "dropout p must be");
     chain(vec![node("Conv", "x", "y")], "needs a constant as its input 2");
     chain(vec![node("Shape", "x", "s"), node("Conv", "x s", "y")], "needs a constant as its input 2");
     // Names.
-    chain(vec![node("Relu", "z", "y")], "takes 'z', which neither the file nor a node before it gives");
+    chain(vec![node("Relu", "z", "y")], "takes 'z', which neither the file nor an earlier node defines");
     chain(vec![node("Add", "x b", "a"), node("Relu", "a", "b")], "takes 'b', which neither"); // a cycle
-    chain(vec![node("Relu", "x", "")], "gives nothing");
-    chain(vec![node("Relu", "x", "a"), node("Relu", "x", "y")], "takes 'x' after another layer took it");
+    chain(vec![node("Relu", "x", "")], "has no output");
+    chain(vec![node("Relu", "x", "a"), node("Relu", "x", "y")], "takes 'x', which another layer already took");
     chain(vec![node("Relu", "x", "a"), node("Add", "a x", "y")], "joins two branches");
     chain(vec![node("Add", "x x", "y")], "joins two branches");
-    chain(vec![node("Relu", "x", "a")], "gives 'y', but its layers end in 'a'");
+    chain(vec![node("Relu", "x", "a")], "has the output 'y', but its layers end in 'a'");
     chain(vec![node("Relu", &"long ".repeat(40).replace(' ', "\u{1b}"), "y")], "…");
 
     let mut two = model(&[3, 4, 6], vec![node("Relu", "x", "y")], vec![]);
@@ -243,13 +254,13 @@ fn what_is_no_chain_of_our_layers_is_named() {
 }
 
 #[test]
-fn odd_tensors_are_named() {
-    let with = |tensor: Tensor, words: &str| {
+fn errors_name_the_tensor_that_cannot_be_read() {
+    let with = |tensor: proto::Tensor, words: &str| {
         let (conv, _) = conv(&[2, 3, 3, 3]);
         refuses(&model(&[3, 4, 6], vec![conv], vec![tensor]), words);
     };
     let w = || floats("w", &[2, 3, 3, 3]);
-    let size = "its tensor 'w' is empty or has another size than its shape says";
+    let size = "its tensor 'w' is empty or does not have the size of its shape";
     for dims in [
         vec![2, 3, 3, 4],
         vec![2, 3, 3, -3],
@@ -259,29 +270,29 @@ fn odd_tensors_are_named() {
         vec![i64::MAX],
         vec![1; 200],
     ] {
-        with(Tensor { dims, ..w() }, size);
+        with(proto::Tensor { dims, ..w() }, size);
     }
-    with(Tensor { raw_data: Bytes::new(), ..w() }, size);
-    with(Tensor { dims: vec![2, 27], ..w() }, "has a kernel of shape [2, 27], not (out, in, height, width)");
-    with(Tensor { dims: vec![3, 2, 3, 3], ..w() }, "has a kernel for 2 channels but gets 3");
-    with(Tensor { data_type: 11, ..w() }, "its tensor 'w' has numbers of ONNX's type 11");
-    let external = |location: &str| Tensor {
+    with(proto::Tensor { raw_data: Bytes::new(), ..w() }, size);
+    with(proto::Tensor { dims: vec![2, 27], ..w() }, "has a kernel of shape [2, 27], not (out, in, height, width)");
+    with(proto::Tensor { dims: vec![3, 2, 3, 3], ..w() }, "has a kernel for 2 channels but gets 3");
+    with(proto::Tensor { data_type: 11, ..w() }, "its tensor 'w' has numbers of ONNX's type 11");
+    let external = |location: &str| proto::Tensor {
         data_location: 1,
         external_data: vec![Entry { key: "location".into(), value: location.into() }],
         raw_data: Bytes::new(),
         ..w()
     };
     for place in ["../secret", "/etc/passwd", "a/b", "..", ".", ""] {
-        with(external(place), "which is not one of the same folder");
+        with(external(place), "which is not a file in the same folder");
     }
-    with(external("weights.data"), "keeps 'w' in the file 'weights.data', which is not beside it");
+    with(external("weights.data"), "keeps 'w' in the file 'weights.data', which is missing");
 }
 
 #[test]
-fn files_that_claim_more_than_they_have_are_refused_first() {
+fn oversized_claims_are_refused_before_decoding() {
     let damaged = |bytes: Vec<u8>| {
         let error = read_bytes(bytes).err().unwrap();
-        assert!(error.contains("is not a whole .onnx file"), "{error}");
+        assert!(error.contains("is not a complete .onnx file"), "{error}");
     };
     damaged(vec![]);
     damaged(b"not a protocol buffer".to_vec());
@@ -289,7 +300,7 @@ fn files_that_claim_more_than_they_have_are_refused_first() {
     damaged(vec![0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]); // of 2^64
     damaged(vec![0x3b; 100_000]); // groups in groups
 
-    // As deep as messages go in a message: attributes with graphs, which nobody reads.
+    // Deeply nested messages: attributes with graphs, which are skipped.
     let mut deep = vec![];
     for _ in 0..3000 {
         let mut outer = vec![0x32]; // g of AttributeProto
@@ -315,7 +326,7 @@ fn files_that_claim_more_than_they_have_are_refused_first() {
     };
     refuses(&model(&[3, 4, 6], (0..1001).map(relu).collect(), vec![]), "has more than 1000 layers");
 
-    // One tensor for a thousand layers.
+    // A tensor shared by 900 layers.
     let dense = |i: usize| {
         let name = |i| if i == 0 { "x".into() } else { format!("{i}") };
         node("MatMul", &format!("{} w", name(i)), &name(i + 1))
@@ -323,13 +334,13 @@ fn files_that_claim_more_than_they_have_are_refused_first() {
     let shared = model(&[512], (0..900).map(dense).collect(), vec![floats("w", &[512, 512])]);
     refuses(&shared, "(MatMul) would make the model far larger than the file");
 
-    // Shapes that double.
+    // Shapes that double in length.
     let doubled = |i: usize| node("Concat", &format!("s{i} s{i}"), &format!("s{}", i + 1));
     let mut nodes = vec![node("Shape", "x", "s0")];
     nodes.extend((0..60).map(doubled));
     refuses(&model(&[3, 4, 6], nodes, vec![]), "gives more numbers than a shape has");
 
-    // A number for each of 2^45 values.
+    // A constant repeated for 2^45 values.
     let huge = model(
         &[1 << 15, 1 << 15, 1 << 15],
         vec![node("Flatten", "x", "f"), node("Mul", "f c", "y")],

@@ -1,0 +1,241 @@
+//! Walking through the graph: what its names stand for, and the chain of layers so far.
+
+use super::super::proto::{self, Graph, Node, ValueInfo};
+use super::layer_names::LayerNames;
+use super::node::{is_onnx, shown};
+use super::shapes::TO_CHANNELS_FIRST;
+use super::{MAX_LAYERS, MAX_NUMBERS, MAX_SIZE};
+use crate::formats::Outcome;
+use crate::formats::tensors::FileTensor;
+use crate::model::{LayerSpec, Op, Seed, Sequential, Shape};
+use std::collections::HashMap;
+
+/// What a name in the graph stands for.
+pub(super) enum GraphValue<'a> {
+    /// The input or output of a layer: the sizes of its axes in the file's order, without the batch.
+    Data(Vec<usize>),
+    /// An initializer or constant.
+    Tensor(&'a proto::Tensor),
+    /// Whole numbers from which a shape is computed. `None` is the number of images in the batch.
+    Numbers(Vec<Option<i64>>),
+}
+
+/// A layer that is not in a model yet.
+pub(super) struct NewLayer {
+    pub name: String,
+    pub spec: LayerSpec,
+    /// Its parameters in the order of [`Layer::params`](crate::model::Layer::params).
+    pub values: Vec<Vec<f32>>,
+}
+
+pub(super) struct GraphReader<'a> {
+    /// Whether this library wrote the file; its nodes have the names of layers.
+    pub ours: bool,
+    /// The version of ONNX's operators.
+    pub version: i64,
+    /// The size of the batch, if the file fixes it.
+    pub batch: Option<i64>,
+    pub values: HashMap<&'a str, GraphValue<'a>>,
+    input: (usize, usize, usize),
+    pub layers: Vec<NewLayer>,
+    names: LayerNames,
+    /// How many more numbers may be copied into layers. Many nodes can share a tensor, but not without limit.
+    budget: usize,
+
+    /// The name of the output of the layers so far.
+    tip: &'a str,
+    /// The sizes of its axes in the file, without the batch.
+    pub dims: Vec<usize>,
+    /// Its shape in our order.
+    pub shape: Shape,
+    /// Whether the axes of a map are height, width, channels in the file, not channels, height, width.
+    pub channels_last: bool,
+    /// Height, width and channels of the map that was flattened, if the values are in the order channel, height, width.
+    pub flattened: Option<(usize, usize, usize)>,
+}
+
+impl<'a> GraphReader<'a> {
+    pub fn new(graph: &'a Graph, ours: bool, version: i64, file_size: usize) -> Outcome<GraphReader<'a>> {
+        let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), GraphValue::Tensor(tensor)));
+        let mut values: HashMap<&str, GraphValue> = constants.collect();
+        // Old files list initializers among the inputs.
+        let inputs: Vec<&ValueInfo> = graph.input.iter().filter(|i| !values.contains_key(i.name.as_str())).collect();
+        let [input] = inputs[..] else {
+            return Err(format!("has {} inputs; a model of this library has one", inputs.len()));
+        };
+        let (batch, dims) = input_axes(input)?;
+        // Convolutions take channels first. TensorFlow's images have them last and are transposed before.
+        let is_transpose = |node: &Node| node.op_type == "Transpose" && node.is("perm", &TO_CHANNELS_FIRST);
+        let channels_last = graph.node.iter().take_while(|node| node.op_type != "Conv").any(is_transpose);
+        let input_shape = match dims[..] {
+            [h, w, c] if channels_last => (h, w, c),
+            [c, h, w] => (h, w, c),
+            _ => (1, 1, dims[0]),
+        };
+        values.insert(&input.name, GraphValue::Data(dims.clone()));
+        Ok(GraphReader {
+            ours,
+            version,
+            batch,
+            values,
+            input: input_shape,
+            layers: vec![],
+            names: LayerNames::new(),
+            budget: (1 << 20) + file_size,
+            tip: &input.name,
+            dims,
+            shape: Shape::Map(input_shape.0, input_shape.1, input_shape.2),
+            channels_last,
+            flattened: None,
+        })
+    }
+
+    /// Visits all nodes and builds the model.
+    pub fn run(mut self, graph: &'a Graph) -> Outcome<Sequential> {
+        for node in &graph.node {
+            self.node(node)?;
+        }
+        let [output] = &graph.output[..] else {
+            return Err(format!("has {} outputs; a model of this library has one", graph.output.len()));
+        };
+        if output.name != self.tip {
+            let (output, tip) = (shown(&output.name), shown(self.tip));
+            return Err(format!(
+                "has the output '{output}', but its layers end in '{tip}'; only chains of layers can be read"
+            ));
+        }
+        if self.flattened.is_some() {
+            let what = "ends in a map that is flattened in the order channel, height, width, but in this library the \
+                        order is height, width, channel; export the model without the flatten";
+            return Err(what.into());
+        }
+        let last_dense = self.layers.iter_mut().rfind(|layer| matches!(layer.spec.op, Op::Linear { .. }));
+        if let Some(dense) = last_dense.filter(|_| !self.ours) {
+            dense.name = "predictions".into();
+        }
+        let mut model = Sequential::new(self.input, Seed(0));
+        for layer in self.layers {
+            model.push_with(&layer.name, layer.spec, layer.values).map_err(|error| error.to_string())?;
+        }
+        Ok(model)
+    }
+
+    fn node(&mut self, node: &'a Node) -> Outcome<()> {
+        if !is_onnx(&node.domain) {
+            return Err(
+                node.fault(format!("uses an operator of '{}'; only ONNX's own can be read", shown(&node.domain)))
+            );
+        }
+        if node.input.len() > MAX_NUMBERS {
+            return Err(node.fault(format!("has {} inputs, more than any layer takes", node.input.len())));
+        }
+        let mut data = vec![];
+        for (i, name) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            match self.values.get(name.as_str()) {
+                Some(GraphValue::Data(_)) => data.push(i),
+                Some(_) => {}
+                None => {
+                    let name = shown(name);
+                    return Err(
+                        node.fault(format!("takes '{name}', which neither the file nor an earlier node defines"))
+                    );
+                }
+            }
+        }
+        let output = node.output.first().filter(|name| !name.is_empty());
+        let output = output.ok_or_else(|| node.fault("has no output"))?;
+        let value = match data[..] {
+            [] => self.constant(node)?,
+            [_] if node.op_type == "Shape" => self.shape_of(node)?,
+            [i] if node.input[i] != self.tip => {
+                let name = shown(&node.input[i]);
+                let what =
+                    format!("takes '{name}', which another layer already took; only chains of layers can be read");
+                return Err(node.fault(what));
+            }
+            [i] => {
+                self.layer(node, i)?;
+                self.tip = output;
+                GraphValue::Data(self.dims.clone())
+            }
+            _ => return Err(node.fault("joins two branches; only chains of layers can be read")),
+        };
+        self.values.insert(output, value);
+        Ok(())
+    }
+
+    /// The weights that the node takes as this input.
+    pub fn tensor(&self, node: &Node, input: usize) -> Outcome<FileTensor<'a>> {
+        match self.values.get(node.input_name(input)) {
+            Some(GraphValue::Tensor(tensor)) => tensor.file_tensor(),
+            _ => Err(node.fault(format!("needs a constant as its input {}", input + 1))),
+        }
+    }
+
+    /// `len` weights, whatever their shape. A single one is repeated.
+    pub fn vector(&mut self, node: &Node, input: usize, len: usize) -> Outcome<Vec<f32>> {
+        let tensor = self.tensor(node, input)?;
+        self.afford(node, len)?;
+        let count = tensor.shape.iter().product::<usize>(); // cannot overflow: the file has as many
+        if count != len && count != 1 {
+            return Err(node.fault(format!("needs {len} values as its input {}, not {:?}", input + 1, tensor.shape)));
+        }
+        let values = tensor.to_vec();
+        Ok(if count == len { values } else { vec![values[0]; len] })
+    }
+
+    /// Takes a number of weights from the budget.
+    pub fn afford(&mut self, node: &Node, count: usize) -> Outcome<()> {
+        let left = self.budget.checked_sub(count);
+        self.budget = left.ok_or_else(|| node.fault("would make the model far larger than the file"))?;
+        Ok(())
+    }
+
+    /// Adds a layer. `dims` are the sizes of its output in the file.
+    pub fn push(
+        &mut self,
+        node: &Node,
+        spec: impl Into<LayerSpec>,
+        values: Vec<Vec<f32>>,
+        dims: Vec<usize>,
+    ) -> Outcome<()> {
+        let spec = spec.into();
+        if self.layers.len() >= MAX_LAYERS {
+            return Err(format!("has more than {MAX_LAYERS} layers, more than any VGG"));
+        }
+        let mut name = self.names.next(spec.op);
+        if self.ours && !node.name.is_empty() {
+            name = node.name.clone();
+        }
+        let (first, mut count) = (name.clone(), 1);
+        while self.layers.iter().any(|layer| layer.name == name) {
+            count += 1;
+            name = format!("{first}_{count}");
+        }
+        self.shape = spec.op.output(&name, self.shape).map_err(|error| error.to_string())?;
+        self.dims = dims;
+        self.layers.push(NewLayer { name, spec, values });
+        Ok(())
+    }
+
+    /// Adds a layer without weights that does not change the shape.
+    pub fn push_same(&mut self, node: &Node, spec: impl Into<LayerSpec>) -> Outcome<()> {
+        self.push(node, spec, vec![], self.dims.clone())
+    }
+}
+
+/// The size of the batch, if it is fixed, and the sizes of the other axes.
+fn input_axes(input: &ValueInfo) -> Outcome<(Option<i64>, Vec<usize>)> {
+    let tensor = input.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    let axes = tensor.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| shape.dim.as_slice());
+    let sizes = axes.iter().skip(1).map(|dim| dim.dim_value.filter(|len| (1..=MAX_SIZE).contains(len)));
+    let sizes: Option<Vec<usize>> = sizes.map(|len| len.map(|len| len as usize)).collect();
+    let dims = sizes.filter(|dims| matches!(dims.len(), 1 | 3)).ok_or_else(|| {
+        let name = shown(&input.name);
+        format!(
+            "has an input '{name}' without a fixed height, width and number of channels; export the model for one \
+             image size, with only the batch size left open"
+        )
+    })?;
+    Ok((axes[0].dim_value, dims))
+}

@@ -1,0 +1,113 @@
+//! What nodes and tensors of the file say, and sentences about them.
+
+use super::super::proto::{self, Attribute, Node};
+use super::MAX_NUMBERS;
+use crate::formats::Outcome;
+use crate::formats::tensors::{FileTensor, FloatType};
+use std::fmt::Display;
+
+/// Whether these are ONNX's own operators.
+pub(super) fn is_onnx(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+impl Node {
+    pub(super) fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    pub(super) fn int(&self, name: &str, absent: i64) -> i64 {
+        self.attribute(name).and_then(|attribute| attribute.i).unwrap_or(absent)
+    }
+
+    pub(super) fn float(&self, name: &str, absent: f32) -> f32 {
+        self.attribute(name).and_then(|attribute| attribute.f).unwrap_or(absent)
+    }
+
+    pub(super) fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|attribute| &attribute.ints[..])
+    }
+
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.attribute(name).and_then(|attribute| str::from_utf8(&attribute.s).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn is(&self, name: &str, numbers: &[i64]) -> bool {
+        self.ints(name) == Some(numbers)
+    }
+
+    /// Whether all numbers of the attribute are this one; true if it is absent.
+    pub(super) fn all(&self, name: &str, number: i64) -> bool {
+        self.ints(name).unwrap_or_default().iter().all(|&n| n == number)
+    }
+
+    /// The name of an input, "" if there is no such input.
+    pub(super) fn input_name(&self, index: usize) -> &str {
+        self.input.get(index).map_or("", String::as_str)
+    }
+
+    /// A sentence about the node.
+    pub(super) fn fault(&self, what: impl Display) -> String {
+        let operator = shown(&self.op_type);
+        match (self.name.as_str(), self.output.first()) {
+            ("", output) => format!("its node for '{}' ({operator}) {what}", shown(output.map_or("", String::as_str))),
+            (name, _) => format!("its node '{}' ({operator}) {what}", shown(name)),
+        }
+    }
+
+    pub(super) fn unknown(&self) -> String {
+        self.fault(
+            "has no counterpart among this library's layers, which are convolution, ReLU, batch norm, pooling, \
+             flatten, dense, dropout and softmax",
+        )
+    }
+}
+
+impl proto::Tensor {
+    /// The tensor, without copying its values.
+    pub(super) fn file_tensor(&self) -> Outcome<FileTensor<'_>> {
+        let name = shown(&self.name);
+        let float = match self.data_type {
+            proto::Tensor::FLOAT => FloatType::F32,
+            proto::Tensor::FLOAT16 => FloatType::F16,
+            proto::Tensor::BFLOAT16 => FloatType::Bf16,
+            other => {
+                return Err(format!("its tensor '{name}' has numbers of ONNX's type {other}; export the model in f32"));
+            }
+        };
+        let in_floats = self.raw_data.is_empty() && matches!(float, FloatType::F32);
+        let bytes = if in_floats { &self.float_data } else { &self.raw_data };
+        let shape: Option<Vec<usize>> = self.dims.iter().map(|&len| usize::try_from(len).ok()).collect();
+        let shape = shape.filter(|shape| !shape.contains(&0)); // so that products of some of the sizes fit, too
+        let tensor = shape.and_then(|shape| FileTensor::of_bytes(shape, float, bytes));
+        tensor.ok_or_else(|| {
+            format!("its tensor '{name}' is empty or does not have the size of its shape; save the file again")
+        })
+    }
+
+    /// The values of a small tensor of whole numbers.
+    pub(super) fn whole_numbers(&self) -> Option<Vec<Option<i64>>> {
+        let raw = &self.raw_data;
+        let numbers: Vec<i64> = match (self.data_type, raw.is_empty()) {
+            _ if raw.len() > 8 * MAX_NUMBERS || self.int64_data.len() + self.int32_data.len() > MAX_NUMBERS => {
+                return None;
+            }
+            (proto::Tensor::INT64, true) => self.int64_data.clone(),
+            (proto::Tensor::INT64, false) => raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+            (proto::Tensor::INT32, true) => self.int32_data.iter().map(|&number| number.into()).collect(),
+            (proto::Tensor::INT32, false) => raw.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).into()).collect(),
+            _ => return None,
+        };
+        Some(numbers.into_iter().map(Some).collect())
+    }
+}
+
+/// A name from the file, for a sentence.
+pub(super) fn shown(name: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if name.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
