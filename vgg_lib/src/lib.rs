@@ -8,9 +8,13 @@ mod files;
 pub mod process;
 pub mod tensor;
 mod text;
-// `Cuda` takes only the dropout masks from it.
+// With the feature `cuda`, only the dropout masks come from it.
+#[cfg(not(feature = "bench"))]
 #[cfg_attr(feature = "cuda", allow(dead_code))]
-#[doc(hidden)] // for the benchmarks
+mod kernel;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+#[allow(missing_docs)]
 pub mod kernel;
 pub mod model;
 mod engine;

@@ -164,9 +164,9 @@ struct Step {
 #[cfg(not(feature = "cuda"))]
 impl Step {
     /// As the kernels take it.
-    fn on_slices(&self) -> kernel::Step {
+    fn on_slices(&self) -> kernel::SgdStep {
         let Step { rate, scale, config: SgdConfig { momentum, nesterov, .. }, l2 } = *self;
-        kernel::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
+        kernel::SgdStep { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
     }
 }
 
