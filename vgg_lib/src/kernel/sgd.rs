@@ -47,22 +47,40 @@ impl VectorLoop for Update<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
-        let Update { w, g, v, step: SgdStep { rate, scale, momentum, nesterov, l2 } } = self;
-        let (again, extra) = if nesterov { (momentum, rate) } else { (1.0, 0.0) };
+        let Update { w, g, v, step } = self;
         // Sixteen sums, so that the compiler can vectorize the loop.
         let mut squares = [0.0f32; LANES];
-        for ((w, g), v) in w.chunks_mut(LANES).zip(g.chunks_mut(LANES)).zip(v.chunks_mut(LANES)) {
-            for (((w, g), v), s) in w.iter_mut().zip(g).zip(v).zip(&mut squares) {
-                *s += *w * *w;
-                let gradient = scale * (*g + 2.0 * l2 * *w);
-                let velocity = momentum * *v - rate * gradient;
-                *v = if velocity.abs() < NEGLIGIBLE { 0.0 } else { velocity };
-                *w += again * *v - extra * gradient;
-                *g = 0.0;
-            }
+        let ((ws, w), (gs, g), (vs, v)) = (w.as_chunks_mut(), g.as_chunks_mut(), v.as_chunks_mut());
+        for ((w, g), v) in ws.iter_mut().zip(gs).zip(vs) {
+            update_lanes([w, g, v], &mut squares, step);
+        }
+        let mut rest = [[0.0; LANES]; 3];
+        for (rest, values) in rest.iter_mut().zip([&w, &g, &v]) {
+            rest[..values.len()].copy_from_slice(values);
+        }
+        update_lanes(rest.each_mut(), &mut squares, step);
+        for (rest, values) in rest.iter().zip([w, g, v]) {
+            values.copy_from_slice(&rest[..values.len()]);
         }
         squares.iter().sum()
     }
+}
+
+/// Sixteen elements of [`Update`]. They are copied to local arrays first: the compiler does not know that w, g and v are
+/// different memory.
+#[inline(always)]
+fn update_lanes([w, g, v]: [&mut [f32; LANES]; 3], squares: &mut [f32; LANES], step: SgdStep) {
+    let SgdStep { rate, scale, momentum, nesterov, l2 } = step;
+    let (again, extra) = if nesterov { (momentum, rate) } else { (1.0, 0.0) };
+    let [mut w1, g1, mut v1] = [*w, *g, *v];
+    for i in 0..LANES {
+        squares[i] += w1[i] * w1[i];
+        let gradient = scale * (g1[i] + 2.0 * l2 * w1[i]);
+        let velocity = momentum * v1[i] - rate * gradient;
+        v1[i] = if velocity.abs() < NEGLIGIBLE { 0.0 } else { velocity };
+        w1[i] += again * v1[i] - extra * gradient;
+    }
+    (*w, *g, *v) = (w1, [0.0; LANES], v1);
 }
 
 /// Σ(g + 2λw)², the squared norm of the gradient with its penalty.
