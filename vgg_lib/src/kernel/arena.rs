@@ -259,7 +259,8 @@ mod tests {
         let arena = Arc::new(Arena::default());
         let mut buffer = arena.copy(&[1.0, 2.0, 3.0]);
         assert_eq!(buffer.as_ptr() as usize % align_of::<CacheLine>(), 0);
-        assert_eq!((&buffer[..], buffer.bytes().len(), buffer.lines_mut().len()), (&[1.0, 2.0, 3.0][..], 12, 1));
+        assert_eq!((buffer.len(), buffer.bytes().len(), buffer.lines_mut().len()), (3, 12, 1));
+        assert_eq!(buffer[..], [1.0, 2.0, 3.0]);
         buffer.bytes_mut()[..4].copy_from_slice(&5f32.to_ne_bytes());
         assert_eq!(buffer[0], 5.0);
         assert!(arena.take(0).is_empty());

@@ -6,7 +6,7 @@
 use super::CHUNK;
 use super::gemm::{Matrix, gemm};
 use super::sgd::SgdStep;
-use super::simd::{LANES, Simd, VectorLoop, run};
+use super::simd::{LANES, Simd, VectorLoop, padded, run};
 
 /// How many times Jordan's polynomial is applied to the singular values.
 pub const ITERATIONS: usize = 4;
@@ -61,21 +61,37 @@ impl VectorLoop for Direction<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> (f32, f32) {
-        let Direction { w, g, v, step: SgdStep { scale, momentum, nesterov, l2, .. } } = self;
-        let (share, again) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
-        // Sixteen sums, so that the compiler can vectorize the loop.
-        let (mut of_w, mut of_u) = ([0.0f32; LANES], [0.0f32; LANES]);
-        for ((w, g), v) in w.chunks(LANES).zip(g.chunks_mut(LANES)).zip(v.chunks_mut(LANES)) {
-            for ((((w, g), v), of_w), of_u) in w.iter().zip(g).zip(v).zip(&mut of_w).zip(&mut of_u) {
-                let gradient = scale * (*g + 2.0 * l2 * w);
-                *v = momentum * *v + gradient;
-                *g = share * gradient + again * *v;
-                *of_w += w * w;
-                *of_u += *g * *g;
-            }
+        let Direction { w, g, v, step } = self;
+        let mut sums = [[0.0; LANES]; 2];
+        let ((ws, w), (gs, g), (vs, v)) = (w.as_chunks(), g.as_chunks_mut(), v.as_chunks_mut());
+        for ((w, g), v) in ws.iter().zip(gs).zip(vs) {
+            direction_lanes(w, [g, v], &mut sums, step);
         }
-        (of_w.iter().sum(), of_u.iter().sum())
+        let mut rest = [padded(g), padded(v)];
+        direction_lanes(&padded(w), rest.each_mut(), &mut sums, step);
+        for (values, rest) in [g, v].into_iter().zip(rest) {
+            values.copy_from_slice(&rest[..values.len()]);
+        }
+        (sums[0].iter().sum(), sums[1].iter().sum())
     }
+}
+
+/// Sixteen elements of [`Direction`], with sixteen sums of each kind, so that the compiler can vectorize it. The elements
+/// are copied to local arrays because the compiler does not know that w, g and v are different memory.
+#[inline(always)]
+fn direction_lanes(w: &[f32; LANES], [g, v]: [&mut [f32; LANES]; 2], sums: &mut [[f32; LANES]; 2], step: SgdStep) {
+    let SgdStep { scale, momentum, nesterov, l2, .. } = step;
+    let (share, again) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
+    let [of_w, of_u] = sums;
+    let [w, mut u, mut velocity] = [*w, *g, *v];
+    for i in 0..LANES {
+        let gradient = scale * (u[i] + 2.0 * l2 * w[i]);
+        velocity[i] = momentum * velocity[i] + gradient;
+        u[i] = share * gradient + again * velocity[i];
+        of_w[i] += w[i] * w[i];
+        of_u[i] += u[i] * u[i];
+    }
+    (*g, *v) = (u, velocity);
 }
 
 /// The polynomial P for which X·P(XᵀX) is nearly orthogonal, where XᵀX = `scale · gram`, by Jordan's quintic iteration.

@@ -1,7 +1,7 @@
 //! One step of stochastic gradient descent for one parameter, in one pass over memory.
 
 use super::CHUNK;
-use super::simd::{LANES, Simd, VectorLoop, run};
+use super::simd::{LANES, Simd, VectorLoop, padded, run};
 use rayon::prelude::*;
 
 /// The settings of one step.
@@ -48,26 +48,22 @@ impl VectorLoop for Update<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
         let Update { w, g, v, step } = self;
-        // Sixteen sums, so that the compiler can vectorize the loop.
-        let mut squares = [0.0f32; LANES];
+        let mut squares = [0.0; LANES];
         let ((ws, w), (gs, g), (vs, v)) = (w.as_chunks_mut(), g.as_chunks_mut(), v.as_chunks_mut());
         for ((w, g), v) in ws.iter_mut().zip(gs).zip(vs) {
             update_lanes([w, g, v], &mut squares, step);
         }
-        let mut rest = [[0.0; LANES]; 3];
-        for (rest, values) in rest.iter_mut().zip([&w, &g, &v]) {
-            rest[..values.len()].copy_from_slice(values);
-        }
+        let mut rest = [padded(w), padded(g), padded(v)];
         update_lanes(rest.each_mut(), &mut squares, step);
-        for (rest, values) in rest.iter().zip([w, g, v]) {
+        for (values, rest) in [w, g, v].into_iter().zip(rest) {
             values.copy_from_slice(&rest[..values.len()]);
         }
         squares.iter().sum()
     }
 }
 
-/// Sixteen elements of [`Update`]. They are copied to local arrays first: the compiler does not know that w, g and v are
-/// different memory.
+/// Sixteen elements of [`Update`], with sixteen sums of squares, so that the compiler can vectorize it. The elements are
+/// copied to local arrays because the compiler does not know that w, g and v are different memory.
 #[inline(always)]
 fn update_lanes([w, g, v]: [&mut [f32; LANES]; 3], squares: &mut [f32; LANES], step: SgdStep) {
     let SgdStep { rate, scale, momentum, nesterov, l2 } = step;
@@ -102,13 +98,21 @@ impl VectorLoop for SquaredNorm<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
-        let mut squares = [0.0f32; LANES];
-        for (w, g) in self.w.chunks(LANES).zip(self.g.chunks(LANES)) {
-            for ((w, g), s) in w.iter().zip(g).zip(&mut squares) {
-                let gradient = *g + 2.0 * self.l2 * *w;
-                *s += gradient * gradient;
-            }
+        let mut squares = [0.0; LANES];
+        let ((ws, w), (gs, g)) = (self.w.as_chunks(), self.g.as_chunks());
+        for (w, g) in ws.iter().zip(gs) {
+            add_squares(w, g, self.l2, &mut squares);
         }
+        add_squares(&padded(w), &padded(g), self.l2, &mut squares);
         squares.iter().sum()
+    }
+}
+
+/// Sixteen elements of [`SquaredNorm`].
+#[inline(always)]
+fn add_squares(w: &[f32; LANES], g: &[f32; LANES], l2: f32, squares: &mut [f32; LANES]) {
+    for ((w, g), sum) in w.iter().zip(g).zip(squares) {
+        let gradient = *g + 2.0 * l2 * *w;
+        *sum += gradient * gradient;
     }
 }

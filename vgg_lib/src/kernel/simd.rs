@@ -5,7 +5,7 @@
 //!
 //! | version | needs | a vector is |
 //! |---|---|---|
-//! | AVX-512 | avx512f, avx512dq, avx512bw | one register |
+//! | AVX-512 | avx512f, avx512bw, avx512dq, avx512vl | one register |
 //! | AVX2 | avx2, fma | two registers |
 //! | plain | what the compiler may assume anyway | an array that the compiler vectorizes (NEON on aarch64) |
 //!
@@ -127,6 +127,14 @@ pub trait VectorLoop {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// Fewer than 16 values at the end of a slice, followed by zeros.
+#[inline(always)]
+pub fn padded(rest: &[f32]) -> [f32; LANES] {
+    let mut padded = [0.0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
+}
+
 /// The versions of a loop, narrowest vectors first.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -183,7 +191,7 @@ pub fn run<L: VectorLoop>(vector_loop: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     {
         // The same list as in `has_avx512`.
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         unsafe fn avx512<L: VectorLoop>(vector_loop: L) -> L::Output {
             // SAFETY: the caller has checked that the CPU has AVX-512.
             vector_loop.run(unsafe { x86::Avx512::new() })
@@ -194,8 +202,9 @@ pub fn run<L: VectorLoop>(vector_loop: L) -> L::Output {
             vector_loop.run(unsafe { x86::Avx2::new() })
         }
         let has_avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw");
+            && is_x86_feature_detected!("avx512vl");
         let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         #[cfg(test)]
         let (has_avx512, has_avx2) =
@@ -290,7 +299,7 @@ mod x86 {
 
     impl Avx512 {
         /// # Safety
-        /// The CPU has AVX-512F, DQ and BW.
+        /// The CPU has AVX-512 F, BW, DQ and VL.
         #[inline(always)]
         pub unsafe fn new() -> Self {
             Self(())

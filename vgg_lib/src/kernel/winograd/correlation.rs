@@ -44,7 +44,8 @@ impl<A: Scheme> Correlation<'_, A> {
         let groups = pieces(blocks.len(), blocks.len().div_ceil(rayon::current_num_threads()));
         let mut memory = arena::of_process(groups.len() * self.du_lines() * LANES);
         let parts = memory.lines_mut().chunks_exact_mut(self.du_lines());
-        let du: Vec<Panels> = parts.map(|lines| Panels::new(lines, A::SQUARE, self.du_rows(), self.channels.1)).collect();
+        let du: Vec<Panels> =
+            parts.map(|lines| Panels::new(lines, A::SQUARE, self.du_rows(), self.channels.1)).collect();
         groups.par_iter().zip(&du).for_each(|(group, &du)| {
             for (i, tiles) in blocks[group.clone()].iter().enumerate() {
                 self.add_block(tiles, du, i > 0);
