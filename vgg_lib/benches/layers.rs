@@ -1,9 +1,11 @@
-//! Each operation alone, at every shape of `cifar_vgg16` (batch 128) and VGG16 (224×224, batch 8).
+//! The speed of each operation, at every shape of `cifar_vgg16` (batch 128) and VGG16 (224×224, batch 8).
 //!
-//!     cargo bench -p vgg_lib --bench layers            # all, or:  -- conv_forward  or  -- 64x32x32
+//!     cargo bench -p vgg_lib --features bench                    # all
+//!     cargo bench -p vgg_lib --features bench -- conv_forward    # one operation
+//!     cargo bench -p vgg_lib --features bench -- 64x32x32        # one shape
 //!
-//! `item/s` is FLOP/s for convolutions, those of a direct convolution (2·9·pixels·c·o), whatever the algorithm; it is
-//! input values a second for the others. `RAYON_NUM_THREADS` sets the number of threads.
+//! `item/s` is FLOP/s for convolutions, counted as in direct convolution (2·9·pixels·c·o) for every algorithm, and input
+//! values per second for the other operations. `RAYON_NUM_THREADS` sets the number of threads.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box_drop};
@@ -14,7 +16,7 @@ fn main() {
     divan::main();
 }
 
-/// n images of side×side pixels with c channels, and o filters.
+/// A convolution of n images of side×side pixels from c to o channels.
 #[derive(Clone, Copy)]
 struct Conv {
     n: usize,
@@ -51,7 +53,7 @@ impl Conv {
     }
 }
 
-/// The distinct convolutions of VGG16: the largest map, then halved after each block.
+/// The distinct convolutions of both networks: each block halves the side of the maps.
 fn convolutions() -> impl Iterator<Item = Conv> {
     [(128, 32), (8, 224)].into_iter().flat_map(|(n, side)| {
         [
@@ -69,7 +71,7 @@ fn convolutions() -> impl Iterator<Item = Conv> {
     })
 }
 
-/// The maps that are pooled; in `cifar_vgg16` those of a batch norm, too.
+/// The maps before poolings; in `cifar_vgg16` they also go through batch norm.
 fn maps() -> impl Iterator<Item = Conv> {
     convolutions().filter(|conv| conv.c == conv.o)
 }
@@ -122,14 +124,14 @@ fn batch_norm_forward(bencher: Bencher, map: Conv) {
 #[divan::bench(args = maps())]
 fn batch_norm_backward(bencher: Bencher, map: Conv) {
     let (x, mut dy) = (map.input(), map.input());
-    let (mean, inv_std) = (vec![0.0; map.c], vec![1.0; map.c]); // with these dy stays finite, again and again
+    let (mean, inv_std) = (vec![0.0; map.c], vec![1.0; map.c]); // with these, dy stays finite over all repetitions
     let gamma = vec![1.0; map.c];
     bencher.counter(ItemsCount::new(x.len())).bench_local(|| {
         black_box_drop(batch_norm::backward(&mut dy, &x, (&mean, &inv_std), &gamma, None, false));
     });
 }
 
-/// Spread over −0.5 to 0.5.
+/// `n` numbers between −0.5 and 0.5.
 fn numbers(n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / 16_777_216.0 - 0.5).collect()
 }

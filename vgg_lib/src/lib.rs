@@ -1,17 +1,60 @@
 //! VGG networks for Rust notebooks: data, layers, training, plots and weights, on dfdx tensors.
 //!
-//! Data flows one way: [`data`] → [`model`] and [`vgg`] → [`train`] → plots; [`formats`] go in and out.
+//! # The way of the data
+//!
+//! ```text
+//! files ──data──→ Dataset ──Normalization, Augment──→ batches (n, h, w, c)
+//!                                                        │
+//!  vgg ──→ Sequential (model) ──────────engine───────────┤
+//!             ↑          │                               ↓
+//!          naming     inspect                     logits (n, 1, 1, classes)
+//!             ↑          │                               │ ops: cross-entropy
+//!          formats       ↓                               ↓
+//!  .pth .h5 .onnx …   plot ←── History ←──train── gradients ──optim──→ weights
+//! ```
+//!
+//! # A first run
+//!
+//! ```
+//! use vgg_lib::prelude::*;
+//!
+//! // Drawn shapes in ten classes stand in for photos.
+//! let (train, test) = (shapes::generate(256, (16, 16), 0), shapes::generate(64, (16, 16), 1));
+//! let stats = Normalization::fit(&train);
+//! let (train, test) = (stats.apply(&train), stats.apply(&test));
+//!
+//! let mut model = Sequential::new((16, 16, 3), Seed(0));
+//! model.push("conv", conv2d(8).relu())?;
+//! model.push("pool", max_pool2d())?;
+//! model.push("flatten", flatten())?;
+//! model.push("predictions", linear(10))?;
+//!
+//! let schedule = Schedule::Constant(0.02);
+//! let history = model.fit(&train, &test, FitConfig { epochs: 2, batch_size: 32, schedule, ..FitConfig::default() })?;
+//! println!("{history}");
+//! println!("test accuracy {:.2}", model.predict(&test)?.accuracy(test.labels())?);
+//! # Ok::<(), vgg_lib::Error>(())
+//! ```
+//!
+//! # The house
+//!
+//! Each module may import from those before it in this list, never from those after it: [`error`], [`process`],
+//! [`tensor`], `kernel`, [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`],
+//! [`inspect`], [`plot`], [`notebook`], [`vgg`]. Notebooks need [`prelude`] only.
 
-// From the ground up: each may import from those above it.
 pub mod error;
 mod files;
 pub mod process;
 pub mod tensor;
 mod text;
 mod table;
-// `Cuda` takes only the dropout masks from it.
+// With the feature `cuda`, only the dropout masks come from it.
+#[cfg(not(feature = "bench"))]
 #[cfg_attr(feature = "cuda", allow(dead_code))]
-#[doc(hidden)] // for the benchmarks
+mod kernel;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+#[allow(missing_docs)]
 pub mod kernel;
 pub mod model;
 pub mod engine;
@@ -34,7 +77,7 @@ mod tests;
 
 pub use error::{Error, Result};
 
-/// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means std's.
+/// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means the one of std.
 pub mod prelude {
     pub use crate::Error;
     pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};

@@ -1,19 +1,22 @@
-//! Batch normalization over all positions of a channel (Ioffe & Szegedy 2015, arXiv:1502.03167):
-//! y = γ·(x − μ)/√(σ² + ε) + β, with the batch's μ and σ² while training and the running ones otherwise.
+//! Batch normalization of each channel over all positions (Ioffe & Szegedy 2015, arXiv:1502.03167):
 //!
-//! These passes are bound by memory, so their neighbors are done in the same ones: dropout of the result, and
-//! backward the ReLU and the bias of the convolution before.
+//! > y = γ·(x − μ)/√(σ² + ε) + β
+//!
+//! with the batch's μ and σ² in training and the running ones otherwise. x, y and their gradients are rows of c
+//! channels.
+//!
+//! These loops are bound by memory, so the neighboring operations run in the same pass: the dropout that follows, and
+//! in the backward pass the ReLU and the bias of the convolution before it.
 
 use super::elementwise::Dropout;
-use super::simd::{LANES, Op, Simd, run};
+use super::simd::{LANES, Simd, VectorLoop, run};
 use super::{rows_per_chunk, sum_chunks};
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Mean and (biased) variance of each channel.
 pub type Moments = (Vec<f32>, Vec<f32>);
 
-/// Those of groups of the same size as if they were one.
+/// The moments of the union of several groups of the same size.
 pub fn together(groups: &[Moments]) -> Moments {
     let average = |of: &dyn Fn(&Moments, usize) -> f64, k: usize| {
         groups.iter().map(|group| of(group, k)).sum::<f64>() / groups.len() as f64
@@ -26,15 +29,15 @@ pub fn together(groups: &[Moments]) -> Moments {
     (mean.iter().map(|&mean| mean as f32).collect(), variance)
 }
 
-/// Mean and (biased) variance of each of the `c` channels. Chunks are combined as Chan et al. do, so
-/// that a large mean costs no digits.
+/// Mean and (biased) variance of each of the `c` channels. Chunks are combined by the formula of Chan et al. 1979, so
+/// that a large mean costs no precision.
 pub fn statistics(x: &[f32], c: usize) -> Moments {
     let rows = rows_per_chunk(c);
     let size = rows * c;
     let mut partial = vec![0.0f32; x.len().div_ceil(size) * 2 * c];
     partial.par_chunks_mut(2 * c).zip(x.par_chunks(size)).for_each(|(acc, x)| {
         let (mean, squares) = acc.split_at_mut(c);
-        chunk_statistics(x, mean, squares);
+        run(ChunkStatistics { x, mean, squares });
     });
     let (mut mean, mut squares, mut count) = (vec![0.0f64; c], vec![0.0f64; c], 0.0f64);
     for (acc, x) in partial.chunks_exact(2 * c).zip(x.chunks(size)) {
@@ -50,23 +53,34 @@ pub fn statistics(x: &[f32], c: usize) -> Moments {
     (mean.iter().map(|&m| m as f32).collect(), squares.iter().map(|&s| (s / count) as f32).collect())
 }
 
-/// The chunk's mean and sum of squared deviations, a channel each.
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn chunk_statistics(x: &[f32], mean: &mut [f32], squares: &mut [f32]) {
-    let c = mean.len();
-    for row in x.chunks_exact(c) {
-        mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
-    }
-    let count = (x.len() / c) as f32;
-    mean.iter_mut().for_each(|m| *m /= count);
-    for row in x.chunks_exact(c) {
-        for ((s, x), m) in squares.iter_mut().zip(row).zip(mean.iter()) {
-            *s += (x - m) * (x - m);
+/// One chunk of [`statistics`]: the mean and the sum of squared deviations of each channel, from zeros.
+struct ChunkStatistics<'a> {
+    x: &'a [f32],
+    mean: &'a mut [f32],
+    squares: &'a mut [f32],
+}
+
+impl VectorLoop for ChunkStatistics<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let ChunkStatistics { x, mean, squares } = self;
+        let c = mean.len();
+        for row in x.chunks_exact(c) {
+            mean.iter_mut().zip(row).for_each(|(m, x)| *m += x);
+        }
+        let count = (x.len() / c) as f32;
+        mean.iter_mut().for_each(|m| *m /= count);
+        for row in x.chunks_exact(c) {
+            for ((s, x), m) in squares.iter_mut().zip(row).zip(mean.iter()) {
+                *s += (x - m) * (x - m);
+            }
         }
     }
 }
 
-/// y = dropout(x·scale + shift).
+/// y = dropout(x·scale + shift), with one scale and one shift per channel.
 pub fn affine(x: &[f32], scale: &[f32], shift: &[f32], dropout: Option<Dropout>, y: &mut [f32]) {
     let c = scale.len();
     let (scale, shift) = (padded(scale), padded(shift));
@@ -77,14 +91,14 @@ pub fn affine(x: &[f32], scale: &[f32], shift: &[f32], dropout: Option<Dropout>,
     });
 }
 
-/// With zeros up to whole vectors.
+/// The values, followed by zeros up to a whole number of vectors.
 fn padded(values: &[f32]) -> Vec<f32> {
     let mut padded = values.to_vec();
     padded.resize(values.len().next_multiple_of(LANES), 0.0);
     padded
 }
 
-/// Some rows of x, and the dropout behind them; `start` is their place in the whole.
+/// Some rows of x, the index of their first element in the whole array, and the dropout after the batch norm.
 struct Chunk<'a> {
     x: &'a [f32],
     c: usize,
@@ -93,8 +107,8 @@ struct Chunk<'a> {
 }
 
 impl Chunk<'_> {
-    /// Calls `f(place in the row, place in the chunk, values)` for each vector. In one place, or the compiler would
-    /// make `f` a function of its own, without the instruction set.
+    /// Calls `f(index in the row, index in the chunk, number of values)` for each vector. `f` is called in one place
+    /// only: otherwise the compiler makes it a function of its own, without the instruction set.
     #[inline(always)]
     fn for_vectors(&self, mut f: impl FnMut(usize, usize, usize)) {
         assert!(self.x.len().is_multiple_of(self.c));
@@ -105,7 +119,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// Dropout of the vector at place `i`, forward and backward.
+    /// Applies dropout to the vector at index `i` of the chunk, forward or backward.
     #[inline(always)]
     fn drop<S: Simd>(&self, s: S, i: usize, v: S::V) -> S::V {
         match self.dropout {
@@ -123,7 +137,9 @@ struct Affine<'a> {
     y: &'a mut [f32],
 }
 
-impl Op for Affine<'_> {
+impl VectorLoop for Affine<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Affine { chunk, scale, shift, y } = self;
@@ -137,20 +153,21 @@ impl Op for Affine<'_> {
     }
 }
 
-/// What [`backward`] gives besides dx.
+/// What [`backward`] returns besides dx, per channel.
 pub struct Sums {
-    /// dγ and dβ.
+    /// dγ.
     pub gamma: Vec<f32>,
-    /// See `gamma`.
+    /// dβ.
     pub beta: Vec<f32>,
-    /// Σ dx: the gradient of the bias of a convolution before.
+    /// Σ dx, the gradient of the bias of a convolution before the batch norm.
     pub dx: Vec<f32>,
 }
 
-/// Turns dy, the gradient behind the dropout, into dx in place.
+/// Turns dy, the gradient after the dropout, into dx in place:
 ///
-/// dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ; with `relu`, x is the output of a ReLU and dx the
-/// gradient before it.
+/// > dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ
+///
+/// With `relu`, x is the output of a ReLU, and dx the gradient of the ReLU's input.
 pub fn backward(
     dy: &mut [f32],
     x: &[f32],
@@ -171,7 +188,7 @@ pub fn backward(
         let chunk = Chunk { x: &x[part.clone()], c, dropout, start: part.start as u32 };
         run(BackwardSums { chunk, dy: &dy_read[part], mean: &padded_mean, dot, sum });
     });
-    // dx = a·dy + b·x + d, with the channel's constants gathered
+    // dx = a·dy + b·x + d with constants of each channel
     let (mut a, mut b, mut d) = (vec![0.0; wide], vec![0.0; wide], vec![0.0; wide]);
     let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
     for k in 0..c {
@@ -194,7 +211,7 @@ pub fn backward(
     Sums { gamma: dgamma, beta: dbeta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
 }
 
-/// dot += Σ dy·(x − μ), sum += Σ dy over one chunk.
+/// The first pass of [`backward`] over one chunk: dot += Σ dy·(x − μ), sum += Σ dy.
 struct BackwardSums<'a> {
     chunk: Chunk<'a>,
     dy: &'a [f32],
@@ -203,7 +220,9 @@ struct BackwardSums<'a> {
     sum: &'a mut [f32],
 }
 
-impl Op for BackwardSums<'_> {
+impl VectorLoop for BackwardSums<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let BackwardSums { chunk, dy, mean, dot, sum } = self;
@@ -219,7 +238,7 @@ impl Op for BackwardSums<'_> {
     }
 }
 
-/// dy becomes a·dy + b·x + d over one chunk; sum += Σ of it.
+/// The second pass of [`backward`] over one chunk: dy becomes dx = a·dy + b·x + d; sum += Σ dx.
 struct Combine<'a> {
     chunk: Chunk<'a>,
     dy: &'a mut [f32],
@@ -228,7 +247,9 @@ struct Combine<'a> {
     sum: &'a mut [f32],
 }
 
-impl Op for Combine<'_> {
+impl VectorLoop for Combine<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Combine { chunk, dy, constants: [a, b, d], relu, sum } = self;

@@ -1,6 +1,8 @@
-//! Convolution, stride 1, "same" padding, k×k with k odd (VGG: 3 and 1): Winograd for 3×3,
-//! [`im2col`] for the rest. On every layer of VGG, the first one with its 3 channels and the last ones with 2×2
-//! pixels included, Winograd was the faster one.
+//! Convolution with stride 1 and "same" padding, k×k with k odd (a VGG has k = 3 and 1).
+//!
+//! 3×3 runs as Winograd's algorithm ([`winograd`]), all other sizes as matrix products of gathered inputs
+//! ([`im2col`]). Winograd was measured to be faster on every layer of VGG, including the first one with its 3 channels
+//! and the last ones with maps of 2×2 pixels.
 
 use super::im2col;
 use super::winograd::{self, Epilogue};
@@ -8,33 +10,34 @@ use crate::tensor::Nhwc;
 
 /// y = conv(x, w) + b, then ReLU if `relu`. `x`: n×h×w×c, `weight`: k×k×c×o, `y`: n×h×w×o.
 pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Option<&[f32]>, relu: bool, y: &mut [f32]) {
-    if fast(kernel) {
+    if has_winograd(kernel) {
         winograd::forward(x, shape, weight, Epilogue { bias, relu, ..Epilogue::default() }, y);
     } else {
         im2col::forward(x, shape, kernel, weight, bias, relu, y);
     }
 }
 
-/// dx from dy: a convolution of dy with the kernel turned by 180° and its channels exchanged.
+/// dx from dy: the convolution of dy with the filters rotated by 180° and their channels exchanged. `shape` is that of
+/// `dx`.
 pub fn backward_data(dy: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], dx: &mut [f32]) {
-    if fast(kernel) {
+    if has_winograd(kernel) {
         winograd::backward_data(dy, shape, weight, dx);
     } else {
         im2col::backward_data(dy, shape, kernel, weight, dx);
     }
 }
 
-/// dw += Σ over positions of (what the position read)ᵀ · dy.
+/// dw += Σ over output positions of (the inputs that the position reads)ᵀ · dy.
 pub fn backward_weight(x: &[f32], shape: Nhwc, kernel: usize, dy: &[f32], dw: &mut [f32]) {
-    if fast(kernel) {
+    if has_winograd(kernel) {
         winograd::backward_weight(x, shape, dy, dw);
     } else {
         im2col::backward_weight(x, shape, kernel, dy, dw);
     }
 }
 
-/// Whether there is a fast algorithm. A test may forbid it, for the convolutions that its thread starts.
-fn fast(kernel: usize) -> bool {
+/// Whether Winograd's algorithm handles kernels of this size. Tests can disable it.
+fn has_winograd(kernel: usize) -> bool {
     #[cfg(test)]
     if DIRECT.get() {
         return false;
@@ -42,5 +45,6 @@ fn fast(kernel: usize) -> bool {
     kernel == 3
 }
 
+// Whether the convolutions that this thread starts must be direct ones.
 #[cfg(test)]
 thread_local! { pub static DIRECT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }

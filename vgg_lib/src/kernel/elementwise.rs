@@ -1,8 +1,7 @@
-//! Loops over elements: ReLU, dropout, preprocessing, column sums.
+//! Element-wise loops: ReLU, preprocessing, dropout, and the sums of columns.
 
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Simd, VectorLoop, run};
 use super::{CHUNK, rows_per_chunk, sum_chunks};
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// y = max(x, 0).
@@ -12,17 +11,18 @@ pub fn relu(x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// Where the output of a ReLU is 0, so is the gradient: dy is changed in place.
+/// Turns dy into dx in place: the gradient is 0 where y, the output of the ReLU, is 0.
 pub fn relu_backward(dy: &mut [f32], y: &[f32]) {
     dy.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(dy, y)| {
         dy.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > 0.0 { *d } else { 0.0 });
     });
 }
 
-/// For pixels of three channels: channel k of y is (x[from] − mean) / std, with (from, mean, std) of `channels[k]`.
+/// Normalizes the three channels of an image, and may reorder them: channel k of y is (x\[from\] − mean) / std, where
+/// `channels[k]` is (from, mean, std).
 pub fn preprocess(x: &[f32], channels: [(usize, f32, f32); 3], y: &mut [f32]) {
-    const PIXELS: usize = 3 * CHUNK;
-    y.par_chunks_mut(PIXELS).zip(x.par_chunks(PIXELS)).for_each(|(y, x)| {
+    const VALUES: usize = 3 * CHUNK;
+    y.par_chunks_mut(VALUES).zip(x.par_chunks(VALUES)).for_each(|(y, x)| {
         for (y, x) in y.chunks_exact_mut(3).zip(x.chunks_exact(3)) {
             for (y, (from, mean, std)) in y.iter_mut().zip(channels) {
                 *y = (x[from] - mean) / std;
@@ -31,10 +31,10 @@ pub fn preprocess(x: &[f32], channels: [(usize, f32, f32); 3], y: &mut [f32]) {
     });
 }
 
-/// Which elements a dropout layer keeps: element i is kept if hash(i, key) ≥ p·2³². Nothing is stored;
-/// the backward pass asks again. Kept elements are scaled by 1/(1−p).
+/// The random choice of a dropout layer in one step: element i is kept if hash(i, key) ≥ p·2³², and then multiplied by
+/// 1/(1−p). The mask is not stored; the backward pass computes it again.
 ///
-/// Srivastava et al. 2014, in the "inverted" form of all frameworks.
+/// Srivastava et al. 2014, in the "inverted" form that all frameworks use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     key: u32,
@@ -43,7 +43,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// `seed` names the layer and the step. 0 ≤ p < 1.
+    /// `seed` differs for each layer and step; 0 ≤ p < 1.
     pub fn new(p: f32, seed: u64) -> Dropout {
         let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
         Dropout { key: hash(seed as u32 ^ hash((seed >> 32) as u32)), threshold, scale: 1.0 / (1.0 - p) }
@@ -55,33 +55,46 @@ impl Dropout {
         if hash(index ^ self.key) >= self.threshold { self.scale } else { 0.0 }
     }
 
-    /// The factors of 16 elements from `index` on.
+    /// The factors of the 16 elements from `index` on.
     #[inline(always)]
     pub fn factors<S: Simd>(&self, s: S, index: u32) -> S::V {
         let mut factors = [0.0; LANES];
         for (i, factor) in factors.iter_mut().enumerate() {
             *factor = self.factor(index.wrapping_add(i as u32));
         }
-        // SAFETY: there are 16.
+        // SAFETY: the array has 16 floats.
         unsafe { s.load(factors.as_ptr()) }
     }
 
-    /// y = x · factor, both directions.
+    /// y = x · factor. The backward pass is the same with dy for x.
     pub fn apply(&self, x: &[f32], y: &mut [f32]) {
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(i, (y, x))| {
-            dropout(*self, (i * CHUNK) as u32, x, y);
+            run(DropoutChunk { dropout: *self, start: (i * CHUNK) as u32, x, y });
         });
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn dropout(mask: Dropout, start: u32, x: &[f32], y: &mut [f32]) {
-    for (i, (y, x)) in y.iter_mut().zip(x).enumerate() {
-        *y = x * mask.factor(start.wrapping_add(i as u32));
+/// One chunk of [`Dropout::apply`], from element `start` on.
+struct DropoutChunk<'a> {
+    dropout: Dropout,
+    start: u32,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl VectorLoop for DropoutChunk<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (i, (y, x)) in self.y.iter_mut().zip(self.x).enumerate() {
+            *y = x * self.dropout.factor(self.start.wrapping_add(i as u32));
+        }
     }
 }
 
-/// A 32-bit finaliser with low bias (Wellons' "lowbias32"): three multiplications and shifts, which vectorize.
+/// A 32-bit hash with low bias (Wellons' "lowbias32"). It consists of multiplications and shifts, so that loops over it
+/// vectorize.
 #[inline(always)]
 pub fn hash(mut x: u32) -> u32 {
     x ^= x >> 16;
@@ -93,17 +106,27 @@ pub fn hash(mut x: u32) -> u32 {
 
 /// The sum of each of the `c` columns: the gradient of a bias.
 pub fn column_sums(values: &[f32], c: usize) -> Vec<f32> {
-    let rows = rows_per_chunk(c);
-    let total = sum_chunks(values.len().div_ceil(rows * c), c, |i, sums| {
-        let end = ((i + 1) * rows * c).min(values.len());
-        chunk_sums(&values[i * rows * c..end], sums);
+    let size = rows_per_chunk(c) * c;
+    let total = sum_chunks(values.len().div_ceil(size), c, |i, sums| {
+        let end = ((i + 1) * size).min(values.len());
+        run(ColumnSums { values: &values[i * size..end], sums });
     });
     total.iter().map(|&t| t as f32).collect()
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn chunk_sums(values: &[f32], sums: &mut [f32]) {
-    for row in values.chunks_exact(sums.len()) {
-        sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+/// One chunk of [`column_sums`].
+struct ColumnSums<'a> {
+    values: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl VectorLoop for ColumnSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for row in self.values.chunks_exact(self.sums.len()) {
+            self.sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+        }
     }
 }

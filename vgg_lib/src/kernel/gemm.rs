@@ -1,10 +1,10 @@
-//! Matrix products by the crate `gemm-f32`, the part of `gemm` that is needed here.
+//! Matrix products, by the crate `gemm-f32` (the f32 part of `gemm`).
 
 use gemm_common::Parallelism;
 use gemm_common::gemm::set_lhs_packing_threshold_multi_thread;
 use std::sync::Once;
 
-/// A row-major or transposed view of a matrix: `rows` × `cols`.
+/// A view of a matrix of `rows` × `cols`, row-major or transposed.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     values: &'a [f32],
@@ -21,22 +21,22 @@ impl<'a> Matrix<'a> {
         Matrix { values, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// The transpose; nothing is moved.
+    /// The transposed view; no data is moved.
     pub fn t(self) -> Matrix<'a> {
         Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 }
 
-/// dst = a·b, or dst += a·b if `accumulate`; `dst` is row-major. `threads`: whether to use rayon's pool.
+/// dst = a·b, or dst += a·b if `accumulate`. `dst` is row-major. `threads`: whether to use rayon's threads.
 pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool, threads: bool) {
     assert_eq!(a.cols, b.rows);
     assert!(dst.len() >= a.rows * b.cols);
-    // The weights of a large dense layer lie 16 KiB apart from row to row: copied into blocks they are read twice as
-    // fast, from batches of 16 images on. The crate begins at 128.
+    // The rows of a large dense layer's weights lie 16 KiB apart. Packed into blocks they are read twice as fast, for
+    // batches of 16 images or more; the crate packs from 128 on by default.
     static PACK: Once = Once::new();
     PACK.call_once(|| set_lhs_packing_threshold_multi_thread(2));
     let parallelism = if threads { Parallelism::Rayon(0) } else { Parallelism::None };
-    // It is fastest with a column-major result, so it is given dstᵀ = bᵀ·aᵀ.
+    // The crate is fastest with a column-major result, so it computes dstᵀ = bᵀ·aᵀ.
     // SAFETY: the asserts here and in `Matrix::new` keep every access inside its slice.
     unsafe {
         gemm_f32::gemm::f32::get_gemm_fn()(

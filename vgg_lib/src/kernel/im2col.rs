@@ -1,13 +1,13 @@
-//! Convolution, stride 1, "same" padding, k×k with k odd, by matrix products of gathered inputs: what
-//! [`super::conv2d`] uses for kernels other than 3×3.
+//! Convolution with stride 1 and "same" padding, k×k with k odd, as matrix products of gathered inputs ("im2col").
+//! [`super::conv2d`] uses it for all kernels other than 3×3.
 //!
-//! y[n, i, j, o] = b[o] + Σ x[n, i+p−k/2, j+q−k/2, c] · w[p, q, c, o], x being 0 outside the image.
+//! > y[n, i, j, o] = b[o] + Σ x[n, i+p−k/2, j+q−k/2, c] · w[p, q, c, o]
 //!
-//! A block of output positions is one matrix product: the k·k·c values that each position reads are
-//! gathered into a row ("im2col"), a block at a time so that the gathered rows stay in cache.
+//! with x = 0 outside the image. For each output position, the k·k·c values that it reads are gathered into a row; a
+//! block of rows times the weights is one matrix product. Blocks are small enough for their rows to stay in the cache.
 
 use super::gemm::{Matrix, gemm};
-use super::{Shared, with_scratch};
+use super::{CHUNK, Shared, arena};
 use crate::tensor::Nhwc;
 use rayon::prelude::*;
 
@@ -20,41 +20,40 @@ pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Opti
     let block = block_rows(rows, taps * c);
     y.par_chunks_mut(block * out).enumerate().for_each(|(i, y)| {
         let rows = y.len() / out;
-        with_scratch(rows * taps * c, |cols| {
-            gather(x, shape, kernel, i * block, cols);
-            let weight = Matrix::new(weight, taps * c, out);
-            gemm(y, Matrix::new(cols, rows, taps * c), weight, false, false);
-        });
+        let mut cols = arena::of_thread(rows * taps * c);
+        gather(x, shape, kernel, i * block, &mut cols);
+        gemm(y, Matrix::new(&cols, rows, taps * c), Matrix::new(weight, taps * c, out), false, false);
         if let Some(bias) = bias {
             add_bias(y, bias, relu);
         }
     });
 }
 
-/// dx from dy: a convolution of dy with the kernel turned by 180° and its channels exchanged.
+/// dx from dy: the convolution of dy with the filters rotated by 180° and their channels exchanged. The shape is that of
+/// `dx`.
 pub fn backward_data(dy: &[f32], (n, h, w, c): Nhwc, kernel: usize, weight: &[f32], dx: &mut [f32]) {
     let taps = kernel * kernel;
     let out = weight.len() / (taps * c);
-    let mut turned = vec![0.0; weight.len()];
-    turned.par_chunks_mut(out * c).enumerate().for_each(|(tap, turned)| {
+    let mut rotated = vec![0.0; weight.len()];
+    rotated.par_chunks_mut(out * c).enumerate().for_each(|(tap, rotated)| {
         let source = &weight[(taps - 1 - tap) * c * out..][..c * out];
         for (i, row) in source.chunks_exact(out).enumerate() {
             for (o, &v) in row.iter().enumerate() {
-                turned[o * c + i] = v;
+                rotated[o * c + i] = v;
             }
         }
     });
-    forward(dy, (n, h, w, out), kernel, &turned, None, false, dx);
+    forward(dy, (n, h, w, out), kernel, &rotated, None, false, dx);
 }
 
-/// dw += Σ over positions of (what the position read)ᵀ · dy.
+/// dw += Σ over output positions of (the inputs that the position reads)ᵀ · dy.
 pub fn backward_weight(x: &[f32], shape: Nhwc, kernel: usize, dy: &[f32], dw: &mut [f32]) {
     let (n, h, w, c) = shape;
     let rows = n * h * w;
     let taps = kernel * kernel;
     let out = dy.len() / rows;
-    // With few channels all taps go into one product; otherwise each tap is a task, which needs no
-    // partial sums of a large dw.
+    // With few channels, all taps go into one product. Otherwise each tap is a task of its own, so that a large dw needs
+    // fewer partial sums.
     let (groups, taps_each) = if taps * c < 256 { (1, taps) } else { (taps, 1) };
     let parts = if groups == 1 { 8 } else { 2 }.min(n);
     let size = dw.len();
@@ -63,33 +62,32 @@ pub fn backward_weight(x: &[f32], shape: Nhwc, kernel: usize, dy: &[f32], dw: &m
     (0..parts * groups).into_par_iter().for_each(|task| {
         let (part, group) = (task / groups, task % groups);
         let width = taps_each * c;
-        // SAFETY: each task has its own part and group.
+        // SAFETY: no two tasks have the same part and group.
         let dw = unsafe { shared.slice(part * size + group * width * out, width * out) };
         let (first, last) = (part * n / parts * h * w, (part + 1) * n / parts * h * w);
         let block = block_rows(rows, width);
         for start in (first..last).step_by(block) {
             let rows = block.min(last - start);
-            with_scratch(rows * width, |cols| {
-                if groups == 1 {
-                    gather(x, shape, kernel, start, cols);
-                } else {
-                    gather_tap(x, shape, kernel, group, start, cols);
-                }
-                let dy = Matrix::new(&dy[start * out..][..rows * out], rows, out);
-                gemm(dw, Matrix::new(cols, rows, width).t(), dy, true, false);
-            });
+            let mut cols = arena::of_thread(rows * width);
+            if groups == 1 {
+                gather(x, shape, kernel, start, &mut cols);
+            } else {
+                gather_tap(x, shape, kernel, group, start, &mut cols);
+            }
+            let dy = Matrix::new(&dy[start * out..][..rows * out], rows, out);
+            gemm(dw, Matrix::new(&cols, rows, width).t(), dy, true, false);
         }
     });
-    dw.par_chunks_mut(super::CHUNK).enumerate().for_each(|(i, dw)| {
+    dw.par_chunks_mut(CHUNK).enumerate().for_each(|(i, dw)| {
         for part in 0..parts {
-            let source = &partial[part * size + i * super::CHUNK..][..dw.len()];
+            let source = &partial[part * size + i * CHUNK..][..dw.len()];
             dw.iter_mut().zip(source).for_each(|(d, s)| *d += s);
         }
     });
 }
 
-/// Rows that one product handles: enough to make up for the packing of the weights, few enough for the
-/// gathered rows to stay in cache, and work for every thread.
+/// Rows per matrix product: enough to make packing the weights worthwhile, few enough for the gathered rows to stay in
+/// the cache, and work for every thread.
 fn block_rows(rows: usize, width: usize) -> usize {
     let cache = (1 << 20) / width.max(1);
     let share = rows.div_ceil(rayon::current_num_threads());
@@ -103,7 +101,7 @@ fn add_bias(y: &mut [f32], bias: &[f32], relu: bool) {
     }
 }
 
-/// Fills `cols` with the k·k·c values read by the positions `start`, `start + 1`, …
+/// Fills each row of `cols` with the k·k·c values that one of the positions `start`, `start + 1`, … reads.
 fn gather(x: &[f32], shape: Nhwc, kernel: usize, start: usize, cols: &mut [f32]) {
     let c = shape.3;
     let row = kernel * kernel * c;
@@ -113,12 +111,14 @@ fn gather(x: &[f32], shape: Nhwc, kernel: usize, start: usize, cols: &mut [f32])
     }
 }
 
-/// The same for one tap of the kernel: c values a position.
+/// Fills each row of `cols` with the c values that one of the positions `start`, `start + 1`, … reads with `tap`.
 fn gather_tap(x: &[f32], shape: Nhwc, kernel: usize, tap: usize, start: usize, cols: &mut [f32]) {
     let c = shape.3;
     copy_tap(x, shape, kernel, tap, start, cols.len() / c, cols, c);
 }
 
+/// Copies the c values that each of `rows` positions from `start` on reads with `tap` to the start of every `stride` values
+/// of `cols`; zeros for positions outside the image.
 #[allow(clippy::too_many_arguments)]
 fn copy_tap(
     x: &[f32],

@@ -1,10 +1,10 @@
-//! The dense layer: y = x·w + b, x: n×i, w: i×o.
+//! The dense layer: y = x·w + b. `x`: n×i, `weight`: i×o, `bias`: o, `y`: n×o.
 
 use super::gemm::{Matrix, gemm};
-use super::simd::{LANES, Op, Simd, run};
+use super::simd::{LANES, Simd, VectorLoop, run};
 use std::ops::Range;
 
-/// Rows of x up to which the time is that of reading w once, from memory.
+/// Up to this many rows of x, reading w from memory takes all the time.
 const FEW: usize = 8;
 
 /// y = x·w + b, then ReLU if `relu`.
@@ -29,10 +29,10 @@ pub fn forward(x: &[f32], n: usize, weight: &[f32], bias: &[f32], relu: bool, y:
     }
 }
 
-/// Rows of w at a time: the sums are loaded and stored once for all of them.
+/// Rows of w that are handled together, so that the sums are loaded and stored once for all of them.
 const ROWS: usize = 4;
 
-/// sums += x·w for some rows of w, which are read in one run.
+/// sums += x·w for some rows of w. They are read in the order in which they lie in memory.
 struct FewRows<'a> {
     x: &'a [f32],
     n: usize,
@@ -41,7 +41,9 @@ struct FewRows<'a> {
     sums: &'a mut [f32],
 }
 
-impl Op for FewRows<'_> {
+impl VectorLoop for FewRows<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let FewRows { x, n, weight, rows, sums } = self;
@@ -51,7 +53,7 @@ impl Op for FewRows<'_> {
             let count = (rows.end - row).min(ROWS);
             for column in (0..out).step_by(LANES) {
                 let lanes = (out - column).min(LANES);
-                // SAFETY: inside x, w and the sums.
+                // SAFETY: every access is inside x, w or the sums, whose lengths were checked.
                 unsafe {
                     let mut w = [s.splat(0.0); ROWS];
                     for (r, w) in w.iter_mut().enumerate().take(count) {

@@ -1,22 +1,29 @@
-//! One step of Muon over one kernel.
+//! One step of Muon for one kernel (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"): the
+//! kernel moves along its velocity, with all singular values of the step made about equal.
+//!
+//! A kernel is a matrix of inputs × outputs (for a convolution, k·k·c × o).
 
 use super::CHUNK;
 use super::gemm::{Matrix, gemm};
-use super::sgd::Step;
-use multiversion::multiversion;
+use super::sgd::SgdStep;
+use super::simd::{LANES, Simd, VectorLoop, padded, run};
 
-/// How often the singular values go through Jordan's polynomial.
+/// How many times Jordan's polynomial is applied to the singular values.
 pub const ITERATIONS: usize = 4;
 
-/// Of x, x³ and x⁵ in that polynomial, which takes all but the smallest singular values into 0.7 to 1.2.
+/// The coefficients of x, x³ and x⁵ in that polynomial, which moves all but the smallest singular values to between 0.7
+/// and 1.2.
 pub const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
-/// v = μv + g, u = v (or g + μv with Nesterov) as a matrix of `outputs` columns, w = w·√r/‖w‖ − η·orthogonalized(u)
-/// with r the smaller side of the matrix, g = 0. Returns λΣw² of the old w. On one thread: kernels are independent of
-/// each other, and two threads on two kernels are faster than two on one.
-pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step: Step) -> f64 {
+/// v = μv + g, u = v (with Nesterov's momentum, u = g + μv), w = w·√r/‖w‖ − η·orthogonalized(u), then g = 0.
+///
+/// g includes `step.scale` and the penalty's 2λw as in [`sgd::update`](super::sgd::update); u is a matrix with `outputs`
+/// columns, and r its smaller side. Returns λΣw² of the old w.
+///
+/// Runs on one thread: kernels are independent of each other, and two threads are faster on two kernels than on one.
+pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step: SgdStep) -> f64 {
     let (of_w, of_u) = (w.chunks(CHUNK).zip(g.chunks_mut(CHUNK)).zip(v.chunks_mut(CHUNK)))
-        .map(|((w, g), v)| direction(w, g, v, step))
+        .map(|((w, g), v)| run(Direction { w, g, v, step }))
         .fold((0.0, 0.0), |(of_w, of_u), (w, u)| (of_w + f64::from(w), of_u + f64::from(u)));
     let inputs = w.len() / outputs;
     let size = inputs.min(outputs);
@@ -26,7 +33,7 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step:
     }
     if of_u > 0.0 {
         let u = Matrix::new(g, inputs, outputs);
-        // The smaller side's Gram matrix has the same polynomial on either side of u.
+        // The Gram matrix of the smaller side: its polynomial is multiplied with u from that side.
         let (tall, wide) = if inputs >= outputs { (u, u.t()) } else { (u.t(), u) };
         let mut gram = vec![0.0; size * size];
         gemm(&mut gram, wide, tall, false, false);
@@ -41,27 +48,54 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step:
     f64::from(step.l2) * of_w
 }
 
-/// Moves v, leaves u in g. Returns Σw² and Σu².
-#[multiversion(targets("x86_64+avx512f+avx512dq", "x86_64+avx2+fma"))]
-fn direction(w: &[f32], g: &mut [f32], v: &mut [f32], step: Step) -> (f32, f32) {
-    let Step { scale, momentum, nesterov, l2, .. } = step;
-    let (share, again) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
-    // Sixteen sums, so that the loop vectorizes.
-    let (mut of_w, mut of_u) = ([0.0f32; 16], [0.0f32; 16]);
-    for ((w, g), v) in w.chunks(16).zip(g.chunks_mut(16)).zip(v.chunks_mut(16)) {
-        for ((((w, g), v), of_w), of_u) in w.iter().zip(g).zip(v).zip(&mut of_w).zip(&mut of_u) {
-            let gradient = scale * (*g + 2.0 * l2 * w);
-            *v = momentum * *v + gradient;
-            *g = share * gradient + again * *v;
-            *of_w += w * w;
-            *of_u += *g * *g;
-        }
-    }
-    (of_w.iter().sum(), of_u.iter().sum())
+/// One chunk of the velocity's update: leaves u in g, and returns Σw² and Σu².
+struct Direction<'a> {
+    w: &'a [f32],
+    g: &'a mut [f32],
+    v: &'a mut [f32],
+    step: SgdStep,
 }
 
-/// The polynomial P with X·P(XᵀX) nearly orthogonal, for X whose XᵀX is `scale · gram`, by Jordan's quintic iteration. It
-/// is carried out on the Gram matrix, n×n, and touches X only once.
+impl VectorLoop for Direction<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (f32, f32) {
+        let Direction { w, g, v, step } = self;
+        let mut sums = [[0.0; LANES]; 2];
+        let ((ws, w), (gs, g), (vs, v)) = (w.as_chunks(), g.as_chunks_mut(), v.as_chunks_mut());
+        for ((w, g), v) in ws.iter().zip(gs).zip(vs) {
+            direction_lanes(w, [g, v], &mut sums, step);
+        }
+        let mut rest = [padded(g), padded(v)];
+        direction_lanes(&padded(w), rest.each_mut(), &mut sums, step);
+        for (values, rest) in [g, v].into_iter().zip(rest) {
+            values.copy_from_slice(&rest[..values.len()]);
+        }
+        (sums[0].iter().sum(), sums[1].iter().sum())
+    }
+}
+
+/// Sixteen elements of [`Direction`], with sixteen sums of each kind, so that the compiler can vectorize it. The elements
+/// are copied to local arrays because the compiler does not know that w, g and v are different memory.
+#[inline(always)]
+fn direction_lanes(w: &[f32; LANES], [g, v]: [&mut [f32; LANES]; 2], sums: &mut [[f32; LANES]; 2], step: SgdStep) {
+    let SgdStep { scale, momentum, nesterov, l2, .. } = step;
+    let (share, again) = if nesterov { (1.0, momentum) } else { (0.0, 1.0) };
+    let [of_w, of_u] = sums;
+    let [w, mut u, mut velocity] = [*w, *g, *v];
+    for i in 0..LANES {
+        let gradient = scale * (u[i] + 2.0 * l2 * w[i]);
+        velocity[i] = momentum * velocity[i] + gradient;
+        u[i] = share * gradient + again * velocity[i];
+        of_w[i] += w[i] * w[i];
+        of_u[i] += u[i] * u[i];
+    }
+    (*g, *v) = (u, velocity);
+}
+
+/// The polynomial P for which X·P(XᵀX) is nearly orthogonal, where XᵀX = `scale · gram`, by Jordan's quintic iteration.
+/// It needs the n×n Gram matrix only; X itself is multiplied once, by the result.
 fn newton_schulz(mut gram: Vec<f32>, n: usize, scale: f64) -> Vec<f32> {
     gram.iter_mut().for_each(|value| *value *= scale as f32);
     let [mut square, mut product] = [(); 2].map(|()| vec![0.0; n * n]);
@@ -94,7 +128,7 @@ fn multiply(dst: &mut [f32], a: &[f32], b: &[f32], n: usize) {
 mod tests {
     use super::*;
 
-    const STEP: Step = Step { rate: 0.1, scale: 1.0, momentum: 0.9, nesterov: true, l2: 0.0 };
+    const STEP: SgdStep = SgdStep { rate: 0.1, scale: 1.0, momentum: 0.9, nesterov: true, l2: 0.0 };
 
     fn numbers(len: usize, seed: u32) -> Vec<f32> {
         let mut x = seed;
@@ -105,7 +139,7 @@ mod tests {
         (0..len).map(|_| next()).collect()
     }
 
-    /// Against the same iteration in f64, on X itself as Jordan writes it.
+    /// The same iteration in f64 and on X itself, as Jordan writes it.
     fn reference(u: &[f32], rows: usize, cols: usize) -> Vec<f64> {
         let norm = u.iter().map(|&u| f64::from(u).powi(2)).sum::<f64>().sqrt();
         let mut x: Vec<f64> = u.iter().map(|&u| f64::from(u) / norm).collect();
@@ -125,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_jordans() {
+    fn a_step_matches_jordans_iteration_in_f64() {
         for (rows, cols) in [(90, 20), (20, 90), (40, 40)] {
             let (start, gradient, velocity) =
                 (numbers(rows * cols, 1), numbers(rows * cols, 2), numbers(rows * cols, 3));
@@ -147,8 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn every_direction_moves_alike() {
-        // One strong direction and a weak one, 30 times less: both end within a factor of two of the rate.
+    fn strong_and_weak_directions_move_equally_far() {
+        // A strong direction and one that is 30 times weaker: both move by the rate, within a factor of two.
         let (rows, cols) = (50, 2);
         let mut g: Vec<f32> =
             (0..rows * cols).map(|at| if at % 2 == 0 { 1.0 } else { (at as f32).sin() / 30.0 }).collect();
@@ -161,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_learn_changes_nothing_but_the_norm() {
+    fn without_a_gradient_only_the_norm_changes() {
         let mut w = numbers(60, 1);
         let (mut g, mut v) = (vec![0.0; 60], vec![0.0; 60]);
         update(&mut w, &mut g, &mut v, 6, STEP);

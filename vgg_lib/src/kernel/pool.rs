@@ -1,7 +1,8 @@
-//! 2×2 max pooling with stride 2 (an odd last row or column is dropped) and global average pooling.
+//! 2×2 max pooling with stride 2, and global average pooling. Arrays are n×h×w×c; if h or w is odd, max pooling drops
+//! the last row or column.
 
+use super::simd::{Simd, VectorLoop, run};
 use crate::tensor::Nhwc;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// The shape after 2×2 pooling.
@@ -9,7 +10,8 @@ pub fn pooled((n, h, w, c): Nhwc) -> Nhwc {
     (n, h / 2, w / 2, c)
 }
 
-/// y = the largest of each 2×2 window; `index` says which (0..4, row by row), the first of equals.
+/// y = the maximum of each 2×2 window. `index` receives its position in the window (0 to 3, row by row); of equal
+/// values, the first one counts.
 pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: &mut [u8]) {
     let (_, h, w, c) = shape;
     let (_, ho, wo, _) = pooled(shape);
@@ -18,29 +20,43 @@ pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: &mut [u8]) {
     }
     y.par_chunks_mut(wo * c).zip(index.par_chunks_mut(wo * c)).enumerate().for_each(|(row, (y, index))| {
         let (top, bottom) = x[(row / ho * h + row % ho * 2) * w * c..][..2 * w * c].split_at(w * c);
-        max_row(top, bottom, c, y, index);
+        run(MaxRow { top, bottom, c, y, index });
     });
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
-fn max_row(top: &[f32], bottom: &[f32], c: usize, y: &mut [f32], index: &mut [u8]) {
-    let windows = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
-    for (((top, bottom), y), index) in windows.zip(y.chunks_exact_mut(c)).zip(index.chunks_exact_mut(c)) {
-        let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
-        for k in 0..c {
-            let (mut best, mut which) = (a[k], 0);
-            for (i, v) in [(1, b[k]), (2, d[k]), (3, e[k])] {
-                let larger = v > best;
-                best = if larger { v } else { best };
-                which = if larger { i } else { which };
+/// One row of windows of [`max_forward`]; `top` and `bottom` are the two rows of x that it reads.
+struct MaxRow<'a> {
+    top: &'a [f32],
+    bottom: &'a [f32],
+    c: usize,
+    y: &'a mut [f32],
+    index: &'a mut [u8],
+}
+
+impl VectorLoop for MaxRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let MaxRow { top, bottom, c, y, index } = self;
+        let windows = top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c));
+        for (((top, bottom), y), index) in windows.zip(y.chunks_exact_mut(c)).zip(index.chunks_exact_mut(c)) {
+            let ((a, b), (d, e)) = (top.split_at(c), bottom.split_at(c));
+            for k in 0..c {
+                let (mut best, mut which) = (a[k], 0);
+                for (i, v) in [(1, b[k]), (2, d[k]), (3, e[k])] {
+                    let larger = v > best;
+                    best = if larger { v } else { best };
+                    which = if larger { i } else { which };
+                }
+                y[k] = best;
+                index[k] = which;
             }
-            y[k] = best;
-            index[k] = which;
         }
     }
 }
 
-/// dx: the gradient goes to the position that `index` names, 0 elsewhere.
+/// dx from dy: the gradient of each window goes to the position in `index`; all other positions get 0.
 pub fn max_backward(dy: &[f32], shape: Nhwc, index: &[u8], dx: &mut [f32]) {
     let (_, h, w, c) = shape;
     let (_, ho, wo, _) = pooled(shape);
@@ -52,7 +68,7 @@ pub fn max_backward(dy: &[f32], shape: Nhwc, index: &[u8], dx: &mut [f32]) {
             if i < ho {
                 let at = (image * ho + i) * wo * c;
                 let (top, bottom) = rows.split_at_mut(w * c);
-                scatter_row(&dy[at..][..wo * c], &index[at..][..wo * c], c, top, bottom);
+                run(ScatterRow { dy: &dy[at..][..wo * c], index: &index[at..][..wo * c], c, top, bottom });
             } else {
                 rows.fill(0.0);
             }
@@ -60,22 +76,36 @@ pub fn max_backward(dy: &[f32], shape: Nhwc, index: &[u8], dx: &mut [f32]) {
     });
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw", "x86_64+avx2+fma"))]
-fn scatter_row(dy: &[f32], index: &[u8], c: usize, top: &mut [f32], bottom: &mut [f32]) {
-    let windows = top.chunks_exact_mut(2 * c).zip(bottom.chunks_exact_mut(2 * c));
-    for (((top, bottom), dy), index) in windows.zip(dy.chunks_exact(c)).zip(index.chunks_exact(c)) {
-        let ((a, b), (d, e)) = (top.split_at_mut(c), bottom.split_at_mut(c));
-        for k in 0..c {
-            let here = |i: u8| if index[k] == i { dy[k] } else { 0.0 };
-            (a[k], b[k], d[k], e[k]) = (here(0), here(1), here(2), here(3));
-        }
-    }
-    let even = dy.len() * 2;
-    top[even..].fill(0.0);
-    bottom[even..].fill(0.0);
+/// One row of windows of [`max_backward`]; `top` and `bottom` are the two rows of dx that it fills.
+struct ScatterRow<'a> {
+    dy: &'a [f32],
+    index: &'a [u8],
+    c: usize,
+    top: &'a mut [f32],
+    bottom: &'a mut [f32],
 }
 
-/// y[n, c] = the mean over all positions.
+impl VectorLoop for ScatterRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let ScatterRow { dy, index, c, top, bottom } = self;
+        let windows = top.chunks_exact_mut(2 * c).zip(bottom.chunks_exact_mut(2 * c));
+        for (((top, bottom), dy), index) in windows.zip(dy.chunks_exact(c)).zip(index.chunks_exact(c)) {
+            let ((a, b), (d, e)) = (top.split_at_mut(c), bottom.split_at_mut(c));
+            for k in 0..c {
+                let here = |i: u8| if index[k] == i { dy[k] } else { 0.0 };
+                (a[k], b[k], d[k], e[k]) = (here(0), here(1), here(2), here(3));
+            }
+        }
+        let even = dy.len() * 2;
+        top[even..].fill(0.0);
+        bottom[even..].fill(0.0);
+    }
+}
+
+/// y = the mean over all positions of each image. `y`: n×c.
 pub fn average_forward(x: &[f32], (_, h, w, c): Nhwc, y: &mut [f32]) {
     y.par_chunks_mut(c).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
         y.fill(0.0);
@@ -86,7 +116,7 @@ pub fn average_forward(x: &[f32], (_, h, w, c): Nhwc, y: &mut [f32]) {
     });
 }
 
-/// dx = dy / (h·w) at every position.
+/// dx = dy / (h·w) at every position. `dy`: n×c.
 pub fn average_backward(dy: &[f32], (_, h, w, c): Nhwc, dx: &mut [f32]) {
     let share = 1.0 / (h * w) as f32;
     dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(c)).for_each(|(dx, dy)| {

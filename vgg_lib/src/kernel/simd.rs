@@ -1,23 +1,38 @@
 //! Vectors of 16 floats on any CPU, and the choice of the instruction set at run time.
 //!
-//! A kernel is written once, generic over [`Simd`], as an [`Op`]; [`run`] compiles it for AVX-512, for
-//! AVX2 with FMA and for the instruction set that the compiler may assume anyway, and calls the best one
-//! that this CPU has. Everything between `run` and the vector operations must be `#[inline(always)]`:
-//! only code that ends up inside the entry points gets their instruction set.
+//! A loop is written once, as a [`VectorLoop`]. [`run`] compiles it three times and calls the best version that this
+//! CPU supports:
+//!
+//! | version | needs | a vector is |
+//! |---|---|---|
+//! | AVX-512 | avx512f, avx512bw, avx512dq, avx512vl | one register |
+//! | AVX2 | avx2, fma | two registers |
+//! | plain | what the compiler may assume anyway | an array that the compiler vectorizes (NEON on aarch64) |
+//!
+//! A loop either uses the vector operations of [`Simd`], or it is an ordinary loop over slices, which the compiler
+//! vectorizes for each version. The compiler never contracts a·b + c to an FMA by itself, so an ordinary loop gives the
+//! same bits in all versions.
+//!
+//! Everything that a loop calls must be `#[inline(always)]`: only code that is inlined into the entry points of `run`
+//! is compiled for their instruction set.
 
-/// Floats in a vector: one AVX-512 register, two of AVX2, four of NEON.
+/// Floats per vector.
 pub const LANES: usize = 16;
 
-/// Operations on vectors of [`LANES`] floats. A value of the type is the proof that this CPU has the
-/// instruction set: only [`run`] makes one.
+/// Operations on vectors of [`LANES`] floats. A value of this type proves that the CPU has the instruction set: only
+/// [`run`] creates one.
 ///
 /// # Safety
-/// Implementations must not exist as values on CPUs without their instruction set.
+/// No value of an implementation may exist on a CPU without its instruction set.
 pub unsafe trait Simd: Copy {
+    /// A vector.
     type V: Copy;
-    /// The register block of the matrix product: rows × vectors.
+    /// The block of a matrix product that is kept in registers: rows × vectors.
     const ROWS: usize;
+    /// See [`ROWS`](Self::ROWS).
     const VECTORS: usize;
+    #[cfg(test)]
+    const LEVEL: Level;
 
     fn splat(self, value: f32) -> Self::V;
     /// # Safety
@@ -26,11 +41,11 @@ pub unsafe trait Simd: Copy {
     /// # Safety
     /// `LANES` floats can be written.
     unsafe fn store(self, to: *mut f32, v: Self::V);
-    /// A store past the caches, where there is one. `to` is aligned to a cache line. Before others read it there must
-    /// be a [`fence`](Self::fence).
+    /// Stores a vector past the caches, if the instruction set can. A [`fence`](Self::fence) must follow before other
+    /// threads read it.
     ///
     /// # Safety
-    /// As [`store`](Self::store).
+    /// As [`store`](Self::store), and `to` is aligned to a cache line.
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32, v: Self::V) {
         // SAFETY: the caller's promise.
@@ -42,14 +57,14 @@ pub unsafe trait Simd: Copy {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// a · b + c
+    /// a · b + c, rounded once where the instruction set can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// a > b ? a : b; if either is NaN, b.
+    /// a if a > b, otherwise b. So if either is NaN, the result is b.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// v where mask > 0, and 0 elsewhere.
     fn positive(self, mask: Self::V, v: Self::V) -> Self::V;
 
-    /// Row i of the result holds number i of each row.
+    /// The transpose: vector i of the result holds element i of each row.
     #[inline(always)]
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
         let mut from = [[0.0f32; LANES]; LANES];
@@ -64,13 +79,13 @@ pub unsafe trait Simd: Copy {
         }
     }
 
-    /// The first `lanes` floats, then zeros.
+    /// Loads `lanes` floats and fills the vector up with zeros.
     ///
     /// # Safety
-    /// `lanes` floats can be read. With 0, any pointer will do.
+    /// `lanes` floats can be read. If `lanes` is 0, `from` may be any pointer.
     #[inline(always)]
     unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> Self::V {
-        // SAFETY: the caller's promise; a short run goes through `part`.
+        // SAFETY: the caller's promise; `part` has a whole vector.
         unsafe {
             if lanes == LANES {
                 return self.load(from);
@@ -83,7 +98,7 @@ pub unsafe trait Simd: Copy {
         }
     }
 
-    /// Stores the first `lanes` floats only.
+    /// Stores the first `lanes` floats of a vector.
     ///
     /// # Safety
     /// `lanes` floats can be written.
@@ -103,12 +118,24 @@ pub unsafe trait Simd: Copy {
     }
 }
 
-/// A kernel that [`run`] compiles for each instruction set.
-pub trait Op {
-    fn run<S: Simd>(self, simd: S);
+/// A loop that [`run`] compiles for each instruction set.
+pub trait VectorLoop {
+    /// What the loop returns.
+    type Output;
+
+    /// Must be `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Instruction sets that kernels are compiled for, narrowest first.
+/// Fewer than 16 values at the end of a slice, followed by zeros.
+#[inline(always)]
+pub fn padded(rest: &[f32]) -> [f32; LANES] {
+    let mut padded = [0.0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    padded
+}
+
+/// The versions of a loop, narrowest vectors first.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Level {
@@ -118,46 +145,83 @@ pub enum Level {
 }
 
 #[cfg(test)]
+impl Level {
+    /// The levels that this CPU supports, widest vectors first.
+    pub fn supported() -> Vec<Level> {
+        let levels = [Level::Avx512, Level::Avx2, Level::Plain].into_iter();
+        levels.filter(|&level| limited(level, || run(CurrentLevel)) == level).collect()
+    }
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Plain => "plain",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 => "AVX-512",
+        }
+    }
+}
+
+/// Tells which version of a loop [`run`] chooses.
+#[cfg(test)]
+struct CurrentLevel;
+
+#[cfg(test)]
+impl VectorLoop for CurrentLevel {
+    type Output = Level;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Level {
+        S::LEVEL
+    }
+}
+
+#[cfg(test)]
 thread_local! { static LIMIT: std::cell::Cell<Level> = const { std::cell::Cell::new(Level::Avx512) } }
 
-/// Does `work` in threads of its own that keep to instruction sets up to `level`.
+/// Runs `work` on two threads of its own, on which [`run`] chooses no version above `level`.
 #[cfg(test)]
 pub fn limited<R: Send>(level: Level, work: impl FnOnce() -> R + Send) -> R {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(move |_| LIMIT.set(level));
     threads.build().expect("two threads").install(work)
 }
 
-/// Runs the version of `op` for the widest vectors of this CPU.
-pub fn run(op: impl Op) {
+/// Runs the version of the loop with the widest vectors that this CPU supports.
+pub fn run<L: VectorLoop>(vector_loop: L) -> L::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f")]
-        unsafe fn avx512(op: impl Op) {
-            // SAFETY: the caller has seen that the CPU has AVX-512.
-            op.run(unsafe { x86::Avx512::new() })
+        // The same list as in `has_avx512`.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        unsafe fn avx512<L: VectorLoop>(vector_loop: L) -> L::Output {
+            // SAFETY: the caller has checked that the CPU has AVX-512.
+            vector_loop.run(unsafe { x86::Avx512::new() })
         }
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2(op: impl Op) {
-            // SAFETY: the caller has seen that the CPU has AVX2 and FMA.
-            op.run(unsafe { x86::Avx2::new() })
+        unsafe fn avx2<L: VectorLoop>(vector_loop: L) -> L::Output {
+            // SAFETY: the caller has checked that the CPU has AVX2 and FMA.
+            vector_loop.run(unsafe { x86::Avx2::new() })
         }
+        let has_avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         #[cfg(test)]
-        let (avx2_allowed, avx512_allowed) = (LIMIT.get() >= Level::Avx2, LIMIT.get() >= Level::Avx512);
-        #[cfg(not(test))]
-        let (avx2_allowed, avx512_allowed) = (true, true);
-        if avx512_allowed && is_x86_feature_detected!("avx512f") {
-            // SAFETY: just detected.
-            return unsafe { avx512(op) };
+        let (has_avx512, has_avx2) =
+            (has_avx512 && LIMIT.get() >= Level::Avx512, has_avx2 && LIMIT.get() >= Level::Avx2);
+        if has_avx512 {
+            // SAFETY: just checked.
+            return unsafe { avx512(vector_loop) };
         }
-        if avx2_allowed && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: just detected.
-            return unsafe { avx2(op) };
+        if has_avx2 {
+            // SAFETY: just checked.
+            return unsafe { avx2(vector_loop) };
         }
     }
-    op.run(Plain)
+    vector_loop.run(Plain)
 }
 
-/// Sixteen floats that the compiler vectorizes as it can.
+/// An array of 16 floats, which the compiler vectorizes as well as it can.
 #[derive(Clone, Copy)]
 pub struct Plain;
 
@@ -170,9 +234,11 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
     c
 }
 
-// SAFETY, here and in each method: no instruction set is needed; pointers are the caller's promise.
+// SAFETY, here and in each method: it needs no instruction set; the caller promises that pointers are valid.
 unsafe impl Simd for Plain {
     type V = [f32; LANES];
+    #[cfg(test)]
+    const LEVEL: Level = Level::Plain;
     const ROWS: usize = 3;
     const VECTORS: usize = 1;
 
@@ -202,7 +268,7 @@ unsafe impl Simd for Plain {
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // Where the CPU is not known to have FMA, `mul_add` would be a slow library call.
+        // `mul_add` is a slow library call unless the target is known to have FMA.
         let fused = cfg!(target_arch = "aarch64");
         let mut d = c;
         for i in 0..LANES {
@@ -222,6 +288,8 @@ unsafe impl Simd for Plain {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #[cfg(test)]
+    use super::Level;
     use super::{LANES, Simd};
     use std::arch::x86_64::*;
 
@@ -231,7 +299,7 @@ mod x86 {
 
     impl Avx512 {
         /// # Safety
-        /// The CPU must have AVX-512F.
+        /// The CPU has AVX-512 F, BW, DQ and VL.
         #[inline(always)]
         pub unsafe fn new() -> Self {
             Self(())
@@ -243,10 +311,12 @@ mod x86 {
         ((1u32 << lanes) - 1) as __mmask16
     }
 
-    // SAFETY, here and in each method: the intrinsics need AVX-512F, of which a value of the type is the proof;
-    // pointers are the caller's promise.
+    // SAFETY, here and in each method: the intrinsics need AVX-512F, which a value of the type proves; the caller
+    // promises that pointers are valid.
     unsafe impl Simd for Avx512 {
         type V = __m512;
+        #[cfg(test)]
+        const LEVEL: Level = Level::Avx512;
         const ROWS: usize = 6;
         const VECTORS: usize = 4;
 
@@ -298,7 +368,7 @@ mod x86 {
         fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {
             let mut out = r;
             unsafe {
-                // Blocks of 4×4 within the rows, then the blocks as a whole.
+                // First transpose the 4×4 blocks, then exchange whole blocks.
                 let mut quarter = [[r[0]; 4]; 4];
                 for (g, quarter) in quarter.iter_mut().enumerate() {
                     let [a, b, c, d] = [r[4 * g], r[4 * g + 1], r[4 * g + 2], r[4 * g + 3]];
@@ -326,12 +396,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> __m512 {
-            // SAFETY: lanes that the mask leaves out are not accessed.
+            // SAFETY: lanes outside the mask are not accessed.
             unsafe { _mm512_maskz_loadu_ps(mask(lanes), from) }
         }
         #[inline(always)]
         unsafe fn store_lanes(self, to: *mut f32, v: __m512, lanes: usize) {
-            // SAFETY: as above.
+            // SAFETY: as in `load_lanes`.
             unsafe { _mm512_mask_storeu_ps(to, mask(lanes), v) }
         }
     }
@@ -342,17 +412,19 @@ mod x86 {
 
     impl Avx2 {
         /// # Safety
-        /// The CPU must have AVX2 and FMA.
+        /// The CPU has AVX2 and FMA.
         #[inline(always)]
         pub unsafe fn new() -> Self {
             Self(())
         }
     }
 
-    // SAFETY, here and in each method: the intrinsics need AVX2 and FMA, of which a value of the type is the
-    // proof; pointers are the caller's promise.
+    // SAFETY, here and in each method: the intrinsics need AVX2 and FMA, which a value of the type proves; the caller
+    // promises that pointers are valid.
     unsafe impl Simd for Avx2 {
         type V = [__m256; 2];
+        #[cfg(test)]
+        const LEVEL: Level = Level::Avx2;
         const ROWS: usize = 6;
         const VECTORS: usize = 1;
 

@@ -1,6 +1,6 @@
-//! Softmax over the last axis, and its cross-entropy with class labels.
+//! Softmax over the last axis, pₖ = exp(xₖ) / Σ exp(xᵢ), and its cross-entropy with class labels. Arrays are n×c.
 
-/// Each row of `c` logits becomes probabilities. The largest is subtracted first, so nothing overflows.
+/// Turns each row of `c` logits into probabilities. The row's maximum is subtracted first, so that nothing overflows.
 pub fn forward(logits: &[f32], c: usize, probabilities: &mut [f32]) {
     for (x, p) in logits.chunks_exact(c).zip(probabilities.chunks_exact_mut(c)) {
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -13,7 +13,7 @@ pub fn forward(logits: &[f32], c: usize, probabilities: &mut [f32]) {
     }
 }
 
-/// dx = p · (dy − Σ p·dy), row by row, in place of dy.
+/// dx = p · (dy − Σ p·dy) for each row. `dy` is overwritten with dx.
 pub fn backward(dy: &mut [f32], probabilities: &[f32], c: usize) {
     for (dy, p) in dy.chunks_exact_mut(c).zip(probabilities.chunks_exact(c)) {
         let dot: f32 = dy.iter().zip(p).map(|(d, p)| d * p).sum();
@@ -21,12 +21,14 @@ pub fn backward(dy: &mut [f32], probabilities: &[f32], c: usize) {
     }
 }
 
-/// Mean cross-entropy −Σ t·log p over the rows and its gradient (p − t)/n, where t is 1−s+s/c at the
-/// label and s/c elsewhere (label smoothing s: Szegedy et al. 2016, arXiv:1512.00567).
+/// The mean cross-entropy −Σ t·log p over the rows; `gradient` receives its gradient (p − t)/n.
+///
+/// The target t is 1−s+s/c at the label and s/c elsewhere, with label smoothing s (Szegedy et al. 2016,
+/// arXiv:1512.00567).
 pub fn cross_entropy(logits: &[f32], labels: &[usize], smoothing: f32, gradient: &mut [f32]) -> f32 {
-    // Where the model is sure, errors of 1e-40 would run back through every layer: denormal numbers, which CPUs take
-    // many times longer for and which change no weight.
-    const NOTHING: f32 = 1e-20;
+    // Smaller gradients become zero. Where the model is sure, values of 1e-40 would run back through every layer:
+    // denormal numbers, which are many times slower and change no weight.
+    const NEGLIGIBLE: f32 = 1e-20;
     let n = labels.len();
     let c = logits.len() / n;
     forward(logits, c, gradient);
@@ -40,7 +42,7 @@ pub fn cross_entropy(logits: &[f32], labels: &[usize], smoothing: f32, gradient:
                 total -= f64::from(target) * (f64::from(x - largest) - log_sum);
             }
             let error = (*p - target) / n as f32;
-            *p = if error.abs() < NOTHING { 0.0 } else { error };
+            *p = if error.abs() < NEGLIGIBLE { 0.0 } else { error };
         }
     }
     (total / n as f64) as f32

@@ -1,20 +1,23 @@
-//! The error of every kernel against plain f64, on each instruction set that this CPU has, with real pictures and real
-//! weights. Prints the tables of `docs/convolution.md`:
+//! The errors of every kernel against plain f64, for each instruction set of this CPU, with real images and real weights.
+//! Prints the tables in `docs/convolution.md`:
 //!
 //! ```sh
 //! cargo test -p vgg_lib --lib kernels_against_f64 -- --nocapture
 //! ```
 //!
-//! CIFAR-10 images, as they are and enlarged, go through the 13 convolutions of the VGG16 trained on ImageNet, and two
-//! dense layers with random weights behind them. The gradients are those of the cross-entropy of CIFAR's labels, taken
+//! CIFAR-10 images, in their own size and enlarged, pass through the 13 convolutions of the VGG16 trained on ImageNet and
+//! then two dense layers with random weights. The gradients are those of the cross-entropy with CIFAR's labels, propagated
 //! back through all layers.
 //!
-//! "y" of a convolution is with bias and ReLU, "y in use" with the batch norm and the pooling that inference does in
-//! the same pass. An error is the largest deviation divided by the largest value of the whole array. Of a convolution,
-//! which would take minutes in f64, some thousand values of each array are computed, drawn at random; of all else every
-//! value.
+//! For a convolution, "y" includes bias and ReLU, and "y in use" also the batch norm and the pooling that inference
+//! computes in the same pass. An error is the largest deviation divided by the largest value of the whole array. All
+//! values are checked, except those of convolutions, which would take minutes in f64: there, 2,000 random values of each
+//! array.
+//!
+//! `vector_loops` holds the loops of [`crate::kernel::simd::run`] against plain references on made-up numbers.
 
 mod reference;
+mod vector_loops;
 
 use crate::data::{Dataset, cifar10};
 use crate::formats::{self, StateDict};
@@ -39,7 +42,7 @@ const LIMIT: f64 = 1e-4;
 fn kernels_against_f64() {
     let Some(images) = real_data("cifar-10-batches-bin") else { return };
     let Some(models) = real_data("models") else { return };
-    // What `cargo xtask data vgg16` fetches, or the original weights; the first are for other colors.
+    // The weights that `cargo xtask data vgg16` downloads, or the original ones, which expect other colors.
     let [torchvision, original] =
         ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
     let (weights, colors): (_, Colors) =
@@ -52,7 +55,8 @@ fn kernels_against_f64() {
     let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colors));
     let mut summary = String::from("| kernel |");
     let mut rows: Vec<Vec<(String, f64)>> = vec![];
-    for (level, name) in levels() {
+    for level in Level::supported() {
+        let name = level.name();
         let mut row = vec![];
         for pass in &passes {
             let (errors, others) = limited(level, || (pass.convolutions(), pass.other_kernels()));
@@ -78,26 +82,11 @@ fn kernels_against_f64() {
     }
 }
 
-fn levels() -> Vec<(Level, &'static str)> {
-    let mut levels = vec![];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            levels.push((Level::Avx512, "AVX-512"));
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            levels.push((Level::Avx2, "AVX2"));
-        }
-    }
-    levels.push((Level::Plain, "plain"));
-    levels
-}
-
 fn digits(error: f64) -> String {
     if error == 0.0 { "0".to_string() } else { format!("{error:.1e}") }
 }
 
-/// One row for each kernel, in the order of their first appearance.
+/// One row per kernel, in the order of first appearance.
 fn largest_of_each(rows: Vec<(String, f64)>) -> Vec<(String, f64)> {
     let mut largest: Vec<(String, f64)> = vec![];
     for (kernel, error) in rows {
@@ -109,30 +98,30 @@ fn largest_of_each(rows: Vec<(String, f64)>) -> Vec<(String, f64)> {
     largest
 }
 
-/// Columns of the table of convolutions.
+/// The columns of the table of convolutions.
 const CONVOLUTION: [&str; 7] =
     ["Winograd: y", "Winograd: y in use", "Winograd: dx", "Winograd: dw", "direct: y", "direct: dx", "direct: dw"];
 
-/// A convolution of the network and what f64 says about it.
-struct Layer {
+/// A convolution of the network, and its results in f64.
+struct ConvLayer {
     name: String,
     x: Vec<f32>,
     shape: Nhwc,
     weight: Vec<f32>,
     bias: Vec<f32>,
     y: Vec<f32>,
-    /// The gradient of y, behind the ReLU and before it.
+    /// The gradients of the output and of the input of the ReLU.
     dy: [Vec<f32>; 2],
-    /// Scale and shift of a batch norm in use.
+    /// Scale and shift of a batch norm in inference.
     affine: [Vec<f32>; 2],
-    /// y, y behind that batch norm and a pooling, dx, dw.
+    /// y, y after that batch norm and max pooling, dx, dw.
     want: [Reference; 4],
 }
 
 /// A forward and a backward pass of VGG16.
 struct Pass {
-    layers: Vec<Layer>,
-    /// Dense layers: input, weight, bias, gradient of the output.
+    layers: Vec<ConvLayer>,
+    /// The dense layers: input, weight, bias, gradient of the output.
     dense: [[Vec<f32>; 4]; 2],
     logits: Vec<f32>,
     labels: Vec<usize>,
@@ -142,45 +131,16 @@ impl Pass {
     fn new(data: &Dataset, n: usize, size: usize, weights: &StateDict, colors: Colors) -> Pass {
         let mut random = ChaCha8Rng::seed_from_u64(0);
         let enlarged = |i| resize(&data.image(i), size as u32, size as u32, FilterType::CatmullRom);
-        let mut x: Vec<f32> =
+        let images: Vec<f32> =
             (0..n).flat_map(|i| enlarged(i).pixels().flat_map(|p| colors(p.0)).collect::<Vec<_>>()).collect();
-        let mut shape = (n, size, size, 3);
-        let mut layers: Vec<Layer> = vec![];
-        let mut pools = vec![];
-        let mut at = 0; // torchvision counts ReLUs and poolings too
-        for (block, convolutions) in (1..).zip(Depth::Vgg16.convolutions()) {
-            for i in 1..=convolutions {
-                let filters = &weights[&format!("features.{at}.weight")];
-                let weight: Vec<f32> = filters.view().permuted_axes(vec![2, 3, 1, 0]).iter().copied().collect();
-                let bias: Vec<f32> = weights[&format!("features.{at}.bias")].iter().copied().collect();
-                let out = (shape.0, shape.1, shape.2, bias.len());
-                let mut y = vec![f32::NAN; out.0 * out.1 * out.2 * out.3];
-                winograd::forward(&x, shape, &weight, epilogue(&bias), &mut y);
-                let name = format!("block{block}_conv{i}");
-                let next = y.clone();
-                let affine = [-0.5..1.5, -1.0..1.0]
-                    .map(|range: Range<f32>| bias.iter().map(|_| random.random_range(range.clone())).collect());
-                let (dy, want) = Default::default();
-                layers.push(Layer { name, x, shape, weight, bias, affine, y, dy, want });
-                (x, shape) = (next, out);
-                at += 2;
-            }
-            let (_, h, w, c) = pool::pooled(shape);
-            let mut y = vec![f32::NAN; n * h * w * c];
-            let mut index = vec![0; y.len()];
-            pool::max_forward(&x, shape, &mut y, &mut index);
-            pools.push((layers.len() - 1, index));
-            (x, shape) = (y, pool::pooled(shape));
-            at += 1;
-        }
+        let Features { mut layers, pools, x } = Features::new(images, (n, size, size, 3), weights, &mut random);
 
-        // Random weights, as large as Glorot's.
+        // Random weights in the range of Glorot's initialization.
         let mut dense = |inputs: usize, outputs: usize| -> [Vec<f32>; 2] {
             let limit = (6.0 / (inputs + outputs) as f32).sqrt();
             [inputs * outputs, outputs].map(|len| (0..len).map(|_| random.random_range(-limit..limit)).collect())
         };
-        let features = x.len() / n;
-        let [weight, bias] = dense(features, 512);
+        let [weight, bias] = dense(x.len() / n, 512);
         let mut hidden = vec![f32::NAN; n * 512];
         linear::forward(&x, n, &weight, &bias, true, &mut hidden);
         let [weight2, bias2] = dense(512, 10);
@@ -195,29 +155,14 @@ impl Pass {
         elementwise::relu_backward(&mut dhidden, &hidden);
         let mut dy = vec![f32::NAN; x.len()];
         linear::backward_data(&dhidden, n, &weight, &mut dy);
-        for (i, layer) in layers.iter_mut().enumerate().rev() {
-            let (n, h, w, _) = layer.shape;
-            if pools.last().is_some_and(|(last, _)| *last == i) {
-                let (_, index) = pools.pop().unwrap();
-                let mut dx = vec![f32::NAN; layer.y.len()];
-                pool::max_backward(&dy, (n, h, w, layer.bias.len()), &index, &mut dx);
-                dy = dx;
-            }
-            let behind = dy.clone();
-            elementwise::relu_backward(&mut dy, &layer.y);
-            let mut dx = vec![f32::NAN; layer.x.len()];
-            winograd::backward_data(&dy, layer.shape, &layer.weight, &mut dx);
-            layer.dy = [behind, std::mem::replace(&mut dy, dx)];
-            let Layer { x, shape, weight, bias, affine, dy: [_, dy], .. } = &*layer;
-            layer.want = Convolution { x, shape: *shape, weight, bias, affine, dy }.sampled(&mut random);
-        }
+        backward(&mut layers, pools, dy, &mut random);
         Pass { layers, dense: [[x, weight, bias, dhidden], [hidden, weight2, bias2, dlogits]], logits, labels }
     }
 
-    /// For each layer the errors of [`CONVOLUTION`].
+    /// The errors of each layer, in the order of [`CONVOLUTION`].
     fn convolutions(&self) -> Vec<[f64; 7]> {
-        let errors = |layer: &Layer| {
-            let Layer { x, shape, weight, bias, affine: [scale, shift], dy: [_, dy], want, .. } = layer;
+        let errors = |layer: &ConvLayer| {
+            let ConvLayer { x, shape, weight, bias, affine: [scale, shift], dy: [_, dy], want, .. } = layer;
             let [y64, used64, dx64, dw64] = want;
             let (n, h, w, c) = *shape;
             let mut y = vec![f32::NAN; layer.y.len()];
@@ -251,12 +196,12 @@ impl Pass {
         table + "\n"
     }
 
-    /// All that is not a 3×3 convolution.
+    /// The errors of everything but the 3×3 convolutions.
     fn other_kernels(&self) -> Vec<(String, f64)> {
         let mut errors: Vec<(String, f64)> = vec![];
         let mut found = |kernel: &str, error: f64| errors.push((kernel.to_string(), error));
         for layer in &self.layers {
-            let Layer { y: x, shape: (n, h, w, _), bias, dy: [dy, before_relu], .. } = layer;
+            let ConvLayer { y: x, shape: (n, h, w, _), bias, dy: [dy, before_relu], .. } = layer;
             let c = bias.len();
             let shape = (*n, *h, *w, c);
             let sums = elementwise::column_sums(before_relu, c);
@@ -308,11 +253,11 @@ impl Pass {
         errors
     }
 
-    /// The 1×1 convolution, with the centers of the filters.
-    fn one_by_one(&self, layer: &Layer, found: &mut impl FnMut(&str, f64)) {
-        let Layer { x, shape, weight, bias, dy: [_, dy], .. } = layer;
+    /// The 1×1 convolution, with the centers of the filters as weights.
+    fn one_by_one(&self, layer: &ConvLayer, found: &mut impl FnMut(&str, f64)) {
+        let ConvLayer { x, shape, weight, bias, dy: [_, dy], .. } = layer;
         if !layer.name.ends_with("conv3") {
-            return; // where VGG's column C has them
+            return; // VGG's configuration C has its 1×1 convolutions here
         }
         let size = shape.3 * bias.len();
         let weight = &weight[4 * size..5 * size];
@@ -327,26 +272,87 @@ impl Pass {
     }
 }
 
-/// Bias and ReLU.
+/// The forward pass through the convolutions and poolings.
+struct Features {
+    layers: Vec<ConvLayer>,
+    /// The layer before each pooling, and the pooling's indices.
+    pools: Vec<(usize, Vec<u8>)>,
+    /// The output of the last pooling.
+    x: Vec<f32>,
+}
+
+impl Features {
+    fn new(mut x: Vec<f32>, mut shape: Nhwc, weights: &StateDict, random: &mut ChaCha8Rng) -> Features {
+        let (mut layers, mut pools) = (vec![], vec![]);
+        let mut at = 0; // torchvision's indices also count ReLUs and poolings
+        for (block, convolutions) in (1..).zip(Depth::Vgg16.convolutions()) {
+            for i in 1..=convolutions {
+                let filters = &weights[&format!("features.{at}.weight")];
+                let weight: Vec<f32> = filters.view().permuted_axes(vec![2, 3, 1, 0]).iter().copied().collect();
+                let bias: Vec<f32> = weights[&format!("features.{at}.bias")].iter().copied().collect();
+                let out = (shape.0, shape.1, shape.2, bias.len());
+                let mut y = vec![f32::NAN; out.0 * out.1 * out.2 * out.3];
+                winograd::forward(&x, shape, &weight, epilogue(&bias), &mut y);
+                let name = format!("block{block}_conv{i}");
+                let next = y.clone();
+                let affine = [-0.5..1.5, -1.0..1.0]
+                    .map(|range: Range<f32>| bias.iter().map(|_| random.random_range(range.clone())).collect());
+                let (dy, want) = Default::default();
+                layers.push(ConvLayer { name, x, shape, weight, bias, affine, y, dy, want });
+                (x, shape) = (next, out);
+                at += 2;
+            }
+            let (n, h, w, c) = pool::pooled(shape);
+            let mut y = vec![f32::NAN; n * h * w * c];
+            let mut index = vec![0; y.len()];
+            pool::max_forward(&x, shape, &mut y, &mut index);
+            pools.push((layers.len() - 1, index));
+            (x, shape) = (y, pool::pooled(shape));
+            at += 1;
+        }
+        Features { layers, pools, x }
+    }
+}
+
+/// Takes dy, the gradient of the last pooling, back through all layers: fills in their `dy` and `want`.
+fn backward(layers: &mut [ConvLayer], mut pools: Vec<(usize, Vec<u8>)>, mut dy: Vec<f32>, random: &mut ChaCha8Rng) {
+    for (i, layer) in layers.iter_mut().enumerate().rev() {
+        let (n, h, w, _) = layer.shape;
+        if let Some((_, index)) = pools.pop_if(|(last, _)| *last == i) {
+            let mut dx = vec![f32::NAN; layer.y.len()];
+            pool::max_backward(&dy, (n, h, w, layer.bias.len()), &index, &mut dx);
+            dy = dx;
+        }
+        let after_relu = dy.clone();
+        elementwise::relu_backward(&mut dy, &layer.y);
+        let mut dx = vec![f32::NAN; layer.x.len()];
+        winograd::backward_data(&dy, layer.shape, &layer.weight, &mut dx);
+        layer.dy = [after_relu, std::mem::replace(&mut dy, dx)];
+        let ConvLayer { x, shape, weight, bias, affine, dy: [_, dy], .. } = &*layer;
+        layer.want = Convolution { x, shape: *shape, weight, bias, affine, dy }.sampled(random);
+    }
+}
+
+/// An epilogue of bias and ReLU.
 fn epilogue(bias: &[f32]) -> Epilogue<'_> {
     Epilogue { bias: Some(bias), relu: true, ..Epilogue::default() }
 }
 
-/// A pixel as a network wants it.
+/// Turns a pixel into the network's input.
 type Colors = fn([u8; 3]) -> [f32; 3];
 
-/// torchvision's.
+/// The normalization of torchvision's weights.
 fn rgb(pixel: [u8; 3]) -> [f32; 3] {
     let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
     std::array::from_fn(|i| (f32::from(pixel[i]) / 255.0 - mean[i]) / std[i])
 }
 
-/// Simonyan and Zisserman's.
+/// The normalization of Simonyan and Zisserman's weights.
 fn bgr_minus_mean([r, g, b]: [u8; 3]) -> [f32; 3] {
     [f32::from(b) - 103.939, f32::from(g) - 116.779, f32::from(r) - 123.68]
 }
 
-/// Batch norm behind a ReLU with dropout behind it, as in `cifar_vgg16`.
+/// Batch norm between a ReLU and dropout, as in `cifar_vgg16`.
 fn batch_norm_and_dropout(x: &[f32], dy: &[f32], c: usize, found: &mut impl FnMut(&str, f64)) {
     const EPSILON: f32 = 1e-3;
     const P: f32 = 0.4;

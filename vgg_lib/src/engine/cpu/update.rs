@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 impl MomentumRule {
     /// As the kernels take it.
-    fn step(self) -> sgd::Step {
+    fn step(self) -> sgd::SgdStep {
         let MomentumRule { rate, scale, momentum, nesterov, l2 } = self;
-        sgd::Step { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
+        sgd::SgdStep { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
     }
 }
 

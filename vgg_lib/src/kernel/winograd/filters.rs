@@ -1,43 +1,69 @@
-//! Filter transform, and its transpose for the gradient of the weights.
+//! The filter transform U = G g Gᵀ, and its transpose dg = Gᵀ dU G for the gradient of the weights.
 
-use super::memory::Panels;
+use super::blocking::pieces;
+use super::layout::Panels;
 use super::scheme::{Scheme, Transform, both_ways};
 use crate::kernel::Shared;
-use crate::kernel::memory::CacheLine;
-use crate::kernel::simd::{LANES, Op, Simd};
+use crate::kernel::arena::CacheLine;
+use crate::kernel::simd::{LANES, Simd, VectorLoop, run};
+use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// 3×3 filters between `from` and `to` channels. `weight`: 3×3×from×to, or if `turned` 3×3×to×from, to be
-/// used turned by 180°.
+/// 3×3 filters from `from` to `to` channels. `weight` is 3×3×from×to, or if `rotated` 3×3×to×from, and is then used
+/// rotated by 180°.
 #[derive(Clone, Copy)]
 pub(super) struct Filter<'a> {
     pub(super) weight: &'a [f32],
     pub(super) from: usize,
     pub(super) to: usize,
-    pub(super) turned: bool,
+    pub(super) rotated: bool,
 }
 
-/// The filter transform of rows (channels `from`) `rows` and one panel of columns.
-pub(super) struct FilterIn<'a, A> {
-    pub(super) filter: Filter<'a>,
-    pub(super) rows: Range<usize>,
-    pub(super) panel: usize,
-    pub(super) u: Panels,
-    pub(super) scheme: PhantomData<A>,
+/// The cache lines of transformed filters.
+pub(super) fn filter_lines<A: Scheme>(from: usize, to: usize) -> usize {
+    Panels::lines(A::SQUARE, from, to)
 }
 
-impl<A: Scheme> Op for FilterIn<'_, A> {
+/// U = G g Gᵀ.
+pub(super) fn transform_filter<A: Scheme>(filter: Filter, u: &mut [CacheLine]) {
+    assert!(filter.weight.len() >= 9 * filter.from * filter.to);
+    let u = Panels::new(u, A::SQUARE, filter.from, filter.to);
+    let chunks = pieces(filter.from, 64);
+    (0..u.panels * chunks.len()).into_par_iter().for_each(|task| {
+        let (panel, rows) = (task / chunks.len(), chunks[task % chunks.len()].clone());
+        run(FilterIn::<A> { filter, rows, panel, u, scheme: PhantomData });
+    });
+}
+
+/// dw += Gᵀ (Σ dU) G, where the sum is over the partial sums `du`. `shape`: the channels from and to.
+pub(super) fn add_filter_gradient<A: Scheme>(du: &[Panels], shape: (usize, usize), dw: &mut [f32]) {
+    let dw = Shared::new(dw);
+    (0..shape.0).into_par_iter().for_each(|row| run(FilterOut::<A> { du, row, dw, shape, scheme: PhantomData }));
+}
+
+/// A part of [`transform_filter`]: some rows (channels `from`) and one panel of columns (channels `to`).
+struct FilterIn<'a, A> {
+    filter: Filter<'a>,
+    rows: Range<usize>,
+    panel: usize,
+    u: Panels,
+    scheme: PhantomData<A>,
+}
+
+impl<A: Scheme> VectorLoop for FilterIn<'_, A> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Filter { weight, from, to, turned } = self.filter;
+        let Filter { weight, from, to, rotated } = self.filter;
         let lanes = (to - self.panel * LANES).min(LANES);
         let step = self.u.point;
-        // What does not fit into L2 anyway need not be read into it before it is overwritten.
-        let past = step * size_of::<f32>() * A::POINTS * A::POINTS > 2 << 20;
-        // SAFETY: `lanes` values of each row of the weights are read; each task writes its own lines.
+        // Filters that are larger than the L2 cache are written past it.
+        let past = step * size_of::<f32>() * A::SQUARE > 2 << 20;
+        // SAFETY: each row of the weights has `lanes` values here, and each task writes its own lines.
         unsafe {
-            if turned {
+            if rotated {
                 let mut block = [CacheLine([0.0; LANES]); 9 * LANES];
                 for start in self.rows.clone().step_by(LANES) {
                     let rows = (self.rows.end - start).min(LANES);
@@ -71,7 +97,7 @@ impl<A: Scheme> Op for FilterIn<'_, A> {
     }
 }
 
-/// Stores a vector, or streams it past the caches.
+/// Stores a vector, `past` the caches or not.
 ///
 /// # Safety
 /// A whole line can be written.
@@ -81,7 +107,7 @@ unsafe fn write<S: Simd>(s: S, past: bool, to: *mut f32, v: S::V) {
     unsafe { if past { s.stream(to, v) } else { s.store(to, v) } }
 }
 
-/// block\[tap\]\[row\]\[column\] = weight\[8 − tap\]\[column\]\[row\] for a few columns and rows.
+/// block\[tap\]\[row\]\[column\] = weight\[8 − tap\]\[column\]\[row\] for up to 16 columns and rows.
 #[inline(always)]
 fn transpose_taps<S: Simd>(
     s: S,
@@ -95,27 +121,28 @@ fn transpose_taps<S: Simd>(
         let mut lines = [s.splat(0.0); LANES];
         for (i, line) in lines.iter_mut().enumerate().take(columns) {
             let source = &weight[((8 - tap) * height + column + i) * width + row..][..rows];
-            // SAFETY: `rows` values.
+            // SAFETY: the slice has `rows` values.
             *line = unsafe { s.load_lanes(source.as_ptr(), rows) };
         }
         for (line, to) in s.transpose(lines).into_iter().zip(&mut block[tap * LANES..]) {
-            // SAFETY: a whole line.
+            // SAFETY: `to` is a whole line.
             unsafe { s.store(to.0.as_mut_ptr(), line) };
         }
     }
 }
 
-/// The transposed filter transform: dw += Gᵀ (Σ du) G for row `row` of dw, all columns. The sum is over the
-/// partial sums of dU.
-pub(super) struct FilterOut<'a, A> {
-    pub(super) du: &'a [Panels],
-    pub(super) row: usize,
-    pub(super) dw: Shared,
-    pub(super) shape: (usize, usize),
-    pub(super) scheme: PhantomData<A>,
+/// One row (a channel `from`) of [`add_filter_gradient`], with all columns.
+struct FilterOut<'a, A> {
+    du: &'a [Panels],
+    row: usize,
+    dw: Shared,
+    shape: (usize, usize),
+    scheme: PhantomData<A>,
 }
 
-impl<A: Scheme> Op for FilterOut<'_, A> {
+impl<A: Scheme> VectorLoop for FilterOut<'_, A> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (c, out) = self.shape;

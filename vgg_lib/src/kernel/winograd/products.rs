@@ -1,17 +1,17 @@
 //! The matrix products between the transforms: V · U, and Vᵀ · M for the gradient of the weights.
 //!
-//! A block of the result stays in registers, with AVX-512 6 rows × 4 vectors (8 × 3 for the gradient, whose rows come
-//! in sixteens) of the 32 that there are; each step adds the product of a column of numbers and a row of vectors.
-//! Both factors lie as the transforms wrote them.
+//! A block of the result stays in registers: with AVX-512, 6 rows × 4 vectors of the 32 registers (8 × 3 for the
+//! gradient, whose rows come in multiples of 16). Each step adds the product of a column of numbers and a row of
+//! vectors. Both factors are used in the layout that the transforms wrote.
 
-use super::memory::{Panels, Tiles};
-use crate::kernel::simd::{LANES, Op, Simd};
+use super::layout::{Panels, Tiles};
+use crate::kernel::simd::{LANES, Simd, VectorLoop};
 use std::ops::Range;
 
-/// Rows of V and M come in multiples of this, for the matrix product.
+/// The matrix product takes rows of V and M in multiples of this number.
 pub(super) const ROW_BLOCK: usize = 6;
 
-/// M\[k\] = V\[k\] · U\[k\] for some points, rows of M and panels of columns of M. `depth`: columns of V.
+/// M\[k\] = V\[k\] · U\[k\] for some points k, some rows of M and some panels of its columns. `depth`: columns of V.
 pub(super) struct Multiply {
     pub(super) v: Tiles,
     pub(super) u: Panels,
@@ -22,10 +22,12 @@ pub(super) struct Multiply {
     pub(super) panels: Range<usize>,
 }
 
-/// Panels of V that are multiplied in one go: four panels of U with so many rows (32 KiB) stay in L1.
+/// Panels of V that are multiplied together: four panels of U with as many rows (32 KiB) stay in the L1 cache.
 pub(super) const DEPTH: usize = 128 / LANES;
 
-impl Op for Multiply {
+impl VectorLoop for Multiply {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let depth = self.depth.div_ceil(LANES);
@@ -40,7 +42,7 @@ impl Op for Multiply {
                 for start in (0..depth).step_by(DEPTH) {
                     let deep = start..depth.min(start + DEPTH);
                     for row in self.rows.clone().step_by(S::ROWS) {
-                        // SAFETY: rows come in multiples of `ROW_BLOCK`, and the panels were counted.
+                        // SAFETY: `rows` is a multiple of `ROW_BLOCK`, and `width` panels are left.
                         unsafe {
                             match (S::ROWS, width) {
                                 (ROW_BLOCK, 4) => self.block::<S, ROW_BLOCK, 4>(s, point, row, panel, deep.clone()),
@@ -58,10 +60,10 @@ impl Op for Multiply {
 }
 
 impl Multiply {
-    /// R rows × N panels of M, kept in registers over the panels `depth` of V.
+    /// Adds the products of the panels `depth` of V to R rows × N panels of M, which are kept in registers.
     ///
     /// # Safety
-    /// The rows and panels must exist, and belong to this task.
+    /// The rows and panels exist, and belong to this task.
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const N: usize>(
         &self,
@@ -89,8 +91,8 @@ impl Multiply {
     }
 }
 
-/// dU\[k\] (+)= V\[k\]ᵀ · M\[k\] over `tiles` rows of V and M, for some points and some panels of the columns
-/// of V (which are the rows of dU, `LANES` a panel).
+/// dU\[k\] = V\[k\]ᵀ · M\[k\], or with `accumulate` dU\[k\] += V\[k\]ᵀ · M\[k\], over `tiles` rows of V and M, for
+/// some points k and some panels of the columns of V (each is `LANES` rows of dU).
 pub(super) struct MultiplyTransposed {
     pub(super) v: Tiles,
     pub(super) m: Tiles,
@@ -101,10 +103,12 @@ pub(super) struct MultiplyTransposed {
     pub(super) rows: Range<usize>,
 }
 
-/// Tiles that are summed up in one go: their part of three panels of M and one of V (32 KiB) stays in L1.
+/// Tiles that are summed up together: their rows in three panels of M and one of V (32 KiB) stay in the L1 cache.
 pub(super) const BREADTH: usize = 128;
 
-impl Op for MultiplyTransposed {
+impl VectorLoop for MultiplyTransposed {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let panels = self.m.panels;
@@ -120,7 +124,7 @@ impl Op for MultiplyTransposed {
                     };
                     let rows = if S::VECTORS == 4 { 8 } else { 4 };
                     for row in (self.rows.start * LANES..self.rows.end * LANES).step_by(rows) {
-                        // SAFETY: the panels were counted, and rows come in whole panels.
+                        // SAFETY: `width` panels are left, and the rows are whole panels.
                         unsafe {
                             match (S::VECTORS, width) {
                                 (4, 3) => self.block::<S, 8, 3>(s, point, row, panel, tiles.clone()),
@@ -138,10 +142,10 @@ impl Op for MultiplyTransposed {
 }
 
 impl MultiplyTransposed {
-    /// R rows × N panels of dU, kept in registers over some tiles.
+    /// Adds the products of some tiles to R rows × N panels of dU, which are kept in registers.
     ///
     /// # Safety
-    /// The rows and panels must exist, and belong to this task.
+    /// The rows and panels exist, and belong to this task.
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize, const N: usize>(
         &self,
@@ -166,10 +170,10 @@ impl MultiplyTransposed {
     }
 }
 
-/// R × N vectors, rows and panels that far apart; zeros if there is nothing to load.
+/// Loads R × N vectors, with `row` and `panel` floats from one to the next; zeros if `from` is `None`.
 ///
 /// # Safety
-/// The vectors can be read.
+/// All the vectors can be read.
 #[inline(always)]
 pub(super) unsafe fn load_block<S: Simd, const R: usize, const N: usize>(
     s: S,
@@ -189,10 +193,10 @@ pub(super) unsafe fn load_block<S: Simd, const R: usize, const N: usize>(
     block
 }
 
-/// The counterpart of [`load_block`].
+/// Stores what [`load_block`] loads.
 ///
 /// # Safety
-/// The vectors can be written.
+/// All the vectors can be written.
 #[inline(always)]
 pub(super) unsafe fn store_block<S: Simd, const R: usize, const N: usize>(
     s: S,
@@ -209,21 +213,21 @@ pub(super) unsafe fn store_block<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// Where the left factor of a block lies: number (r, step) is at base + r · row + step · `step`.
+/// The left factor of a block: number (r, i) is at base + r · row + i · step.
 pub(super) struct Scalars {
     pub(super) base: *const f32,
     pub(super) row: usize,
     pub(super) step: usize,
 }
 
-/// Where the right factor lies: vector (n, step) is at base + n · panel + step · `step`.
+/// The right factor of a block: vector (n, i) is at base + n · panel + i · step.
 pub(super) struct Vectors {
     pub(super) base: *const f32,
     pub(super) panel: usize,
     pub(super) step: usize,
 }
 
-/// sum\[r\]\[n\] += Σ over `steps` of number r · vector n, with the sums in registers.
+/// sum\[r\]\[n\] += Σ over i < `steps` of number (r, i) · vector (n, i), with the sums in registers.
 ///
 /// # Safety
 /// All the numbers and vectors can be read.

@@ -2,17 +2,21 @@
 
 use crate::kernel::simd::Simd;
 
-/// Up to six vectors: one row or column of a tile. What a scheme does not use stays zero.
+/// One row or column of a tile: up to six vectors. Those that a scheme does not use stay zero.
 pub(super) type Line<S> = [<S as Simd>::V; 6];
 
-/// One dimension of a Winograd scheme; a tile is transformed along both.
+/// A Winograd scheme in one dimension; a tile is transformed along both.
 pub(super) trait Scheme: Send + Sync + 'static {
-    /// Input pixels of a tile, its points, its output pixels.
+    /// Input pixels of a tile.
     const INPUT: usize;
+    /// Points of a tile.
     const POINTS: usize;
+    /// Output pixels of a tile.
     const OUTPUT: usize;
-    /// Input pixels of a tile that lie before its first output pixel.
+    /// Input pixels of a tile before its first output pixel.
     const BEFORE: usize;
+    /// Points in two dimensions: the number of matrix products.
+    const SQUARE: usize = Self::POINTS * Self::POINTS;
 
     /// Bᵀ · d
     fn input<S: Simd>(s: S, d: Line<S>) -> Line<S>;
@@ -119,7 +123,7 @@ impl Scheme for Four {
     }
 }
 
-/// A whole map of two pixels, with its padding: a Toeplitz product, three multiplications instead of four.
+/// A whole map of two pixels between its padding: a Toeplitz product with three multiplications instead of four.
 ///
 /// ```text
 /// y0 = g1 x0 + g2 x1 = g1 (x0 + x1) + (g2 − g1) x1        ⎡1 1⎤       ⎡0  1  0⎤        ⎡1 1 0⎤
@@ -160,7 +164,7 @@ impl Scheme for Two {
     }
 }
 
-/// Which of its matrices a scheme applies.
+/// One of the matrices of a scheme.
 #[derive(Clone, Copy)]
 pub(super) enum Transform {
     Input,
@@ -171,7 +175,7 @@ pub(super) enum Transform {
 }
 
 impl Transform {
-    /// Along one dimension.
+    /// Transforms a row or column.
     #[inline(always)]
     pub(super) fn apply<A: Scheme, S: Simd>(self, s: S, line: Line<S>) -> Line<S> {
         match self {
@@ -183,7 +187,7 @@ impl Transform {
         }
     }
 
-    /// How many values go in and come out.
+    /// The numbers of values before and after the transform.
     #[inline(always)]
     pub(super) fn sizes<A: Scheme>(self) -> (usize, usize) {
         match self {
@@ -196,8 +200,7 @@ impl Transform {
     }
 }
 
-/// Transforms a square along both dimensions. `transform` is a constant wherever this is called, so the
-/// loops unroll.
+/// Transforms a square along both dimensions. Every caller passes a constant `transform`, so the loops unroll.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // j is the second index
 pub(super) fn both_ways<A: Scheme, S: Simd>(

@@ -1,4 +1,4 @@
-//! The fast kernels against plain f64, on odd shapes and on each instruction set.
+//! Winograd's convolution against its definition in f64, on odd shapes and with each instruction set.
 
 use super::{Epilogue, backward_data, backward_weight, forward};
 use crate::kernel::simd::{Level, limited};
@@ -16,7 +16,7 @@ impl Random {
     }
 }
 
-/// Calls `f(x index, weight index, y index)` for every product of a convolution.
+/// Calls `f(index in x, index in weight, index in y)` for every product of a convolution.
 fn products((n, h, w, c): Nhwc, out: usize, mut f: impl FnMut(usize, usize, usize)) {
     for position in 0..n * h * w {
         let (i, j) = (position / w % h, position % w);
@@ -34,12 +34,14 @@ fn products((n, h, w, c): Nhwc, out: usize, mut f: impl FnMut(usize, usize, usiz
     }
 }
 
+/// The largest deviation, divided by the largest value.
 fn error(got: &[f32], want: &[f64]) -> f64 {
     assert!(got.iter().all(|g| g.is_finite()));
     let largest = want.iter().fold(1e-30f64, |m, v| m.max(v.abs()));
     got.iter().zip(want).fold(0.0f64, |m, (&g, w)| m.max((f64::from(g) - w).abs())) / largest
 }
 
+/// The errors of y, dx and dw.
 fn check(shape: Nhwc, out: usize, bias: bool, relu: bool, random: &mut Random) -> [f64; 3] {
     let (n, h, w, c) = shape;
     let (x, weight, dy) = (random.floats(n * h * w * c), random.floats(9 * c * out), random.floats(n * h * w * out));
@@ -66,7 +68,7 @@ fn check(shape: Nhwc, out: usize, bias: bool, relu: bool, random: &mut Random) -
 
 #[test]
 fn matches_f64_on_odd_shapes() {
-    for level in [Level::Avx512, Level::Avx2, Level::Plain] {
+    for level in Level::supported() {
         let mut random = Random(1);
         let mut worst = [0.0f64; 3];
         for round in 0..150 {
@@ -84,7 +86,7 @@ fn matches_f64_on_odd_shapes() {
 }
 
 #[test]
-fn matches_f64_on_the_network_s_shapes() {
+fn matches_f64_on_the_shapes_of_vgg() {
     for (n, c, out, h) in
         [(2, 64, 64, 32), (2, 64, 128, 16), (5, 128, 256, 8), (65, 96, 160, 4), (40, 256, 128, 2), (3, 512, 512, 4)]
     {
@@ -95,7 +97,7 @@ fn matches_f64_on_the_network_s_shapes() {
 }
 
 #[test]
-fn same_bits_twice() {
+fn two_calls_give_the_same_bits() {
     let mut random = Random(3);
     for (shape, out) in [((9, 32, 32, 64), 64), ((20, 8, 8, 128), 256), ((33, 4, 4, 256), 96), ((33, 2, 2, 256), 96)] {
         let (n, h, w, c) = shape;

@@ -1,14 +1,15 @@
-//! Input transform, output transform, and the transposed output transform for gradients.
+//! The transforms of feature maps: input transform Bᵀ d B, output transform Aᵀ M A, and the transposed output transform
+//! A dy Aᵀ for gradients.
 
-use super::memory::Tiles;
+use super::layout::Tiles;
 use super::products::ROW_BLOCK;
 use super::scheme::{Scheme, Transform, both_ways};
 use crate::kernel::Shared;
-use crate::kernel::simd::{LANES, Op, Simd};
+use crate::kernel::simd::{LANES, Simd, VectorLoop};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// How the maps of a batch are cut into tiles.
+/// How the maps of a batch are cut into tiles: h×w pixels each, `down` × `across` tiles each, `tiles` altogether.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
     pub(super) h: usize,
@@ -24,7 +25,7 @@ impl Grid {
         Grid { h, w, down, across, tiles: n * down * across }
     }
 
-    /// The first output pixel of a tile: its image, row and column.
+    /// The image, row and column of a tile's first output pixel.
     #[inline(always)]
     pub(super) fn corner<A: Scheme>(&self, tile: usize) -> (usize, usize, usize) {
         let (strip, j) = (tile / self.across, tile % self.across);
@@ -32,9 +33,8 @@ impl Grid {
     }
 }
 
-/// Transforms `tiles` of an n×h×w×`channels` array into rows 0, 1, … of `to`, from row `first` on: the
-/// input transform, or with `gradient` the transposed output transform. Rows up to a multiple of
-/// [`ROW_BLOCK`] are filled with zeros.
+/// Transforms `tiles` of an n×h×w×`channels` array into the rows of `to` from `first` on: the input transform, or with
+/// `gradient` the transposed output transform. The rows up to a multiple of [`ROW_BLOCK`] are filled with zeros.
 pub(super) struct TilesIn<'a, A> {
     pub(super) from: &'a [f32],
     pub(super) channels: usize,
@@ -46,10 +46,12 @@ pub(super) struct TilesIn<'a, A> {
     pub(super) scheme: PhantomData<A>,
 }
 
-impl<A: Scheme> Op for TilesIn<'_, A> {
+impl<A: Scheme> VectorLoop for TilesIn<'_, A> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `tile` is called for tiles of the grid, and the caller gave rows for them.
+        // SAFETY: the tiles are in the grid, and the caller provides rows for them.
         unsafe {
             if self.gradient {
                 self.all(s, Transform::OutputT, 0);
@@ -61,7 +63,10 @@ impl<A: Scheme> Op for TilesIn<'_, A> {
 }
 
 impl<A: Scheme> TilesIn<'_, A> {
-    /// `before`: pixels of the tile that lie before its corner.
+    /// Transforms all tiles. `before`: input pixels of a tile before its first output pixel.
+    ///
+    /// # Safety
+    /// `to` has rows for the tiles, which belong to this task.
     #[inline(always)]
     unsafe fn all<S: Simd>(&self, s: S, transform: Transform, before: usize) {
         let rows = self.tiles.len();
@@ -71,7 +76,7 @@ impl<A: Scheme> TilesIn<'_, A> {
             unsafe { self.one(s, transform, before, panel, row) };
         }
         for row in rows..rows.next_multiple_of(ROW_BLOCK) {
-            for point in 0..A::POINTS * A::POINTS {
+            for point in 0..A::SQUARE {
                 for panel in 0..self.to.panels {
                     // SAFETY: `to` has whole blocks of rows.
                     unsafe { s.store(self.to.line(point, panel, self.first + row), s.splat(0.0)) };
@@ -80,6 +85,10 @@ impl<A: Scheme> TilesIn<'_, A> {
         }
     }
 
+    /// Transforms one panel of one tile.
+    ///
+    /// # Safety
+    /// As for [`all`](Self::all).
     #[inline(always)]
     unsafe fn one<S: Simd>(&self, s: S, transform: Transform, before: usize, panel: usize, row: usize) {
         let Grid { h, w, .. } = self.grid;
@@ -87,11 +96,11 @@ impl<A: Scheme> TilesIn<'_, A> {
         let lanes = (c - panel * LANES).min(LANES);
         let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
         let inside = top >= before && left >= before && top + size <= h + before && left + size <= w + before;
-        // The first pixel may lie outside of the array: its address is computed with wrap-around, and not read.
+        // The first pixel may lie outside the array: its address wraps around and is not read.
         let start = (image * h + top).wrapping_sub(before).wrapping_mul(w).wrapping_add(left).wrapping_sub(before);
         let start = self.from.as_ptr().wrapping_add(start.wrapping_mul(c).wrapping_add(panel * LANES));
         let pixel = |i: usize, j: usize| start.wrapping_add(i * (w * c)).wrapping_add(j * c);
-        // SAFETY: only pixels inside the map are read; the caller owns the vectors of `to`.
+        // SAFETY: only pixels inside the map are read; the caller promises the vectors of `to`.
         unsafe {
             let to = self.to.line(0, panel, self.first + row);
             let store = |i: usize, j: usize, v: S::V| s.store(to.add((i * A::POINTS + j) * self.to.point), v);
@@ -109,14 +118,14 @@ impl<A: Scheme> TilesIn<'_, A> {
     }
 }
 
-/// What happens to the sums of a convolution on their way out, in this order. The constants have a value a channel.
+/// What happens to the sums of a convolution before they are stored, in this order. Constants have one value per channel.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
-    /// Added first.
+    /// Added to the sums.
     pub bias: Option<&'a [f32]>,
     /// Then max(v, 0).
     pub relu: bool,
-    /// Then v·scale + shift: a batch norm that only uses its statistics.
+    /// Then v·scale + shift: a batch norm with fixed statistics.
     pub affine: Option<(&'a [f32], &'a [f32])>,
     /// Then max(v, 0).
     pub relu_after: bool,
@@ -124,7 +133,7 @@ pub struct Epilogue<'a> {
     pub max_pool: bool,
 }
 
-/// An [`Epilogue`] with neutral values for what it leaves out, up to whole vectors.
+/// An [`Epilogue`] in which neutral values stand for the missing operations, padded to whole vectors.
 pub(super) struct Ending {
     bias: Vec<f32>,
     scale: Vec<f32>,
@@ -153,7 +162,7 @@ impl Ending {
     }
 }
 
-/// The output transform of rows `first`… of `m` into `tiles` of the n×h×w×o array `y`, or with pooling n×h/2×w/2×o.
+/// The output transform of the rows of `m` from `first` on into `tiles` of y, n×h×w×`out` or with pooling n×h/2×w/2×`out`.
 pub(super) struct TilesOut<'a, A> {
     pub(super) m: Tiles,
     pub(super) first: usize,
@@ -165,7 +174,9 @@ pub(super) struct TilesOut<'a, A> {
     pub(super) scheme: PhantomData<A>,
 }
 
-impl<A: Scheme> Op for TilesOut<'_, A> {
+impl<A: Scheme> VectorLoop for TilesOut<'_, A> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let rows = self.tiles.len();
@@ -178,15 +189,18 @@ impl<A: Scheme> Op for TilesOut<'_, A> {
 }
 
 impl<A: Scheme> TilesOut<'_, A> {
+    /// Transforms one panel of one tile.
+    ///
+    /// # Safety
+    /// The tile belongs to this task.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // indices are places, too
+    #[allow(clippy::needless_range_loop)] // the indices are also positions
     unsafe fn one<S: Simd>(&self, s: S, panel: usize, row: usize) {
         let Grid { h, w, .. } = self.grid;
         let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
         let lanes = (self.out - panel * LANES).min(LANES);
         let [relu, relu_after] = self.ending.floors.map(|floor| s.splat(floor));
-        // SAFETY: vectors of `m` and of the padded constants are read; `Shared::slice` checks the bounds of y, of
-        // which this task owns the tile.
+        // SAFETY: `m` and the padded constants have these vectors; `Shared::slice` checks the bounds of y.
         unsafe {
             let constant = |values: &[f32]| s.load(values[panel * LANES..][..LANES].as_ptr());
             let (bias, scale) = (constant(&self.ending.bias), constant(&self.ending.scale));
@@ -195,14 +209,14 @@ impl<A: Scheme> TilesOut<'_, A> {
             let load = |i: usize, j: usize| s.load(from.add((i * A::POINTS + j) * self.m.point));
             let mut tile = [[bias; 4]; 4];
             both_ways::<A, S>(s, Transform::Output, load, |i, j, v| {
-                // The floors first: a NaN stays one.
+                // The floor is the first argument, so that a NaN stays one.
                 tile[i][j] = s.max(relu_after, s.fma(s.max(relu, s.add(v, bias)), scale, shift));
             });
             let store = |pixel: usize, v: S::V| {
                 let y = self.y.slice(pixel * self.out + panel * LANES, lanes);
                 s.store_lanes(y.as_mut_ptr(), v, lanes);
             };
-            // `size` pixels of the tile become one.
+            // With pooling, 2×2 pixels of the tile become one.
             let size = 1 + usize::from(self.ending.max_pool);
             let (h, w, top, left) = (h / size, w / size, top / size, left / size);
             for i in 0..A::OUTPUT / size {
@@ -211,7 +225,7 @@ impl<A: Scheme> TilesOut<'_, A> {
                         let v = if size == 1 {
                             tile[i][j]
                         } else {
-                            // The later one last: of a NaN and a number pooling keeps the first.
+                            // Each `max` takes the later value first: of a NaN and a number, pooling keeps the earlier one.
                             let (upper, lower) = (tile[2 * i], tile[2 * i + 1]);
                             let best = s.max(lower[2 * j], s.max(upper[2 * j + 1], upper[2 * j]));
                             s.max(lower[2 * j + 1], best)

@@ -1,11 +1,11 @@
-//! What the kernels compute, in f64 and by the definition.
+//! What the kernels compute, by the definition and in f64.
 
 use crate::tensor::Nhwc;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// True values of an array, or of some places of it.
+/// The true values of an array, or of some of its places, with their indices.
 #[derive(Default)]
 pub(super) struct Reference(Vec<(usize, f64)>);
 
@@ -14,14 +14,14 @@ impl Reference {
         Reference(values.into_iter().enumerate().collect())
     }
 
-    /// `SAMPLES` places of an array of `len` values.
+    /// The values at `SAMPLES` random places of an array of `len` values.
     fn some(len: usize, random: &mut ChaCha8Rng, value: impl Fn(usize) -> f64 + Sync) -> Reference {
         const SAMPLES: usize = 2000;
         let places: Vec<usize> = (0..SAMPLES).map(|_| random.random_range(0..len)).collect();
         Reference(places.into_par_iter().map(|place| (place, value(place))).collect())
     }
 
-    /// The largest deviation, divided by the largest of all values.
+    /// The largest deviation, divided by the largest value.
     pub(super) fn error(&self, got: &[f32]) -> f64 {
         assert!(got.iter().all(|g| g.is_finite()));
         assert!(self.0.iter().all(|(place, want)| *place < got.len() && want.is_finite()));
@@ -37,13 +37,13 @@ pub(super) struct Convolution<'a> {
     pub(super) shape: Nhwc,
     pub(super) weight: &'a [f32],
     pub(super) bias: &'a [f32],
-    /// Of the batch norm behind the ReLU.
+    /// Scale and shift of the batch norm after the ReLU.
     pub(super) affine: &'a [Vec<f32>; 2],
     pub(super) dy: &'a [f32],
 }
 
 impl Convolution<'_> {
-    /// Some of y, of y behind batch norm and pooling, of dx and dw.
+    /// Some values of y, of y after batch norm and pooling, of dx and of dw.
     pub(super) fn sampled(&self, random: &mut ChaCha8Rng) -> [Reference; 4] {
         let Convolution { x, shape, weight, bias, dy, .. } = *self;
         let ((n, h, w, _), out) = (shape, bias.len());
@@ -78,7 +78,7 @@ impl Convolution<'_> {
         let Convolution { shape, weight, bias, dy, .. } = *self;
         let (c, out) = (shape.3, bias.len());
         let (position, i) = (place / c, place % c);
-        // The position above reads this one with the tap below.
+        // A position reads this one with the opposite tap.
         let readers = (0..9).filter_map(|tap| Some((8 - tap, neighbor(shape, position, tap)?)));
         let all = |(tap, reader): (usize, usize)| {
             let weight = &weight[(tap * c + i) * out..][..out];
@@ -101,7 +101,7 @@ fn product(a: f32, b: f32) -> f64 {
     f64::from(a) * f64::from(b)
 }
 
-/// The position that `position` reads with `tap` of a 3×3 kernel, if it is inside the image.
+/// The position that `position` reads with `tap` of a 3×3 kernel, or `None` outside the image.
 fn neighbor((_, h, w, _): Nhwc, position: usize, tap: usize) -> Option<usize> {
     let (i, j) = (position / w % h + tap / 3, position % w + tap % 3);
     let inside = (1..=h).contains(&i) && (1..=w).contains(&j);
@@ -141,7 +141,7 @@ fn sums(values: &[f64], c: usize) -> Vec<f64> {
     sums
 }
 
-/// The places of the 2×2 window that output `place` of a pooling is the largest of.
+/// The indices of the 2×2 window of which output `place` of the pooling is the maximum.
 fn window((_, h, w, c): Nhwc, place: usize) -> [usize; 4] {
     let (down, across) = (h / 2, w / 2);
     let (position, channel) = (place / c, place % c);
@@ -159,7 +159,7 @@ pub(super) fn max_pool(x: &[f32], shape: Nhwc) -> Reference {
     Reference::all(windows(shape).map(|window| f64::from(window.map(|i| x[i]).into_iter().fold(f32::MIN, f32::max))))
 }
 
-/// The gradient goes to the first of the largest.
+/// The gradient goes to the first maximum of each window.
 pub(super) fn max_pool_gradient(x: &[f32], dy: &[f32], shape: Nhwc) -> Reference {
     let mut dx = vec![0.0; x.len()];
     for (window, &dy) in windows(shape).zip(dy) {
@@ -186,7 +186,7 @@ pub(super) struct BatchNorm {
     pub(super) sums: Reference,
 }
 
-/// ReLU (whose output is x), batch norm, dropout with the factor `kept(i)` of element i.
+/// A ReLU with output x, batch norm, then dropout with factor `kept(i)` for element i.
 pub(super) fn batch_norm(
     x: &[f32],
     dy: &[f32],
@@ -240,7 +240,7 @@ pub(super) fn cross_entropy(logits: &[f32], labels: &[usize], smoothing: f32) ->
     (Reference::all(probabilities), Reference::all([loss / n as f64]), Reference::all(gradient))
 }
 
-/// dx from dy for given probabilities.
+/// dx from dy, for given probabilities.
 pub(super) fn softmax_gradient(dy: &[f32], probabilities: &[f32], c: usize) -> Reference {
     let row = |(dy, p): (&[f32], &[f32])| {
         let (dy, p) = (wide(dy), wide(p));

@@ -1,13 +1,12 @@
-//! Memory of the transformed data, and how it is laid out.
+//! How the transformed data lies in memory: [`Panels`] for filters, [`Tiles`] for feature maps.
+//!
+//! Both are one matrix per point, cut into panels of 16 columns; a row of a panel is one vector and one cache line. Both
+//! are views without a lifetime, for tasks that write disjoint vectors.
 
-use crate::kernel::memory::{CacheLine, Memory};
+use crate::kernel::arena::CacheLine;
 use crate::kernel::simd::LANES;
-use std::cell::RefCell;
-use std::sync::Mutex;
 
-/// U and dU: one matrix for each point, cut into panels of 16 columns; a row of a panel is a vector.
-///
-/// A view without a lifetime, for tasks that write disjoint vectors.
+/// U and dU: matrices of `rows` × output channels, in the order \[point\]\[panel\]\[row\].
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     pub(super) base: *mut f32,
@@ -16,13 +15,13 @@ pub(super) struct Panels {
     /// Floats from one point to the next.
     pub(super) point: usize,
 }
-// SAFETY: vectors are reached through `line` only, whose users write disjoint ones.
+// SAFETY: vectors are accessed through `line` only, and its callers write disjoint ones.
 unsafe impl Send for Panels {}
 // SAFETY: as above.
 unsafe impl Sync for Panels {}
 
 impl Panels {
-    /// Lines needed for `points` matrices of rows × columns.
+    /// The cache lines of `points` matrices of rows × columns.
     pub(super) fn lines(points: usize, rows: usize, columns: usize) -> usize {
         points * Panels::point(rows, columns)
     }
@@ -38,7 +37,7 @@ impl Panels {
         Panels { base, ..Panels::read(memory, points, rows, columns) }
     }
 
-    /// For reading only.
+    /// A view for reading only.
     pub(super) fn read(memory: &[CacheLine], points: usize, rows: usize, columns: usize) -> Panels {
         assert!(memory.len() >= Panels::lines(points, rows, columns));
         let point = Panels::point(rows, columns) * LANES;
@@ -46,41 +45,41 @@ impl Panels {
     }
 
     /// # Safety
-    /// The vector must exist and its memory be alive.
+    /// The vector exists, and its memory is alive.
     #[inline(always)]
     pub(super) unsafe fn line(&self, point: usize, panel: usize, row: usize) -> *mut f32 {
         debug_assert!(panel < self.panels && row < self.rows);
-        // SAFETY: inside the memory that `new` has seen.
+        // SAFETY: it is inside the memory whose size `read` has checked.
         unsafe { self.base.add(point * self.point + (panel * self.rows + row) * LANES) }
     }
 }
 
-/// V and M: tiles × channels in panels of 16 channels, a vector for each panel, tile and point.
-///
-/// A view without a lifetime, for tasks that write disjoint vectors.
+/// V and M: matrices of tiles × channels. The order of points, panels and tiles (the rows) varies.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     pub(super) base: *mut f32,
     pub(super) panels: usize,
-    /// Floats from one point, panel, tile to the next.
+    /// Floats from one point to the next.
     pub(super) point: usize,
+    /// Floats from one panel to the next.
     pub(super) panel: usize,
+    /// Floats from one tile to the next.
     pub(super) row: usize,
 }
-// SAFETY: vectors are reached through `line` only, whose users write disjoint ones.
+// SAFETY: vectors are accessed through `line` only, and its callers write disjoint ones.
 unsafe impl Send for Tiles {}
 // SAFETY: as above.
 unsafe impl Sync for Tiles {}
 
 impl Tiles {
-    /// Lines needed for `rows` tiles, in either order.
+    /// The cache lines of `rows` tiles, in either order.
     pub(super) fn lines(points: usize, rows: usize, channels: usize) -> usize {
         let panels = channels.div_ceil(LANES);
         (panels * rows * (points | 1)).max(points * ((panels * rows) | 1))
     }
 
-    /// The points of a tile side by side, so that a transform reads or writes one run of memory. The distance
-    /// between tiles is odd, because tiles at powers of two would collide in the cache.
+    /// The points of a tile lie side by side, so that a transform reads or writes one run of memory. The distance between
+    /// tiles is an odd number of cache lines: tiles at powers of two would compete for the same sets of the cache.
     pub(super) fn tile_by_tile(memory: &mut [CacheLine], points: usize, rows: usize, channels: usize) -> Tiles {
         assert!(memory.len() >= Tiles::lines(points, rows, channels));
         let row = (points | 1) * LANES;
@@ -88,8 +87,8 @@ impl Tiles {
         Tiles { base, panels: channels.div_ceil(LANES), point: LANES, panel: rows * row, row }
     }
 
-    /// The tiles of a point side by side, so that a matrix product reads one run of memory: better when all
-    /// of V does not fit into L2.
+    /// The tiles of a point lie side by side, so that a matrix product reads one run of memory. This is better when V
+    /// does not fit into the L2 cache.
     pub(super) fn point_by_point(memory: &mut [CacheLine], points: usize, rows: usize, channels: usize) -> Tiles {
         assert!(memory.len() >= Tiles::lines(points, rows, channels));
         let panels = channels.div_ceil(LANES);
@@ -97,63 +96,18 @@ impl Tiles {
         Tiles { base, panels, point: ((panels * rows) | 1) * LANES, panel: rows * LANES, row: LANES }
     }
 
-    /// Which panel and tile a transform visits in step `i`, so that it fills runs of memory.
+    /// The panel and the tile that a transform visits in step `i`, in the order of memory.
     #[inline(always)]
     pub(super) fn visit(&self, i: usize, tiles: usize) -> (usize, usize) {
         if self.point == LANES { (i % self.panels, i / self.panels) } else { (i / tiles, i % tiles) }
     }
 
     /// # Safety
-    /// The vector must exist and its memory be alive.
+    /// The vector exists, and its memory is alive.
     #[inline(always)]
     pub(super) unsafe fn line(&self, point: usize, panel: usize, row: usize) -> *mut f32 {
         debug_assert!(panel < self.panels);
-        // SAFETY: inside the memory that the constructors have seen.
+        // SAFETY: it is inside the memory whose size the constructors have checked.
         unsafe { self.base.add(panel * self.panel + row * self.row + point * self.point) }
     }
-}
-
-/// Memory of a whole call, kept for the next one; its content is arbitrary.
-pub(super) struct Buffer(Memory);
-
-static KEPT: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
-
-impl Buffer {
-    /// The smallest memory kept that is large enough; or else new memory in place of the largest one.
-    pub(super) fn new(lines: usize) -> Buffer {
-        let mut kept = KEPT.lock().unwrap_or_else(|e| e.into_inner());
-        let fit = (0..kept.len()).filter(|&i| kept[i].size() >= lines).min_by_key(|&i| kept[i].size());
-        let largest = || (0..kept.len()).max_by_key(|&i| kept[i].size());
-        let memory = fit.or_else(largest).map(|i| kept.swap_remove(i)).unwrap_or(Memory::empty());
-        drop(kept);
-        if memory.size() >= lines {
-            return Buffer(memory);
-        }
-        drop(memory);
-        Buffer(Memory::new(lines))
-    }
-
-    pub(super) fn lines(&mut self) -> &mut [CacheLine] {
-        self.0.lines()
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let memory = std::mem::replace(&mut self.0, Memory::empty());
-        KEPT.lock().unwrap_or_else(|e| e.into_inner()).push(memory);
-    }
-}
-
-/// Lends memory that this thread keeps; its content is arbitrary. The closure must not start rayon work: a
-/// stolen task on this thread would ask for the same memory.
-pub(super) fn with_lines<R>(lines: usize, work: impl FnOnce(&mut [CacheLine]) -> R) -> R {
-    thread_local! { static MEMORY: RefCell<Memory> = const { RefCell::new(Memory::empty()) } }
-    MEMORY.with_borrow_mut(|memory| {
-        if memory.size() < lines {
-            *memory = Memory::empty();
-            *memory = Memory::new(lines);
-        }
-        work(&mut memory.lines()[..lines])
-    })
 }
