@@ -16,7 +16,6 @@ const TIMES: usize = 24;
 
 /// On one thread: to wake others for tensors so small takes longer than to read them.
 fn alone(test: impl FnOnce() + Send) {
-    let _alone = memory::alone();
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
 }
 

@@ -1,24 +1,28 @@
-//! How much memory something takes, by an allocator that counts.
+//! Measures how much memory a piece of code allocates, with an allocator that counts per thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::Cell;
 
 struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Bytes that this thread has allocated minus those it has freed.
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    /// The largest value of `NOW` since [`taken`] began.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
-// SAFETY: all is the system's allocator; two numbers are counted besides.
+// SAFETY: the system's allocator does all the work; two numbers are counted beside it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        NOW.set(NOW.get() + layout.size() as isize);
+        PEAK.set(PEAK.get().max(NOW.get()));
         // SAFETY: the caller's promises are the system's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
+        NOW.set(NOW.get() - layout.size() as isize);
         // SAFETY: the caller's promises are the system's.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -27,16 +31,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time: the count is of the whole process.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What it gives, and the most bytes that it had at once.
-pub fn taken<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = run();
-    (result, PEAK.load(Relaxed).saturating_sub(before))
+/// The result of `run`, and the most bytes that it held at once. It runs on a thread of its own, the only one of a
+/// rayon pool, so all of its allocations are counted and none of other tests.
+pub fn taken<T: Send>(run: impl FnOnce() -> T + Send) -> (T, usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        let before = NOW.get();
+        PEAK.set(before);
+        let result = run();
+        (result, (PEAK.get() - before).max(0) as usize)
+    })
 }

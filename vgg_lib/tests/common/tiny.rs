@@ -1,4 +1,4 @@
-//! The tiny network of fixtures/vgg_torch.py.
+//! The tiny network that fixtures/vgg_torch.py defines in PyTorch.
 
 use ndarray::Array2;
 use ndarray_npy::NpzReader;
@@ -7,7 +7,7 @@ use vgg_lib::model::{Seed, Sequential, batch_norm, conv2d, dropout, flatten, lin
 
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-/// Without its weights.
+/// The network with random weights.
 pub fn model(seed: u64) -> Sequential {
     let mut model = Sequential::new((4, 6, 3), Seed(seed));
     let norm = batch_norm().epsilon(1e-5);
@@ -31,7 +31,7 @@ pub fn model(seed: u64) -> Sequential {
     model
 }
 
-/// With the weights that a file of the fixtures has.
+/// The network with the weights of a fixture.
 pub fn loaded(file: &str) -> Sequential {
     let mut model = model(7);
     let report = model.load_weights(format!("{FOLDER}/{file}")).unwrap();
@@ -39,7 +39,7 @@ pub fn loaded(file: &str) -> Sequential {
     model
 }
 
-/// An array of vgg_torch.npz.
+/// The array of this name in vgg_torch.npz, flattened.
 pub fn expected(name: &str) -> Vec<f32> {
     let mut npz = NpzReader::new(File::open(format!("{FOLDER}/vgg_torch.npz")).unwrap()).unwrap();
     let array: Array2<f32> = npz.by_name(name).unwrap();
