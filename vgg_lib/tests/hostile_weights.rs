@@ -4,6 +4,7 @@
 
 #[path = "common/memory.rs"]
 mod memory;
+use memory::alone;
 
 use vgg_lib::formats::{self, StateDict};
 
@@ -13,11 +14,6 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 const SPARE: usize = 64 << 20;
 /// f16 compressed to a quarter becomes f32, and `read_bytes` has its values twice for a moment.
 const TIMES: usize = 24;
-
-/// On one thread: to wake others for tensors so small takes longer than to read them.
-fn alone(test: impl FnOnce() + Send) {
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
-}
 
 /// Reads bytes as a file of this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {

@@ -31,14 +31,22 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The result of `run`, and the most bytes that it held at once. It runs on a thread of its own, the only one of a
-/// rayon pool, so all of its allocations are counted and none of other tests.
+/// The result of `run`, and the most bytes that it held at once. All of its work runs on one thread, the only one of a
+/// rayon pool, so its allocations are counted and those of other tests are not.
 pub fn taken<T: Send>(run: impl FnOnce() -> T + Send) -> (T, usize) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(|| {
+    let count = || {
         let before = NOW.get();
         PEAK.set(before);
         let result = run();
         (result, (PEAK.get() - before).max(0) as usize)
-    })
+    };
+    alone(count)
+}
+
+/// Runs `work` in a pool of one thread, or right here if this is one: a new pool takes longer than reading a tiny file.
+pub fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if rayon::current_thread_index().is_some() && rayon::current_num_threads() == 1 {
+        return work();
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
 }
