@@ -118,6 +118,7 @@ impl Monitor {
             began: Instant::now(),
             earlier: 0.0,
             written: None,
+            pause: PAUSE,
             drawn: None,
             drawing: Duration::ZERO,
             pictured: 0,
@@ -248,6 +249,8 @@ pub(super) struct Feed {
     /// Seconds of the epochs that earlier processes trained.
     earlier: f64,
     written: Option<Instant>,
+    /// The least time between two writes that steps ask for.
+    pause: Duration,
     drawn: Option<Instant>,
     drawing: Duration,
     /// Epochs in the picture.
@@ -284,7 +287,7 @@ impl Feed {
         (report.images_per_second, report.seconds_left) = (now.images_per_second, Some(now.seconds_left));
         // The last step at once: validation follows, and may be long.
         let last = now.step >= report.steps;
-        if last || self.written.is_none_or(|at| at.elapsed() >= PAUSE) { self.write() } else { None }
+        if last || self.written.is_none_or(|at| at.elapsed() >= self.pause) { self.write() } else { None }
     }
 
     pub(super) fn end_epoch(&mut self, record: &EpochRecord, seconds_left: f64) -> Option<String> {
@@ -344,7 +347,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, thread::sleep};
+    use std::fs;
 
     use serde_json::{Value, json};
 
@@ -406,19 +409,20 @@ mod tests {
     fn the_file_follows_the_training_from_step_to_step() {
         let place = Place::new();
         let mut progress = place.progress(2, 4);
+        let pause = |progress: &mut Progress, pause| progress.feed.as_mut().unwrap().pause = pause;
+        pause(&mut progress, Duration::MAX);
         progress.start_epoch(1);
         progress.step(32, 2.5, 0.125);
         let report = place.report();
-        assert_eq!(report["step"], 0, "the first second is not over");
-        sleep(PAUSE);
+        assert_eq!(report["step"], 0, "the pause is not over");
+        pause(&mut progress, Duration::ZERO);
         progress.step(32, 2.0, 0.25);
         let report = place.report();
         let shown = ["state", "epoch", "epochs", "step", "steps", "loss", "acc"].map(|key| report[key].clone());
         assert_eq!(json!(shown), json!(["training", 1, 2, 2, 4, 2.0, 0.25]));
-        // Both steps took a second: six more are left.
-        let left = report["seconds_left"].as_f64().unwrap();
-        assert!((3.0..60.0).contains(&left), "{left}");
-        assert!((1.0..64.0).contains(&report["images_per_second"].as_f64().unwrap()));
+        // How much depends on the machine.
+        assert!(report["seconds_left"].as_f64().unwrap() > 0.0);
+        assert!(report["images_per_second"].as_f64().unwrap() > 0.0);
         // The means of the first and of the second step alone.
         assert_eq!(report["trace"], json!([[0.25, 2.5, 0.125], [0.5, 1.5, 0.375]]));
 
@@ -469,7 +473,7 @@ mod tests {
         progress.start_epoch(3);
         let report = place.report();
         assert_eq!((&report["epoch"], &report["history"]), (&json!(3), &json!([record(1), record(2)])));
-        assert!((4.0..30.0).contains(&report["seconds"].as_f64().unwrap()), "earlier epochs count");
+        assert!(report["seconds"].as_f64().unwrap() >= 4.0, "earlier epochs count");
         progress.end_epoch(&record(3));
         progress.finish(None);
         assert_eq!(place.report()["history"].as_array().unwrap().len(), 3);

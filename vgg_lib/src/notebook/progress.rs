@@ -68,7 +68,7 @@ pub struct Progress {
     first_step: f64,
     /// Of the epochs that ended in this process, for the time left.
     seconds: Vec<f64>,
-    feed: Option<Feed>,
+    pub(super) feed: Option<Feed>,
 }
 
 impl Progress {
@@ -497,9 +497,9 @@ mod tests {
 
     #[test]
     fn lines_in_between_come_at_most_once_in_the_set_time() {
+        let start = Instant::now(); // before the time of the first line begins
         let (mut progress, sink) = progress(0.2, 1, 100);
         progress.start_epoch(1);
-        let start = Instant::now();
         for _ in 0..50 {
             progress.step(128, 1.3, 0.5);
             sleep(Duration::from_millis(11));
