@@ -1,5 +1,5 @@
-//! Training runs that are interrupted and resumed, and what `fit` does at the end of a run: early stopping, restoring the
-//! best weights, averaging.
+//! Training runs that are interrupted and resumed, and what `fit` does at the end of a run: early stopping, restoring
+//! the best weights, averaging.
 #![cfg(not(feature = "cuda"))]
 
 use std::fs;

@@ -51,6 +51,16 @@ fn no_function_needs_scrolling() {
     }
 }
 
+/// The package has its own copies of the licenses: cargo packs no files from outside, except the README.
+#[test]
+fn the_licenses_of_the_package_are_those_of_the_workspace() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(license)).unwrap();
+        assert_eq!(read(package), read(&package.join("..")), "{license}");
+    }
+}
+
 /// A file of `src/` with its path there, as `kernel/gemm.rs`.
 struct Source {
     path: String,
@@ -313,7 +323,7 @@ mod on_small_texts {
 
     #[test]
     fn imports_from_above_are_fine() {
-        let text = "use crate::error::Result;\nuse crate::model::{Layer, Sequential};\nuse super::plan;\nuse super::super::kernel;";
+        let text = "use crate::error::Result;\nuse crate::model::{Layer, Sequential};\nuse super::super::kernel;";
         assert!(against("engine/cpu.rs", text).is_empty());
         assert!(against("engine/cpu/pool.rs", "use super::super::plan;\nuse crate::engine::laps;").is_empty());
         assert!(against("tensor.rs", "use crate::error::Result; use crate::text::size; use crate::Error;").is_empty());

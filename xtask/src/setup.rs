@@ -67,8 +67,8 @@ pub fn environment(sh: &Shell) -> Result<Environment> {
     Ok(environment)
 }
 
-/// Registers the kernel in the Python environment so that start_kernel.py starts it: in a build folder that is kept, and
-/// with Rust's shared standard library on the library path. Cells look for that library relative to where they were
+/// Registers the kernel in the Python environment so that start_kernel.py starts it: in a build folder that is kept,
+/// and with Rust's shared standard library on the library path. Cells look for that library relative to where they were
 /// built, but are then moved, so they would find it only by luck.
 fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
@@ -235,8 +235,8 @@ fn pip<'a>(sh: &'a Shell, python: &Path) -> Cmd<'a> {
     cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check")
 }
 
-/// Creates a virtual environment and lets `install` fill it, unless this was done before. A marker is written last, so an
-/// incomplete environment is created again.
+/// Creates a virtual environment and lets `install` fill it, unless this was done before. A marker is written last, so
+/// an incomplete environment is created again.
 fn once(venv: &Path, what: &str, how_long: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (python, marker) = (program(venv, "python"), venv.join("complete"));
     let runs = || Command::new(&python).arg("--version").output().is_ok_and(|output| output.status.success());

@@ -1,8 +1,8 @@
 //! `cargo xtask data`: downloads the datasets and weights from their official addresses.
 //!
 //! A file is called `<file>.part` until it is complete and has passed its check, so an interrupted download continues
-//! where it stopped. Archives are unpacked in a temporary folder that gets its name last. So whatever has its final name
-//! is complete.
+//! where it stopped. Archives are unpacked in a temporary folder that gets its name last. So whatever has its final
+//! name is complete.
 
 mod transfer;
 mod unpack;

@@ -88,7 +88,7 @@ fn source(url: &str, content: &[u8]) -> Source {
     Source { url: url.into(), file: "file.bin", check }
 }
 
-/// Downloads from a server that gives `answers`. Returns the file's bytes or the error's text, and the requested ranges.
+/// Downloads from a server that gives `answers`. Returns the file's bytes or the error, and the requested ranges.
 fn download(answers: Vec<Answer>, content: &[u8], dest: &Path) -> (Result<Vec<u8>, String>, Vec<Option<String>>) {
     let (url, received) = serve(answers);
     let result = fetch(&source(&url, content), dest);
@@ -205,7 +205,11 @@ fn a_wrong_file_of_the_readers_own_is_left_alone() {
     let (content, dest) = (content(), folder());
     fs::write(dest.path().join("file.bin"), "mine").unwrap();
     let (error, _) = download(Vec::new(), &content, dest.path());
-    assert!(error.unwrap_err().ends_with("is not the right file: delete it and run this again: it has 4 bytes instead of 1200000"));
+    assert!(
+        error
+            .unwrap_err()
+            .ends_with("is not the right file: delete it and run this again: it has 4 bytes instead of 1200000")
+    );
     assert_eq!(names(dest.path()), ["file.bin"]);
 }
 
