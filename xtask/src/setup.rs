@@ -192,9 +192,9 @@ pub fn peers(sh: &Shell) -> Result<PathBuf> {
     })
 }
 
-/// The Python of an environment with the tools whose files vgg_lib reads and writes.
-pub fn tools(sh: &Shell) -> Result<PathBuf> {
-    extra(sh, "tools", "tools_requirements.txt", |python, requirements| {
+/// The Python of an environment with tools whose files vgg_lib reads and writes: `tools` or `coreml`.
+pub fn tools(sh: &Shell, name: &str) -> Result<PathBuf> {
+    extra(sh, name, &format!("{name}_requirements.txt"), |python, requirements| {
         pip(sh, python)
             .arg("--requirement")
             .arg(requirements)
@@ -215,7 +215,8 @@ fn extra(
     let cache = cache()?;
     let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
     let venv = cache.join(format!("{name}-{}", short_hash(text.as_bytes())));
-    once(&venv, "PyTorch, Keras and others", "several minutes, a few GB", |python| {
+    let what = packages(&text).collect::<Vec<_>>().join(", ");
+    once(&venv, &what, "minutes, and GB for PyTorch", |python| {
         for package in packages(&text).filter(|package| package.starts_with("torch") && cfg!(target_os = "linux")) {
             // Without the CUDA libraries that come with PyPI's, if this index can be reached.
             let index = "https://download.pytorch.org/whl/cpu";

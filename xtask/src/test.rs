@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -27,8 +27,13 @@ const CARGO: [(&str, &str); 6] = [
 /// The test files with tests that need Python and other people's libraries. They are marked `#[ignore]`.
 const TOOLS: &str = "test -p vgg_lib --features onnx,coreml,hdf5 --no-fail-fast \
     --test round_trip --test onnx --test coreml -- --ignored";
-/// The variables that name the Python to them. All the libraries are in one environment.
-const PYTHONS: [&str; 4] = ["VGG_TORCH_PYTHON", "VGG_KERAS_PYTHON", "VGG_ONNX_PYTHON", "VGG_COREML_PYTHON"];
+/// The variables that name a Python to them, and the environment that has it.
+const PYTHONS: [(&str, &str); 4] = [
+    ("VGG_TORCH_PYTHON", "tools"),
+    ("VGG_KERAS_PYTHON", "tools"),
+    ("VGG_ONNX_PYTHON", "tools"),
+    ("VGG_COREML_PYTHON", "coreml"),
+];
 
 /// What has happened so far.
 #[derive(Default)]
@@ -58,11 +63,12 @@ pub fn run(with_notebooks: bool) -> Result<()> {
 /// Installs the libraries and runs the tests that need them.
 pub fn tools() -> Result<()> {
     let sh = shell()?;
-    let python = setup::tools(&sh)?;
+    let mut pythons = Vec::new();
+    for (variable, environment) in PYTHONS {
+        pythons.push((variable, setup::tools(&sh, environment)?));
+    }
     let mut report = Report::default();
-    let result = report.step("tests with other tools", |skipped| {
-        cargo(&sh, TOOLS, &PYTHONS.map(|variable| (variable, python.as_path())), skipped)
-    });
+    let result = report.step("tests with other tools", |skipped| cargo(&sh, TOOLS, &pythons, skipped));
     report.print();
     result
 }
@@ -87,13 +93,13 @@ fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
 
 /// Runs cargo and adds the tests that it skipped to `skipped`: those that are ignored for a reason, from its output,
 /// and those that returned early, from the file `$VGG_SKIPPED` (see vgg_lib/tests/common/mod.rs).
-fn cargo(sh: &Shell, arguments: &str, variables: &[(&str, &Path)], skipped: &mut Vec<String>) -> Result<()> {
+fn cargo(sh: &Shell, arguments: &str, variables: &[(&str, PathBuf)], skipped: &mut Vec<String>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("skipped");
     println!("$ cargo {arguments}");
     let mut command = Command::new("cargo");
     command.args(arguments.split(' ')).current_dir(sh.current_dir()).env("VGG_SKIPPED", &file);
-    let mut process = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn()?;
+    let mut process = command.envs(variables.iter().cloned()).stdout(Stdio::piped()).spawn()?;
     for line in BufReader::new(process.stdout.take().context("its stdout is a pipe")?).lines() {
         let line = line?;
         println!("{line}");
