@@ -1,13 +1,13 @@
-"""One peer of `cargo xtask bench`, kept warm: the networks of vgg_lib in another framework.
+"""A peer of `cargo xtask bench`: runs the networks of vgg_lib in another framework and stays warm between runs.
 
     bench_peers.py PEER WORK --threads N
 
-Prints `ready` after warm-up. Then each line on stdin is answered with one timed run: its milliseconds, a step or a
-batch. At the end of stdin a line of JSON tells the process' peak memory: {"peak_mib": …}.
+Prints `ready` after warm-up. Then it answers each line on stdin with a timed run: the milliseconds per step or batch. At
+the end of stdin it prints its peak memory as a line of JSON: {"peak_mib": …}.
 
-Every peer runs as its makers advise for speed: inference without autograd, constants folded where the framework can,
-inputs ready in its own layout, compiled steps with the loss inside. Outputs (the loss, the logits) are read. Weights
-are random, inputs are normal, and nothing gets so small as to be a denormal.
+Every peer is set up as its makers recommend for speed: inference without autograd, constants folded if the framework
+can do so, inputs in its preferred layout, compiled steps that include the loss. The outputs (the loss, the logits) are
+read. Weights are random, inputs are normally distributed, and no value is small enough to be denormal.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--committed OUT.ipynb] [--times OUT.json]
 
-Whatever a cell prints is shown as it comes. A cell that writes to stderr fails: evcxr reports a panic and a `?` that
-met an error there, and calls the cell a success. The executed copy and the HTML are written even then. `--committed`
-writes, after a success only, the copy for git: cells tagged `dataset-images` keep no output. `--times` writes, after
-a success, how long each code cell took: [{"cell": its first line, "seconds": …}, …].
+Whatever a cell prints is shown at once. A cell that writes to stderr has failed: there evcxr reports a panic, or a `?`
+that met an error, although it calls the cell a success. The executed copy and the HTML are written in any case. After a
+success, `--committed` writes the copy for git, in which cells tagged `dataset-images` have no output, and `--times`
+writes how long each code cell took: [{"cell": its first line, "seconds": …}, …].
 """
 
 import argparse
@@ -39,7 +39,7 @@ METADATA = {
 
 
 class Client(NotebookClient):
-    """Shows stdout as it comes, collects what the running cell writes to stderr, and times the cells."""
+    """Shows stdout at once, collects what the running cell writes to stderr, and times the cells."""
 
     stderr = ""
     seconds = 0.0
@@ -54,7 +54,7 @@ class Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
     async def late_output(self, cell, index):
-        """evcxr sends streams from another thread: what a cell wrote may come after the cell's end."""
+        """Waits for streams that arrive after the cell has ended: evcxr sends them from another thread."""
         while True:
             try:
                 msg = await ensure_async(self.kc.iopub_channel.get_msg(timeout=0.2))
@@ -79,7 +79,7 @@ def first_lines(text, count=12):
 
 
 async def run_cell(client, cell, index):
-    """None, or why the cell failed."""
+    """Returns None, or why the cell failed."""
     client.stderr = ""
     failure = None
     start = time.monotonic()
@@ -98,7 +98,7 @@ async def run_cell(client, cell, index):
 
 
 async def execute(notebook, times):
-    """None, or why the notebook failed; each cell's time goes into `times`."""
+    """Returns None, or why the notebook failed. Appends each cell's time to `times`."""
     client = Client(
         notebook, kernel_name="rust", timeout=None, startup_timeout=600, record_timing=False, coalesce_streams=True
     )
@@ -124,7 +124,7 @@ async def execute(notebook, times):
 
 
 def normalize(notebook):
-    """Metadata that is the same for every reader, so that only what changed shows in a diff."""
+    """Gives the notebook the same metadata for every reader, so that a diff shows only real changes."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")

@@ -2,10 +2,10 @@
 
     start_kernel.py NAME=VALUE PROGRAM ARGUMENT…
 
-Two kernels cannot share a build folder: the first free one of VGG_KERNEL_BUILDS/0, 1, … is taken, and made if need be.
-It is locked until the kernel and everything it has started are gone, however they ended. Where VGG_KERNEL_BUILDS is not
-set the kernel has a folder of its own, as evcxr wants it. NAME=VALUE is set here because macOS takes variables of the
-dynamic loader away from programs on the way.
+Two kernels cannot share a build folder, so each takes the first free one of VGG_KERNEL_BUILDS/0, 1, …, which is created
+if needed. It stays locked until the kernel and everything it has started have ended, in whatever way. If
+VGG_KERNEL_BUILDS is not set, the kernel has a temporary folder, as is evcxr's default. NAME=VALUE is set here because
+macOS removes the dynamic loader's variables when programs start each other.
 """
 
 import fcntl

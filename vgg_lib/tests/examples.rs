@@ -1,4 +1,4 @@
-//! The command-line examples, run as a person runs them. `cargo test` builds them.
+//! The command-line examples, run as a user runs them. `cargo test` builds them.
 #![cfg(not(feature = "cuda"))]
 
 use ndarray::{Array2, Array4};
@@ -10,7 +10,11 @@ use vgg_lib::prelude::*;
 fn run(example: &str, arguments: &[&str]) -> Output {
     let deps = std::env::current_exe().unwrap();
     let program = deps.parent().unwrap().parent().unwrap().join("examples").join(example);
-    assert!(program.exists(), "{} is not built: run all tests, not this file alone", program.display());
+    assert!(
+        program.exists(),
+        "{} is not built: run `cargo build --examples` with the same features first",
+        program.display()
+    );
     Command::new(program).args(arguments).output().unwrap()
 }
 
@@ -27,7 +31,7 @@ fn weights(folder: &Path) -> (Sequential, PathBuf) {
 }
 
 #[test]
-fn predict_writes_the_models_logits() {
+fn predict_writes_the_logits_of_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let (model, weights) = weights(folder.path());
     let (input, out) = (folder.path().join("in.npy"), folder.path().join("out.npy"));
@@ -58,7 +62,7 @@ fn predict_prints_the_five_most_likely_classes() {
 }
 
 #[test]
-fn predict_takes_torchvisions_weights() {
+fn predict_reads_torchvision_weights() {
     let folder = tempfile::tempdir().unwrap();
     let model = vgg::vgg11((32, 32, 3), 4, Seed(3)).unwrap();
     let state = model.state_dict();
@@ -73,7 +77,7 @@ fn predict_takes_torchvisions_weights() {
         let mut npz = NpzWriter::new(std::fs::File::create(path).unwrap());
         for (module, ours) in modules {
             let weight = &state[&format!("{ours}.weight")];
-            // A dense layer's kernel too: at 32×32 the map before it is one pixel.
+            // This includes dense layers: for 32×32 images, the map before the first one is a single pixel.
             let axes = if weight.ndim() == 4 { vec![3, 2, 0, 1] } else { vec![1, 0] };
             let weight = weight.view().permuted_axes(axes).as_standard_layout().into_owned();
             npz.add_array(format!("{module}.weight"), &weight).unwrap();
@@ -108,7 +112,7 @@ fn predict_takes_torchvisions_weights() {
 }
 
 #[test]
-fn predict_says_what_is_wrong() {
+fn predict_reports_errors() {
     let folder = tempfile::tempdir().unwrap();
     let (_, weights) = weights(folder.path());
     let fails = |arguments: &[&str], words: &str| {
@@ -123,7 +127,7 @@ fn predict_says_what_is_wrong() {
 }
 
 #[test]
-fn train_cifar10_runs_without_cifar10_and_leaves_its_results() {
+fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (folder.path().join("data"), folder.path().join("out"));
     let (data, out_text) = (text(&data), text(&out));
@@ -136,7 +140,7 @@ fn train_cifar10_runs_without_cifar10_and_leaves_its_results() {
     let printed = train(&[]);
     assert!(printed.contains("shapes") && printed.contains("Epoch 1/1  2 steps"), "{printed}");
     assert!(printed.contains("1 epochs") && printed.matches("test accuracy 0.").count() == 2, "{printed}");
-    // Again: there is nothing left to do, unless one asks for it, or for another recipe.
+    // A second run has nothing left to do, except with --restart or another recipe.
     let again = train(&[]);
     assert!(again.contains("has all 1 of 1 epochs") && !again.contains("Epoch 1/1"), "{again}");
     assert_eq!(again.lines().last(), printed.lines().last());
@@ -154,7 +158,7 @@ fn train_cifar10_runs_without_cifar10_and_leaves_its_results() {
 
 #[cfg(all(feature = "onnx", feature = "coreml"))]
 #[test]
-fn convert_writes_what_its_reader_reads() {
+fn convert_reads_the_files_that_it_writes() {
     let folder = tempfile::tempdir().unwrap();
     let (_, weights) = weights(folder.path());
     let [onnx, npz, core, labels] =

@@ -4,6 +4,7 @@
 
 #[path = "common/memory.rs"]
 mod memory;
+use memory::alone;
 
 use vgg_lib::formats::{self, StateDict};
 
@@ -13,12 +14,6 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 const SPARE: usize = 64 << 20;
 /// f16 compressed to a quarter becomes f32, and `read_bytes` briefly holds the values twice.
 const TIMES: usize = 24;
-
-/// Runs a test on one thread: waking others takes longer than reading tensors this small.
-fn alone(test: impl FnOnce() + Send) {
-    let _alone = memory::alone();
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(test);
-}
 
 /// Reads bytes as a file with this name.
 fn read(name: &str, bytes: &[u8]) -> Result<StateDict, String> {

@@ -166,7 +166,7 @@ fn vgg16_with_imagenet_features_matches_torchvision() {
     let Some(models) = common::real_data("models") else { return };
     let file = models.join("vgg16_imagenet_features.safetensors");
     if models.join("vgg16.tv_in1k.safetensors").exists() && !file.exists() {
-        return println!("skipped: there are only timm's weights");
+        return common::skip("data/models holds only timm's weights");
     }
     let Some(file) = common::real_data("models/vgg16_imagenet_features.safetensors") else { return };
     let folder = tempfile::tempdir().unwrap(); // without other weights, which would be found first

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: times vgg_lib, and with `--peers` other frameworks at the same work.
 //!
-//! Ours and one peer at a time are kept warm and run in turns, so that what the machine does meanwhile meets both.
-//! The numbers are medians. The peers' networks are in bench_peers.py, ours in vgg_lib/examples/bench.rs.
+//! vgg_lib and one peer at a time are kept warm and run in turns, so that other load on the machine affects both. The
+//! numbers are medians. The peers' networks are in bench_peers.py, ours are in vgg_lib/examples/bench.rs.
 
 mod notebook;
 mod worker;
@@ -17,29 +17,30 @@ use worker::{Worker, compare};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to time, by the start of its name: train, train-augmented, load, infer, vgg16-8, vgg16-1, features (default: all)
+    /// The work to time, by the start of its name: train, train-augmented, load, infer, vgg16-8, vgg16-1, features
+    /// (default: all)
     works: Vec<String>,
-    /// Against other frameworks too; the first time they are installed (some GB)
+    /// Time other frameworks, too; installs them first (a few GB)
     #[arg(long)]
     peers: bool,
-    /// Only against those whose names start so, as torch or gemm-peak
+    /// Compare only with the peers whose names start with this, such as torch or gemm-peak
     #[arg(long)]
     only: Option<String>,
-    /// Threads of every process
+    /// Threads per process
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Few rounds
+    /// Fewer rounds
     #[arg(long)]
     quick: bool,
-    /// What the notebook itself costs instead: `:dep` with nothing compiled yet and later, the median cell
+    /// Time a notebook instead: `:dep` with nothing compiled yet, `:dep` later, and the median cell
     #[arg(long, conflicts_with_all = ["works", "peers", "only", "threads", "quick"])]
     notebook: bool,
 }
 
-/// Something to be timed. A bar is the least ratio (the other's time ÷ ours) that the project wants.
+/// Work to be timed. A bar is the smallest ratio (their time ÷ ours) that the project aims for.
 struct Work {
     name: &'static str,
-    /// GFLOP of its convolutions when done directly; 0 where that says nothing.
+    /// GFLOP of its convolutions, computed directly; 0 if this number means nothing for the work.
     gflop: f64,
     f32_bar: f64,
     bf16_bar: Option<f64>,
@@ -70,7 +71,7 @@ fn works() -> [Work; 7] {
     let inference = |name, gflop, f32_bar| Work { name, gflop, f32_bar, bf16_bar: None, peers: INFERENCE };
     let own = |name| Work { name, gflop: 0.0, f32_bar: 0.0, bf16_bar: None, peers: &[] };
     [
-        // Backward is two convolutions for each one forward.
+        // Backward takes two convolutions for each one forward.
         Work { name: "train", gflop: 3.0 * gflop(32, 128), f32_bar: 3.0, bf16_bar: Some(2.0), peers: TRAINING },
         own("train-augmented"),
         own("load"),
@@ -81,7 +82,7 @@ fn works() -> [Work; 7] {
     ]
 }
 
-/// GFLOP of VGG16's convolutions, done directly, for a batch of square RGB images.
+/// GFLOP of VGG16's convolutions, computed directly, for a batch of square RGB images.
 fn gflop(mut side: usize, batch: usize) -> f64 {
     let (mut flop, mut channels) = (0, 3);
     for (convolutions, filters) in [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)] {
@@ -94,23 +95,24 @@ fn gflop(mut side: usize, batch: usize) -> f64 {
     (batch * flop) as f64 / 1e9
 }
 
-/// What ours is compared with.
+/// A process that vgg_lib is compared with.
 struct Peer {
     name: &'static str,
     command: Command,
-    /// What its milliseconds are multiplied by.
+    /// The factor that its milliseconds are multiplied by.
     scale: f64,
     bar: Option<f64>,
 }
 
-/// A comparison made. Times are in milliseconds, memory is in MiB.
+/// The result of a comparison. Times are in milliseconds, memory is in MiB.
 struct Row {
     work: &'static str,
     peer: &'static str,
     ours: f64,
     theirs: f64,
     bar: Option<f64>,
-    /// Of the GEMM peak that each reaches, counted as direct convolution; 1 is all of it.
+    /// The share of the GEMM peak that each reaches. Operations are counted as for direct convolution, so a faster
+    /// algorithm can exceed 1.
     shares: Option<(f64, f64)>,
     memory: Option<f64>,
 }
@@ -122,7 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
     let works = works();
     let chosen = |work: &&Work| options.works.is_empty() || options.works.iter().any(|w| work.name.starts_with(w));
     let chosen: Vec<&Work> = works.iter().filter(chosen).collect();
-    ensure!(!chosen.is_empty(), "nothing to time is called so; there are: {}", works.map(|w| w.name).join(", "));
+    ensure!(!chosen.is_empty(), "no work has this name; there are: {}", works.map(|w| w.name).join(", "));
 
     let sh = Shell::new()?;
     sh.change_dir(root());
@@ -155,13 +157,13 @@ struct Bench<'a> {
     options: &'a Options,
     /// vgg_lib/examples/bench.rs, built.
     example: PathBuf,
-    /// Where the peers are installed.
+    /// The Python that has the peers installed.
     python: Option<PathBuf>,
     logs: PathBuf,
 }
 
 impl Bench<'_> {
-    /// Compares a work with all that it is to be compared with, and prints a line for each.
+    /// Compares our time for a work with each peer's, and prints a line for each.
     fn time(&self, work: &Work) -> Result<Vec<Row>> {
         let only = self.options.only.as_deref().unwrap_or_default();
         let peers: Vec<Peer> = self.peers(work).into_iter().filter(|peer| peer.name.starts_with(only)).collect();
@@ -284,13 +286,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn direct_convolution_takes_the_known_number_of_operations() {
+    fn direct_convolution_takes_the_published_number_of_operations() {
         assert!((3.0 * gflop(32, 128) - 240.5).abs() < 0.1);
         assert!((gflop(224, 1) - 30.69).abs() < 0.01);
     }
 
     #[test]
-    fn a_row_tells_whether_its_bar_is_met() {
+    fn a_row_shows_whether_its_bar_is_met() {
         let row =
             Row { work: "infer", peer: "x", ours: 40.0, theirs: 100.0, bar: Some(2.5), shares: None, memory: None };
         assert_eq!(

@@ -1,12 +1,12 @@
-//! What a notebook has to keep to be committed.
+//! The rules for committed notebooks.
 
 use serde_json::Value;
 
-/// The cell tag that says: this output shows pictures of a dataset.
+/// The tag of cells whose output shows images of a dataset.
 const TAG: &str = "dataset-images";
 const MAX_BYTES: usize = 2_000_000;
 
-/// The rules that a notebook, given as its JSON, breaks; one sentence each.
+/// The rules that a notebook breaks, one sentence each. `json` is its content.
 pub fn violations(json: &str) -> Vec<String> {
     let mut found = Vec::new();
     if json.len() > MAX_BYTES {
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn committed_notebooks_keep_the_rules() {
+    fn committed_notebooks_follow_the_rules() {
         let Ok(folder) = std::fs::read_dir(crate::root().join("notebooks")) else { return };
         for path in folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("ipynb".as_ref()))
         {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_notebook_is_refused() {
+    fn other_files_are_refused() {
         assert_eq!(violations("<html>"), ["is not JSON"]);
         assert_eq!(violations("{}"), ["has no cells"]);
     }

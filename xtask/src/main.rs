@@ -20,41 +20,44 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Execute the notebooks in a real Rust kernel; results go to target/notebooks/
+    /// Run the notebooks in a real Rust kernel; the results go to target/notebooks/
     Notebooks {
-        /// Which notebooks, by the start of their names (default: all)
+        /// The notebooks to run, by the start of their names (default: all)
         names: Vec<String>,
-        /// Small data and few epochs, to see that everything works
+        /// Use little data and few epochs, to check that everything works
         #[arg(long)]
         quick: bool,
-        /// Write the executed notebooks and their plots back into notebooks/, as they are committed
+        /// Write the executed notebooks and their plots back into notebooks/, ready to be committed
         #[arg(long, conflicts_with = "quick")]
         in_place: bool,
     },
     /// Open JupyterLab on notebooks/, with the Rust kernel
     Lab {
-        /// Arguments for JupyterLab, as in `cargo xtask lab -- --no-browser --port 8890`
+        /// Arguments for JupyterLab, as in: cargo xtask lab -- --no-browser --port 8890
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Formatting, clippy, all tests, the CUDA type check, and the notebooks in quick mode
+    /// Check everything: formatting, clippy, documentation, tests, the CUDA type check, and the notebooks in quick mode
     Test {
-        /// Leave the notebooks out
+        /// Do not run the notebooks
         #[arg(long)]
         no_notebooks: bool,
+        /// Run only the tests against PyTorch, Keras, ONNX Runtime and coremltools; installs them first (a few GB)
+        #[arg(long, conflicts_with = "no_notebooks")]
+        tools: bool,
     },
     /// Download a dataset or weights into data/
     Data {
         /// What to download
         name: download::Name,
-        /// Another address of the same file
+        /// Download the file from this address instead
         #[arg(long)]
         url: Option<String>,
-        /// Another folder than data/
+        /// The folder to download into (default: data/)
         #[arg(long)]
         dest: Option<PathBuf>,
     },
-    /// Time vgg_lib, and with --peers other frameworks at the same work; writes target/bench.json
+    /// Time vgg_lib and, with --peers, other frameworks at the same work; writes target/bench.json
     Bench(bench::Options),
 }
 
@@ -65,7 +68,8 @@ fn main() -> ExitCode {
             notebooks::run(&root().join("notebooks"), &names, quick, in_place)
         }
         Task::Lab { args } => notebooks::lab(&args),
-        Task::Test { no_notebooks } => test::run(!no_notebooks),
+        Task::Test { tools: true, .. } => test::tools(),
+        Task::Test { no_notebooks, .. } => test::run(!no_notebooks),
         Task::Data { name, url, dest } => download::run(name, url, &dest.unwrap_or_else(|| root().join("data"))),
         Task::Bench(options) => bench::run(&options),
     };
@@ -78,24 +82,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// The folder of the workspace.
+/// The workspace folder.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the workspace").to_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ is in the workspace").to_owned()
 }
 
-/// `cargo run` describes xtask's own package in the environment, and puts target/ on the library path. Passed on, the
-/// first makes an inner cargo build things again, and the second lets a cell load the wrong libvgg_lib.
+/// Removes what `cargo run` adds to the environment. It describes xtask's own package there, which would make an inner
+/// cargo rebuild things, and it puts target/ on the library path, from where a cell could load the wrong libvgg_lib.
 fn forget_cargo_run() {
     const ABOUT_XTASK: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_PRIMARY_", "CARGO_BIN_", "CARGO_CRATE_"];
     let target = env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
     for (key, value) in env::vars_os() {
         let Some(name) = key.to_str() else { continue };
         if ABOUT_XTASK.iter().any(|prefix| name.starts_with(prefix)) {
-            // SAFETY: the first thing in `main`; no other thread runs yet.
+            // SAFETY: this is the first thing that `main` does; no other thread runs yet.
             unsafe { env::remove_var(name) };
         } else if let ("LD_LIBRARY_PATH" | "DYLD_FALLBACK_LIBRARY_PATH", Some(target)) = (name, &target) {
             let kept = env::split_paths(&value).filter(|path| !path.starts_with(target));
-            let kept = env::join_paths(kept).expect("they came out of such a list");
+            let kept = env::join_paths(kept).expect("the paths came from such a list");
             // SAFETY: as above.
             unsafe { env::set_var(name, kept) };
         }

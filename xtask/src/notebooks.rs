@@ -1,8 +1,7 @@
-//! Executes the notebooks, or opens them in JupyterLab.
+//! `cargo xtask notebooks` and `lab`: runs the notebooks, or opens them in JupyterLab.
 //!
-//! They run in a copy, target/notebooks/run/notebooks/, beside links to vgg_lib, data and docs: but for
-//! checkpoints, what they write there leaves the working tree as it is. evcxr resolves the links, so vgg_lib is the
-//! workspace's own.
+//! They run in a copy, target/notebooks/run/notebooks/, with links to vgg_lib, data and docs beside it. So nothing that
+//! they write changes the working tree, except checkpoints. evcxr resolves the links, so vgg_lib is the workspace's.
 
 use std::{
     fs, io,
@@ -16,7 +15,7 @@ use xshell::{Shell, cmd};
 
 use crate::{check, root, setup};
 
-/// Executes the notebooks in the folder `source`.
+/// Runs the notebooks in the folder `source`.
 pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Result<()> {
     let start = Instant::now();
     let out = root().join("target").join("notebooks");
@@ -59,7 +58,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
             failed.push(name.as_str());
         } else if in_place {
             let found = check::violations(&fs::read_to_string(&committed)?);
-            ensure!(found.is_empty(), "{name} is not written back: it {}", found.join("; "));
+            ensure!(found.is_empty(), "{name} is not written back, because it {}", found.join("; "));
             copy_into(&committed, source)?;
         }
     }
@@ -74,12 +73,12 @@ pub fn lab(args: &[String]) -> Result<()> {
     let environment = setup::environment(&sh)?;
     let (python, notebooks) = (environment.python(), root().join("notebooks"));
     sh.change_dir(&notebooks);
-    println!("Opening JupyterLab on {}; end it with Ctrl-C", notebooks.display());
+    println!("Opening JupyterLab on {}; stop it with Ctrl-C", notebooks.display());
     let jupyter = cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}");
     become_program(environment.isolated(jupyter).into())
 }
 
-/// In this process's place, JupyterLab alone gets the terminal's Ctrl-C and asks about it.
+/// Replaces this process, so that JupyterLab alone receives the terminal's Ctrl-C and asks for confirmation.
 #[cfg(unix)]
 fn become_program(mut command: Command) -> Result<()> {
     Err(std::os::unix::process::CommandExt::exec(&mut command).into())
@@ -91,7 +90,7 @@ fn become_program(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// Names, without `.ipynb`, in order.
+/// The names of the notebooks in a folder, without `.ipynb`, sorted.
 fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = files_in(folder)?
         .iter()
@@ -102,7 +101,7 @@ fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Those of `all` that the `asked` mean: a name, the start of one, or a path.
+/// The notebooks of `all` that `asked` names: each by its name, the start of its name, or its path.
 fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
     if asked.is_empty() {
         return Ok(all);
@@ -120,7 +119,7 @@ fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
     Ok(all.into_iter().filter(|notebook| asked.iter().any(|name| notebook.starts_with(name))).collect())
 }
 
-/// A fresh copy of the notebooks in `run/notebooks`, with what they reach by `../` beside it.
+/// Copies the notebooks to a new folder `run/notebooks`, with everything that they reach by `../` beside it.
 pub fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
     let work = run.join("notebooks");
     if work.exists() {
@@ -134,14 +133,14 @@ pub fn work_folder(source: &Path, run: &Path) -> Result<PathBuf> {
     for name in ["vgg_lib", "data", "docs"] {
         link(&root().join(name), &run.join(name))?;
     }
-    // A training goes on here where it was interrupted, also in JupyterLab, and the other way round.
+    // A training run that was interrupted in JupyterLab resumes here, and the other way round.
     let checkpoints = source.join("checkpoints");
     fs::create_dir_all(&checkpoints)?;
     link(&checkpoints, &work.join("checkpoints"))?;
     Ok(work)
 }
 
-/// Regular files of a folder; none where there is no folder.
+/// The regular files of a folder; none if the folder does not exist.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -172,7 +171,7 @@ fn link(target: &Path, at: &Path) -> Result<()> {
     }
 }
 
-/// A junction, which needs no privilege, unlike a symbolic link.
+/// A junction: unlike a symbolic link, it needs no privilege.
 #[cfg(windows)]
 fn link(target: &Path, at: &Path) -> Result<()> {
     if at.exists() {
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_notebook_is_named_with_those_there_are() {
+    fn an_unknown_notebook_is_an_error_that_lists_the_others() {
         let error = chosen(&["01", "04"]).unwrap_err().to_string();
         assert_eq!(error, "no notebook is called 04; there are: 01_cifar10, 02_dogs, 03_dogs");
     }
@@ -220,7 +219,7 @@ mod tests {
             fs::write(work.join("left-over"), "").unwrap();
             fs::write(work.join("checkpoints").join("kept"), "").unwrap();
         }
-        assert!(source.join("checkpoints").join("kept").is_file(), "a training outlives the folder");
-        assert!(root().join("vgg_lib/Cargo.toml").is_file(), "the link goes, not its target");
+        assert!(source.join("checkpoints").join("kept").is_file(), "checkpoints outlive the folder");
+        assert!(root().join("vgg_lib/Cargo.toml").is_file(), "the link is deleted, not its target");
     }
 }

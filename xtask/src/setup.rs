@@ -1,6 +1,6 @@
-//! What the notebooks need, in the user's cache folder: the Rust kernel (evcxr) and a Python environment with
-//! JupyterLab; and for `cargo xtask bench --peers` another with the frameworks to compare with. Nothing is written
-//! anywhere else.
+//! Installs what the notebooks need into the user's cache folder: the Rust kernel (evcxr) and a Python environment with
+//! JupyterLab. Two more environments are installed on demand: the frameworks that `cargo xtask bench --peers` compares
+//! with, and the tools that `cargo xtask test --tools` tests against. Nothing is written anywhere else.
 
 use std::{
     env,
@@ -16,11 +16,11 @@ use xshell::{Cmd, Shell, cmd};
 
 const EVCXR: &str = "0.22.0";
 
-/// Everything that runs notebooks.
+/// The programs and folders that run notebooks.
 pub struct Environment {
     venv: PathBuf,
     jupyter: PathBuf,
-    /// Where kernels build; not in target/, where cargo would take it for a part of the workspace.
+    /// Where kernels build. Not in target/, where cargo would take their crates for members of the workspace.
     builds: PathBuf,
 }
 
@@ -29,10 +29,10 @@ impl Environment {
         program(&self.venv, "python")
     }
 
-    /// `command`, with an environment in which Jupyter keeps to our folders and evcxr's builds are its own.
+    /// `command` with an environment in which Jupyter uses our folders only and evcxr's builds are separate.
     pub fn isolated<'a>(&self, mut command: Cmd<'a>) -> Cmd<'a> {
         for (name, _) in env::vars_os() {
-            // evcxr has its own profile, wrapper and target folder; CARGO_INCREMENTAL=0 breaks its cells.
+            // evcxr has its own profile, wrapper and target folder, and CARGO_INCREMENTAL=0 breaks its cells.
             let name = name.to_string_lossy();
             let builds = ["CARGO_BUILD_", "CARGO_PROFILE_", "EVCXR_", "JUPYTER"];
             if builds.iter().any(|prefix| name.starts_with(prefix))
@@ -53,7 +53,7 @@ impl Environment {
     }
 }
 
-/// Installs what is missing. What is there already takes no time.
+/// Installs what is missing. It takes no time if everything is there.
 pub fn environment(sh: &Shell) -> Result<Environment> {
     stable_toolchain()?;
     let cache = cache()?;
@@ -67,14 +67,14 @@ pub fn environment(sh: &Shell) -> Result<Environment> {
     Ok(environment)
 }
 
-/// Registers the kernel in the Python environment, so that start_kernel.py starts it: in a build folder that is kept, and
-/// with the folder of Rust's shared standard library: cells find that by a path relative to where they were built, and
-/// are then moved, so it holds only by luck.
+/// Registers the kernel in the Python environment so that start_kernel.py starts it: in a build folder that is kept,
+/// and with Rust's shared standard library on the library path. Cells look for that library relative to where they were
+/// built, but are then moved, so they would find it only by luck.
 fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
     environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
     if cfg!(windows) {
-        return Ok(()); // evcxr itself takes care there
+        return Ok(()); // evcxr does this itself there
     }
     let variable = if cfg!(target_os = "macos") { "DYLD_FALLBACK_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
     let mut folders = vec![PathBuf::from(cmd!(sh, "rustc --print target-libdir").quiet().read()?)];
@@ -92,7 +92,7 @@ fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
     Ok(fs::write(&file, kernel.to_string())?)
 }
 
-/// `<the user's cache folder>/vgg-notebooks`, made if need be.
+/// `<the user's cache folder>/vgg-notebooks`, created if needed.
 pub fn cache() -> Result<PathBuf> {
     let of = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = of("XDG_CACHE_HOME")
@@ -106,7 +106,7 @@ pub fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// Holds `path` until the result is dropped. `waiting` is said when someone else has it.
+/// Locks the file `path` until the result is dropped. Prints `waiting` if another process holds the lock.
 pub fn lock(path: &Path, waiting: &str) -> Result<File> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     if file.try_lock().is_err() {
@@ -116,7 +116,7 @@ pub fn lock(path: &Path, waiting: &str) -> Result<File> {
     Ok(file)
 }
 
-/// First eight digits of the SHA-256.
+/// The first eight digits of the SHA-256.
 pub fn short_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -148,8 +148,8 @@ fn evcxr(sh: &Shell, cache: &Path) -> Result<PathBuf> {
     Ok(program_in(&ours, "evcxr_jupyter"))
 }
 
-/// Whether `bin` holds evcxr_jupyter in the version we want. The program cannot be asked, so cargo's record or conda's
-/// beside it is.
+/// Whether `bin` holds the version of evcxr_jupyter that we want. The program has no `--version`, so this looks at the
+/// records that cargo and conda keep beside it.
 fn is_our_evcxr(bin: &Path) -> bool {
     if !program_in(bin, "evcxr_jupyter").is_file() {
         return false;
@@ -170,40 +170,74 @@ fn venv(sh: &Shell, cache: &Path) -> Result<PathBuf> {
     let requirements = crate::root().join("xtask").join("requirements.txt");
     let venv = cache.join(format!("venv-{}", short_hash(&fs::read(&requirements)?)));
     once(&venv, "JupyterLab and nbclient", "about a minute", |python| {
-        cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check --requirement {requirements}")
+        pip(sh, python)
+            .arg("--requirement")
+            .arg(&requirements)
             .run()
             .context("pip could not install JupyterLab: it needs a network, or PIP_INDEX_URL or PIP_FIND_LINKS")
     })?;
     Ok(venv)
 }
 
-/// The Python of an environment with the frameworks that vgg_lib is measured against. Those that cannot be installed
-/// are named and left out.
+/// The Python of an environment with the frameworks that vgg_lib is timed against. Those that cannot be installed are
+/// named and left out.
 pub fn peers(sh: &Shell) -> Result<PathBuf> {
-    let requirements = fs::read_to_string(crate::root().join("xtask").join("bench_requirements.txt"))?;
-    let cache = cache()?;
-    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
-    let venv = cache.join(format!("peers-{}", short_hash(requirements.as_bytes())));
-    once(&venv, "the frameworks to compare with", "some minutes, a few GB", |python| {
-        let pip = || cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check");
-        for package in requirements.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            if package.starts_with("torch==") && cfg!(target_os = "linux") {
-                // Without the CUDA libraries that PyPI's comes with, where this index can be reached.
-                let index = "https://download.pytorch.org/whl/cpu";
-                let options = ["--no-deps", "--retries", "0", "--timeout", "10", "--index-url", index];
-                pip().args(options).arg(package).ignore_stderr().quiet().run().ok();
-            }
-            if pip().arg(package).run().is_err() {
-                println!("{package} could not be installed; to try again, remove {}", venv.display());
+    extra(sh, "peers", "bench_requirements.txt", |python, requirements| {
+        for package in packages(&fs::read_to_string(requirements)?) {
+            if pip(sh, python).arg(package).run().is_err() {
+                println!("{package} could not be installed; to try again, delete the environment");
             }
         }
         Ok(())
+    })
+}
+
+/// The Python of an environment with tools whose files vgg_lib reads and writes: `tools` or `coreml`.
+pub fn tools(sh: &Shell, name: &str) -> Result<PathBuf> {
+    extra(sh, name, &format!("{name}_requirements.txt"), |python, requirements| {
+        pip(sh, python)
+            .arg("--requirement")
+            .arg(requirements)
+            .run()
+            .context("pip could not install the tools: it needs a network, or PIP_INDEX_URL or PIP_FIND_LINKS")
+    })
+}
+
+/// The Python of the environment `name`, into which `install` puts the packages of a file of requirements.
+fn extra(
+    sh: &Shell,
+    name: &str,
+    requirements: &str,
+    install: impl FnOnce(&Path, &Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let requirements = crate::root().join("xtask").join(requirements);
+    let text = fs::read_to_string(&requirements)?;
+    let cache = cache()?;
+    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
+    let venv = cache.join(format!("{name}-{}", short_hash(text.as_bytes())));
+    let what = packages(&text).collect::<Vec<_>>().join(", ");
+    once(&venv, &what, "minutes, and GB for PyTorch", |python| {
+        for package in packages(&text).filter(|package| package.starts_with("torch") && cfg!(target_os = "linux")) {
+            // Without the CUDA libraries that come with PyPI's, if this index can be reached.
+            let index = "https://download.pytorch.org/whl/cpu";
+            let options = ["--no-deps", "--retries", "0", "--timeout", "10", "--index-url", index];
+            pip(sh, python).args(options).arg(package).ignore_stderr().quiet().run().ok();
+        }
+        install(python, &requirements)
     })?;
     Ok(program(&venv, "python"))
 }
 
-/// Makes a virtual environment and lets `install` fill it, unless that was done before. Its marker is written last, so
-/// a half-made one is made again.
+fn packages(requirements: &str) -> impl Iterator<Item = &str> {
+    requirements.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn pip<'a>(sh: &'a Shell, python: &Path) -> Cmd<'a> {
+    cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check")
+}
+
+/// Creates a virtual environment and lets `install` fill it, unless this was done before. A marker is written last, so
+/// an incomplete environment is created again.
 fn once(venv: &Path, what: &str, how_long: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (python, marker) = (program(venv, "python"), venv.join("complete"));
     let runs = || Command::new(&python).arg("--version").output().is_ok_and(|output| output.status.success());

@@ -1,24 +1,28 @@
-//! How much memory something takes, by an allocator that counts.
+//! Measures how much memory a piece of code allocates, with an allocator that counts per thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::Cell;
 
 struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Bytes that this thread has allocated minus those it has freed.
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    /// The largest value of `NOW` since [`taken`] began.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
 
-// SAFETY: all is the system's allocator; two numbers are counted besides.
+// SAFETY: the system's allocator does all the work; two numbers are counted beside it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(NOW.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        NOW.set(NOW.get() + layout.size() as isize);
+        PEAK.set(PEAK.get().max(NOW.get()));
         // SAFETY: the caller's promises are the system's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
+        NOW.set(NOW.get() - layout.size() as isize);
         // SAFETY: the caller's promises are the system's.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -27,16 +31,22 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time: the count is of the whole process.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// The result of `run`, and the most bytes that it held at once. All of its work runs on one thread, the only one of a
+/// rayon pool, so its allocations are counted and those of other tests are not.
+pub fn taken<T: Send>(run: impl FnOnce() -> T + Send) -> (T, usize) {
+    let count = || {
+        let before = NOW.get();
+        PEAK.set(before);
+        let result = run();
+        (result, (PEAK.get() - before).max(0) as usize)
+    };
+    alone(count)
 }
 
-/// What it gives, and the most bytes that it had at once.
-pub fn taken<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = run();
-    (result, PEAK.load(Relaxed).saturating_sub(before))
+/// Runs `work` in a pool of one thread, or right here if this is one: a new pool takes longer than reading a tiny file.
+pub fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if rayon::current_thread_index().is_some() && rayon::current_num_threads() == 1 {
+        return work();
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
 }

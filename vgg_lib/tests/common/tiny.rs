@@ -1,4 +1,4 @@
-//! The tiny network of fixtures/vgg_torch.py.
+//! The tiny network that fixtures/vgg_torch.py defines in PyTorch.
 
 use ndarray::Array2;
 use ndarray_npy::NpzReader;
@@ -34,7 +34,7 @@ pub fn loaded(file: &str) -> Sequential {
     model
 }
 
-/// An array of vgg_torch.npz.
+/// The array of this name in vgg_torch.npz, flattened.
 pub fn expected(name: &str) -> Vec<f32> {
     let mut npz = NpzReader::new(File::open(format!("{FOLDER}/vgg_torch.npz")).unwrap()).unwrap();
     let array: Array2<f32> = npz.by_name(name).unwrap();

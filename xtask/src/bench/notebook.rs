@@ -1,4 +1,4 @@
-//! What a reader waits for in notebook 01, apart from the training: the first `:dep` ever, `:dep` from then on, a cell.
+//! Times what a reader waits for in notebook 01 besides training: the very first `:dep`, later ones, and a cell.
 
 use std::{fs, path::Path};
 
@@ -10,10 +10,10 @@ use super::worker::median;
 use crate::{notebooks, root, setup};
 
 const NOTEBOOK: &str = "01_cifar10_vgg";
-/// Notebook 01's first code cell alone.
+/// A notebook with only the first code cell of notebook 01.
 const DEP: &str = "bench_dep";
 
-/// The first kernel finds nothing compiled, the second what the first has left in its build folder, as in JupyterLab.
+/// The first kernel finds nothing compiled. The second finds what the first left in its build folder, as in JupyterLab.
 pub fn run() -> Result<()> {
     ensure!(
         cfg!(target_os = "linux"),
@@ -50,7 +50,7 @@ pub fn run() -> Result<()> {
     println!("seconds of the cells after :dep: {}", list.join(" "));
     let median = median(cells[1..].to_vec());
     for (what, seconds, bar) in
-        [("first :dep ever", cold, 60.0), (":dep from then on", cells[0], 6.0), ("median cell", median, 1.0)]
+        [("first :dep", cold, 60.0), ("later :dep", cells[0], 6.0), ("median cell", median, 1.0)]
     {
         let met = if seconds <= bar { "met" } else { "not met" };
         println!("{what:<18} {seconds:>6.1} s   bar ≤ {bar} s  {met}");

@@ -1,4 +1,4 @@
-//! Processes that are kept warm and do one timed run when asked, and how two of them are compared.
+//! Processes that are kept warm and do a timed run on request, and the comparison of two of them.
 
 use std::{
     fs::{self, File},
@@ -12,20 +12,20 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
-/// Before each run: threads that still wait for work by spinning, the other process' too, go to sleep.
+/// The pause before each run, in which the threads of both processes stop spinning and go to sleep.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A process that says `ready`, answers each line on stdin with the milliseconds of a run, and at the end tells its
+/// A process that prints `ready`, answers each line on stdin with the milliseconds of a run, and finally prints its
 /// peak memory.
 pub struct Worker {
     process: Child,
-    /// `None` once it was told to end.
+    /// `None` once the process has been told to end.
     questions: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
 impl Worker {
-    /// Starts it and waits until it is warm. Its stderr goes to `log`.
+    /// Starts the process and waits until it is warm. Its stderr goes to `log`.
     pub fn start(mut command: Command, log: &Path) -> Result<Worker> {
         let stderr = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let program = command.get_program().to_owned();
@@ -40,11 +40,11 @@ impl Worker {
         loop {
             match worker.line() {
                 Ok(line) if line == "ready" => return Ok(worker),
-                Ok(_) => {} // what a framework has to say
+                Ok(_) => {} // a framework's own messages
                 Err(_) => {
                     let said = fs::read_to_string(log).unwrap_or_default();
                     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-                    return Err(anyhow!("{} (all of it: {})", last.trim(), log.display()));
+                    return Err(anyhow!("{} (see {})", last.trim(), log.display()));
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Worker {
         if bytes == 0 { Err(anyhow!("the process ended early")) } else { Ok(line.trim().to_owned()) }
     }
 
-    /// Ends it; its peak memory in MiB, if the system tells.
+    /// Ends the process. Returns its peak memory in MiB, if the system reports it.
     pub fn end(mut self) -> Option<f64> {
         self.questions = None;
         let last = self.line().ok()?;
@@ -81,7 +81,8 @@ impl Drop for Worker {
     }
 }
 
-/// Lets `a` and `b` run in turns, `rounds` times at least and until `time` is over. The median of each in milliseconds.
+/// Lets `a` and `b` run in turns, at least `rounds` times and until `time` has passed. Returns both medians in
+/// milliseconds.
 pub fn compare(a: &mut Worker, b: &mut Worker, rounds: usize, time: Duration) -> Result<(f64, f64)> {
     let start = Instant::now();
     let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
@@ -92,7 +93,7 @@ pub fn compare(a: &mut Worker, b: &mut Worker, rounds: usize, time: Duration) ->
     Ok((median(of_a), median(of_b)))
 }
 
-/// The middle value, or the mean of the two in the middle. NaN if there is none.
+/// The middle value, or the mean of the two middle values. NaN if there are none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -105,7 +106,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 mod tests {
     use super::*;
 
-    /// A worker whose runs take, as it says, `times` in turn.
+    /// A worker that is a shell script.
     fn shell(script: &str) -> (tempfile::TempDir, Result<Worker>) {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
@@ -129,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_start_says_why() {
+    fn a_worker_that_does_not_start_says_why() {
         let (_folder, worker) = shell("echo 'no module named torch' >&2");
         let error = worker.err().unwrap().to_string();
-        assert!(error.starts_with("no module named torch (all of it: "), "{error}");
+        assert!(error.starts_with("no module named torch (see "), "{error}");
     }
 
     #[test]

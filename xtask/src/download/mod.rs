@@ -1,7 +1,8 @@
-//! Downloads the datasets and weights from their official addresses.
+//! `cargo xtask data`: downloads the datasets and weights from their official addresses.
 //!
-//! `<file>.part` grows until it is whole, passes its check and gets its name; a broken download goes on where it stopped.
-//! Archives are unpacked in a folder beside, which gets its name at the end: what is there is whole.
+//! A file is called `<file>.part` until it is complete and has passed its check, so an interrupted download continues
+//! where it stopped. Archives are unpacked in a temporary folder that gets its name last. So whatever has its final
+//! name is complete.
 
 mod transfer;
 mod unpack;
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 /// What can be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
-    /// CIFAR-10: 60,000 pictures of 32x32 in ten classes; 170 MB
+    /// CIFAR-10: 60,000 images of 32x32 pixels in ten classes; 170 MB
     Cifar10,
     /// Dogs vs cats: 25,000 photos; 825 MB
     Dogscats,
@@ -32,7 +33,7 @@ pub enum Name {
 /// One file, its address, and how to know that it is right.
 struct Source {
     url: String,
-    /// Where it goes, in the data folder.
+    /// Its path in the data folder.
     file: &'static str,
     check: Check,
 }
@@ -44,7 +45,7 @@ enum Check {
         bytes: u64,
         digest: &'static str,
     },
-    /// Nobody publishes a digest: the header tells how long the file has to be, and which tensor it has to hold.
+    /// No digest is published. The header says how long the file has to be, and it has to name this tensor.
     Safetensors {
         tensor: &'static str,
     },
@@ -88,7 +89,7 @@ impl Source {
     }
 }
 
-/// `cargo xtask data NAME`: downloads and unpacks what is not there yet.
+/// Downloads and unpacks what is not there yet.
 pub fn run(name: Name, url: Option<String>, dest: &Path) -> Result<()> {
     let elsewhere = url.is_some();
     let mut source = Source::official(name);
@@ -98,7 +99,7 @@ pub fn run(name: Name, url: Option<String>, dest: &Path) -> Result<()> {
         Name::Dogscats => archive(&source, dest, "dogscats", unpack::dogscats),
         Name::Vgg16 => {
             fetch(&source, dest)?;
-            // An address of our own is that of the weights.
+            // `--url` is the address of the weights.
             if elsewhere { Ok(()) } else { run(Name::Classes, None, dest) }
         }
         Name::Classes => fetch(&source, dest).map(drop),
@@ -122,28 +123,31 @@ fn archive(source: &Source, dest: &Path, name: &str, unpack: fn(&Path, &Path) ->
         .and_then(|()| unpack(&archive, &unpacking))
         .and_then(|()| Ok(fs::rename(&unpacking, &folder)?))
         .map_err(|error| {
-            // Give the space back; that this works is not what the reader waits to hear.
+            // Frees the space. If that fails, too, the first error says more.
             let _ = remove_folder(&unpacking);
             explain_full_disk(error, dest)
         })?;
     if downloaded {
-        // Nobody but us put it there, and it is as large as what is in it.
+        // We put it there ourselves, and it is as large as its content.
         fs::remove_file(&archive)?;
     }
     println!("ready: {}", folder.display());
     Ok(())
 }
 
-/// Downloads `source` into `dest` unless it is there. Returns whether it was downloaded now.
+/// Downloads `source` into `dest` if it is not there. Returns whether it was downloaded.
 fn fetch(source: &Source, dest: &Path) -> Result<bool> {
     let file = dest.join(source.file);
     if file.exists() {
-        source.check.verify(&file).with_context(|| format!("{} is not the right file: delete it", file.display()))?;
+        source
+            .check
+            .verify(&file)
+            .with_context(|| format!("{} is not the right file: delete it and run this again", file.display()))?;
         println!("{} is already there", file.display());
         return Ok(false);
     }
     let folder = file.parent().expect("a file in `dest`");
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let part = folder.join(format!("{}.part", file.file_name().expect("a file in `dest`").to_string_lossy()));
 
     println!("downloading {}", source.url);
@@ -196,23 +200,24 @@ fn sha256(file: &Path) -> Result<String> {
     }
 }
 
-/// Length of a whole safetensors file, by its own header: 8 bytes of header length, the header, the last tensor's end.
+/// The length of a complete safetensors file according to its header: 8 bytes of header length, the header, the end of
+/// the last tensor.
 fn safetensors_length(file: &Path, tensor: &str) -> Result<u64> {
     let mut file = File::open(file)?;
     let mut length = [0; 8];
-    file.read_exact(&mut length).context("it is no safetensors file")?;
+    file.read_exact(&mut length).context("it is not a safetensors file")?;
     let length = u64::from_le_bytes(length);
-    ensure!(length < 100_000_000, "it is no safetensors file");
+    ensure!(length < 100_000_000, "it is not a safetensors file");
     let mut header = Vec::new();
     file.take(length).read_to_end(&mut header)?;
-    let header: serde_json::Value = serde_json::from_slice(&header).context("it is no safetensors file")?;
-    let tensors = header.as_object().context("it is no safetensors file")?;
+    let header: serde_json::Value = serde_json::from_slice(&header).context("it is not a safetensors file")?;
+    let tensors = header.as_object().context("it is not a safetensors file")?;
     ensure!(tensors.contains_key(tensor), "it has no tensor {tensor}");
     let ends = tensors.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
     Ok(8 + length + ends.max().unwrap_or(0))
 }
 
-/// The bar of a download (in bytes) or of unpacking (in files). Hidden where there is no terminal.
+/// The progress bar of a download (in bytes) or of unpacking (in files). Hidden if there is no terminal.
 fn bar(total: Option<u64>, bytes: bool) -> indicatif::ProgressBar {
     let template = match (total, bytes) {
         (Some(_), true) => "{wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
@@ -231,7 +236,7 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
     if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
 }
 
-/// Puts what to do about it in front of "no space left on device".
+/// Says what to do if the error is a full disk.
 fn explain_full_disk(error: anyhow::Error, folder: &Path) -> anyhow::Error {
     let full = error
         .chain()

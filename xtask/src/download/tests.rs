@@ -1,4 +1,4 @@
-//! Against an HTTP server on loopback, with files small enough to be made here.
+//! Downloads from an HTTP server on the loopback address, of files small enough to be made here.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What the server does with one connection.
+/// The server's answer to one connection.
 #[derive(Clone)]
 struct Answer {
     status: &'static str,
@@ -24,7 +24,7 @@ impl Answer {
         Self { status: "200 OK", headers: vec![format!("Content-Length: {}", body.len())], body: body.to_vec() }
     }
 
-    /// Promises everything from `from` on and stops at `to`.
+    /// Announces everything from `from` on, but stops at `to`.
     fn range(body: &[u8], from: usize, to: usize) -> Self {
         let headers = vec![
             format!("Content-Length: {}", body.len() - from),
@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-/// Gives `answers`, one a connection, and reports the `Range` header of each request. It ends after the last.
+/// Gives `answers`, one per connection, and reports the `Range` header of each request. It ends after the last.
 fn serve(answers: Vec<Answer>) -> (String, Receiver<Option<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/file", listener.local_addr().unwrap());
@@ -88,7 +88,7 @@ fn source(url: &str, content: &[u8]) -> Source {
     Source { url: url.into(), file: "file.bin", check }
 }
 
-/// Downloads from a server that gives `answers`; the error's words, or the file's bytes.
+/// Downloads from a server that gives `answers`. Returns the file's bytes or the error, and the requested ranges.
 fn download(answers: Vec<Answer>, content: &[u8], dest: &Path) -> (Result<Vec<u8>, String>, Vec<Option<String>>) {
     let (url, received) = serve(answers);
     let result = fetch(&source(&url, content), dest);
@@ -112,18 +112,18 @@ fn part_with(dest: &TempDir, bytes: &[u8]) {
 }
 
 #[test]
-fn a_file_is_downloaded_and_then_known() {
+fn a_file_is_downloaded_only_once() {
     let (content, dest) = (content(), folder());
     let (bytes, ranges) = download(vec![Answer::whole(&content)], &content, dest.path());
     assert!(bytes.unwrap() == content);
     assert_eq!(ranges, [None]);
     assert_eq!(names(dest.path()), ["file.bin"]);
-    // No server answers any more.
+    // No server is needed any more.
     assert!(!fetch(&source("http://127.0.0.1:1/", &content), dest.path()).unwrap());
 }
 
 #[test]
-fn a_download_cut_in_the_middle_goes_on_by_itself() {
+fn an_interrupted_download_continues_by_itself() {
     let (content, dest) = (content(), folder());
     let answers = vec![
         Answer::whole(&content).cut_at(400_000),
@@ -136,14 +136,14 @@ fn a_download_cut_in_the_middle_goes_on_by_itself() {
 }
 
 #[test]
-fn a_download_given_up_is_kept_and_resumed_by_the_next_command() {
+fn a_failed_download_is_kept_and_the_next_command_continues_it() {
     let (content, dest) = (content(), folder());
     let busy = || Answer::status("503 Service Unavailable");
     let (error, _) =
         download(vec![Answer::whole(&content).cut_at(123_456), busy(), busy(), busy(), busy()], &content, dest.path());
     assert_eq!(
         error.unwrap_err(),
-        "the download broke off after 123456 bytes (the server answers 503): run this again and it goes on from there"
+        "the download stopped after 123456 bytes (the server answers 503): run this again to continue from there"
     );
     let (bytes, ranges) = download(vec![Answer::range(&content, 123_456, content.len())], &content, dest.path());
     assert!(bytes.unwrap() == content);
@@ -171,7 +171,7 @@ fn a_part_longer_than_the_file_starts_again() {
 }
 
 #[test]
-fn a_whole_part_is_only_checked() {
+fn a_complete_part_is_only_checked() {
     let (content, dest) = (content(), folder());
     part_with(&dest, &content);
     let (bytes, ranges) = download(Vec::new(), &content, dest.path());
@@ -180,7 +180,7 @@ fn a_whole_part_is_only_checked() {
 }
 
 #[test]
-fn a_wrong_hash_is_said_and_nothing_is_kept() {
+fn a_wrong_hash_is_reported_and_nothing_is_kept() {
     let (content, dest) = (content(), folder());
     let mut wrong = content.clone();
     wrong[1000] ^= 1;
@@ -192,7 +192,7 @@ fn a_wrong_hash_is_said_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_wrong_length_is_said_before_anything_is_downloaded() {
+fn a_wrong_length_is_reported_before_anything_is_downloaded() {
     let (content, dest) = (content(), folder());
     let (error, _) = download(vec![Answer::whole(b"<html>")], &content, dest.path());
     let error = error.unwrap_err();
@@ -205,7 +205,11 @@ fn a_wrong_file_of_the_readers_own_is_left_alone() {
     let (content, dest) = (content(), folder());
     fs::write(dest.path().join("file.bin"), "mine").unwrap();
     let (error, _) = download(Vec::new(), &content, dest.path());
-    assert!(error.unwrap_err().ends_with("is not the right file: delete it: it has 4 bytes instead of 1200000"));
+    assert!(
+        error
+            .unwrap_err()
+            .ends_with("is not the right file: delete it and run this again: it has 4 bytes instead of 1200000")
+    );
     assert_eq!(names(dest.path()), ["file.bin"]);
 }
 
@@ -215,26 +219,28 @@ fn a_missing_file_is_said_at_once() {
     let (error, ranges) = download(vec![Answer::status("404 Not Found")], &content(), dest.path());
     let error = error.unwrap_err();
     assert!(error.starts_with("there is no file at http://127.0.0.1:"), "{error}");
-    assert!(error.ends_with("(404): find its new address and give it with --url"), "{error}");
+    assert!(error.ends_with("(404): find its new address and pass it with --url"), "{error}");
     assert_eq!(ranges.len(), 1);
 }
 
 #[test]
 fn without_a_network_the_reader_is_told_what_to_fetch_and_where_to_put_it() {
     let dest = folder();
-    // A port that was just free.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that is in use for something else than listening, so nobody can listen there meanwhile.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let port = client.local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/file");
     let error = fetch(&source(&url, b"x"), dest.path()).unwrap_err().to_string();
     assert!(error.starts_with("no connection ("), "{error}");
     let put = dest.path().join("file.bin");
-    assert!(error.contains(&format!("fetch {url} elsewhere with a browser, put it at {}", put.display())), "{error}");
+    assert!(error.contains(&format!("download {url} on another machine, save it as {}", put.display())), "{error}");
 }
 
-/// /dev/full opens and then has no space, as a disk that fills up.
+/// /dev/full can be opened but has no space, like a disk that fills up.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_said_in_one_sentence() {
+fn a_full_disk_is_reported_in_one_sentence() {
     let (content, dest) = (content(), folder());
     std::os::unix::fs::symlink("/dev/full", dest.path().join("file.bin.part")).unwrap();
     let (error, ranges) = download(vec![Answer::whole(&content)], &content, dest.path());
@@ -245,11 +251,11 @@ fn a_full_disk_is_said_in_one_sentence() {
             dest.path().display()
         )
     );
-    assert_eq!(ranges.len(), 1, "trying again is no use");
+    assert_eq!(ranges.len(), 1, "trying again is of no use");
 }
 
 #[test]
-fn a_disk_that_fills_while_unpacking_is_said_and_the_half_is_removed() {
+fn a_full_disk_while_unpacking_is_reported_and_the_incomplete_folder_removed() {
     let (content, dest) = (content(), folder());
     let (url, _received) = serve(vec![Answer::whole(&content)]);
     let full = |_: &Path, to: &Path| {
@@ -278,7 +284,7 @@ fn cifar10_is_unpacked_and_the_archive_removed() {
     let folder = dest.path().join("cifar-10-batches-bin");
     assert_eq!(names(&folder), files.map(|name| format!("{name}.bin")));
     assert_eq!(fs::read(folder.join("test_batch.bin")).unwrap(), b"abc");
-    // There already: no server is asked.
+    // The folder exists, so no server is contacted.
     run(Name::Cifar10, Some("http://127.0.0.1:1/".into()), dest.path()).unwrap();
 }
 
@@ -333,7 +339,7 @@ fn safetensors(tensor: &str) -> Vec<u8> {
 }
 
 #[test]
-fn vgg16_needs_no_digest_to_be_resumed_and_known_as_whole() {
+fn vgg16_is_continued_and_checked_without_a_digest() {
     let (weights, dest) = (safetensors("features.0.weight"), folder());
     let (url, received) = serve(vec![Answer::whole(&weights).cut_at(20), Answer::range(&weights, 20, weights.len())]);
     run(Name::Vgg16, Some(url), dest.path()).unwrap();
@@ -342,14 +348,14 @@ fn vgg16_needs_no_digest_to_be_resumed_and_known_as_whole() {
 }
 
 #[test]
-fn what_is_no_vgg16_is_refused() {
+fn a_file_that_is_not_vgg16_is_refused() {
     let short = safetensors("features.0.weight")[..50].to_vec();
     let mut long = safetensors("features.0.weight");
     long.push(0);
     for (sent, reason) in [
-        (b"<html>not weights</html>".to_vec(), "it is no safetensors file"),
+        (b"<html>not weights</html>".to_vec(), "it is not a safetensors file"),
         (safetensors("classifier.weight"), "it has no tensor features.0.weight"),
-        (short, "it is no safetensors file"),
+        (short, "it is not a safetensors file"),
         (long, "where its header says"),
     ] {
         let dest = folder();

@@ -1,4 +1,4 @@
-//! One file over HTTP, in as many goes as it takes.
+//! Downloads one file over HTTP, in as many attempts as it takes; each attempt continues where the last one stopped.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,44 +9,49 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use ureq::{Agent, http::header, tls};
+use ureq::{
+    Agent, Body,
+    http::{Response, header},
+    tls,
+};
 
 use super::{bar, explain_full_disk};
 
-/// Goes without progress before giving up.
-const GOES: u32 = 4;
+/// Attempts without progress before giving up.
+const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(2) };
-/// Of one go. A connection that went dead is noticed after that; a slow one goes on with the next go.
-const LONGEST_GO: Duration = Duration::from_secs(15 * 60);
+/// The longest that one attempt takes. A dead connection is noticed after this time; a slow one continues with the next
+/// attempt.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(15 * 60);
 
-/// Why a go ended early.
+/// Why an attempt ended early.
 enum Stop {
     /// No connection.
     Offline(ureq::Error),
-    /// It broke off or the server is busy: worth another go.
+    /// The connection broke, or the server is busy: worth another attempt.
     Cut(String),
-    /// No use in trying again.
+    /// Trying again is of no use.
     Final(anyhow::Error),
 }
 
-/// Completes `part` from `url`. `file` is what `part` will be called, and `bytes` its length where that is known.
+/// Completes the file `part` from `url`. `file` is its final name, and `bytes` its length, if that is known.
 pub fn transfer(url: &str, part: &Path, file: &Path, bytes: Option<u64>) -> Result<()> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_recv_body(Some(LONGEST_GO))
+        .timeout_recv_body(Some(LONGEST_ATTEMPT))
         .tls_config(tls::TlsConfig::builder().root_certs(tls::RootCerts::WebPki).build())
         .build()
         .into();
-    let (mut most, mut idle_goes) = (length(part), 0);
+    let (mut most, mut idle_attempts) = (length(part), 0);
     loop {
-        let reason = match go(&agent, url, part, bytes) {
+        let reason = match attempt(&agent, url, part, bytes) {
             Ok(()) => return Ok(()),
             Err(Stop::Final(error)) => return Err(error),
-            Err(Stop::Offline(error)) if most == length(part) && idle_goes == 0 => {
+            Err(Stop::Offline(error)) if most == length(part) && idle_attempts == 0 => {
                 return Err(anyhow!(
-                    "no connection ({error}): without a network, fetch {url} elsewhere with a browser, put it at {} and run this again",
+                    "no connection ({error}): without a network, download {url} on another machine, save it as {} and run this again",
                     file.display()
                 ));
             }
@@ -54,52 +59,34 @@ pub fn transfer(url: &str, part: &Path, file: &Path, bytes: Option<u64>) -> Resu
             Err(Stop::Cut(reason)) => reason,
         };
         if length(part) > most {
-            (most, idle_goes) = (length(part), 0);
+            (most, idle_attempts) = (length(part), 0);
         }
-        idle_goes += 1;
-        if idle_goes == GOES {
+        idle_attempts += 1;
+        if idle_attempts == ATTEMPTS {
             return Err(anyhow!(
-                "the download broke off after {} bytes ({reason}): run this again and it goes on from there",
+                "the download stopped after {} bytes ({reason}): run this again to continue from there",
                 length(part)
             ));
         }
-        println!("the download broke off ({reason}), trying again");
-        thread::sleep(PAUSE * idle_goes);
+        println!("the download stopped ({reason}), trying again");
+        thread::sleep(PAUSE * idle_attempts);
     }
 }
 
-/// One request: appends what `part` lacks.
-fn go(agent: &Agent, url: &str, part: &Path, bytes: Option<u64>) -> Result<(), Stop> {
-    let mut have = length(part);
+/// Sends one request and appends what `part` lacks.
+fn attempt(agent: &Agent, url: &str, part: &Path, bytes: Option<u64>) -> Result<(), Stop> {
+    let have = length(part);
     if bytes.is_some_and(|bytes| bytes == have) {
-        return Ok(()); // whole, but stopped before its check
+        return Ok(()); // complete, but the last run ended before checking it
     }
     let mut request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
     if have > 0 {
         request = request.header(header::RANGE, format!("bytes={have}-"));
     }
-    let mut response = request.call().map_err(Stop::Offline)?;
-    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (length, range) = (text(header::CONTENT_LENGTH), text(header::CONTENT_RANGE));
-
-    match response.status().as_u16() {
-        200 => have = 0, // all of it, whether we asked for a part or not
-        206 if range.as_ref().is_some_and(|range| range.starts_with(&format!("bytes {have}-"))) => {}
-        // What we have is all there is, or more.
-        416 if range == Some(format!("bytes */{have}")) => return Ok(()),
-        206 | 416 => {
-            write_to(part, false).map_err(Stop::Final)?;
-            return Err(Stop::Cut("the server has another length".into()));
-        }
-        404 | 410 => {
-            return Err(Stop::Final(anyhow!(
-                "there is no file at {url} (404): find its new address and give it with --url"
-            )));
-        }
-        status @ (429 | 500..) => return Err(Stop::Cut(format!("the server answers {status}"))),
-        status => return Err(Stop::Final(anyhow!("the server answers {status} for {url}: try another with --url"))),
-    }
-    let total = length.and_then(|length| length.parse::<u64>().ok()).map(|length| have + length);
+    let response = request.call().map_err(Stop::Offline)?;
+    let Some(have) = starts_at(&response, url, part, have)? else { return Ok(()) };
+    let total = text(&response, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    let total = total.map(|length| have + length);
     if let (Some(total), Some(bytes)) = (total, bytes)
         && total != bytes
     {
@@ -107,7 +94,35 @@ fn go(agent: &Agent, url: &str, part: &Path, bytes: Option<u64>) -> Result<(), S
             "what {url} offers has {total} bytes instead of {bytes}: it is not the right file"
         )));
     }
+    append(response, part, have, total)
+}
 
+/// The position in the file at which the response's body starts: 0, or `have` if the server sends only what is missing.
+/// `None` if nothing is missing.
+fn starts_at(response: &Response<Body>, url: &str, part: &Path, have: u64) -> Result<Option<u64>, Stop> {
+    let range = text(response, header::CONTENT_RANGE);
+    match response.status().as_u16() {
+        200 => Ok(Some(0)), // the whole file, whether we asked for a part or not
+        206 if range.as_ref().is_some_and(|range| range.starts_with(&format!("bytes {have}-"))) => Ok(Some(have)),
+        416 if range == Some(format!("bytes */{have}")) => Ok(None),
+        206 | 416 => {
+            write_to(part, false).map_err(Stop::Final)?;
+            Err(Stop::Cut("the server's file has another length".into()))
+        }
+        404 | 410 => {
+            Err(Stop::Final(anyhow!("there is no file at {url} (404): find its new address and pass it with --url")))
+        }
+        status @ (429 | 500..) => Err(Stop::Cut(format!("the server answers {status}"))),
+        status => Err(Stop::Final(anyhow!("the server answers {status} for {url}: try another address with --url"))),
+    }
+}
+
+fn text(response: &Response<Body>, name: header::HeaderName) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// Writes the response's body into `part` from `have` on; `total` is the length of the whole file.
+fn append(mut response: Response<Body>, part: &Path, have: u64, total: Option<u64>) -> Result<(), Stop> {
     let mut out = write_to(part, have > 0).map_err(Stop::Final)?;
     let bar = bar(total, true).with_position(have);
     bar.reset_eta();
@@ -130,7 +145,7 @@ fn go(agent: &Agent, url: &str, part: &Path, bytes: Option<u64>) -> Result<(), S
     }
     bar.finish_and_clear();
     match total {
-        Some(total) if got < total => Err(Stop::Cut(format!("{got} of {total} bytes came"))),
+        Some(total) if got < total => Err(Stop::Cut(format!("{got} of {total} bytes arrived"))),
         _ => Ok(()),
     }
 }

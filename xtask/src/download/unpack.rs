@@ -1,4 +1,4 @@
-//! The archives' contents, in the layouts that data/README.md shows.
+//! Unpacks the archives into the layouts that data/README.md shows.
 
 use std::{
     fs::{self, File},
@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::bar;
 
-/// Photos of each class from this number on are for validation: 1,000 of 12,500.
+/// From this number on, the photos of each class are for validation: 1,000 of 12,500.
 const FIRST_VALID: u32 = 11_500;
 
-/// The archive's only folder becomes `to`.
+/// Unpacks the files of the archive's only folder into `to`.
 pub fn cifar10(archive: &Path, to: &Path) -> Result<()> {
     let bar = bar(Some(fs::metadata(archive)?.len()), true);
     let packed = bar.wrap_read(BufReader::new(File::open(archive)?));
@@ -33,8 +33,8 @@ pub fn cifar10(archive: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `PetImages/Cat/7.jpg` becomes `train/cats/cat.7.jpg`. Empty files are left out; unreadable photos stay, as in the
-/// archive, for the loader to skip.
+/// Unpacks `PetImages/Cat/7.jpg` as `train/cats/cat.7.jpg`. Empty files are left out. Unreadable photos are kept; the
+/// loader skips them.
 pub fn dogscats(archive: &Path, to: &Path) -> Result<()> {
     for set in ["train", "valid"] {
         for class in ["cats", "dogs"] {
@@ -60,7 +60,7 @@ pub fn dogscats(archive: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the photo with this name in the archive goes.
+/// The path of the photo with this name in the archive; `None` if it is not a photo.
 fn photo(name: &str) -> Option<String> {
     let (class, file) = name.strip_prefix("PetImages/")?.split_once('/')?;
     let number: u32 = file.strip_suffix(".jpg")?.parse().ok()?;
