@@ -268,7 +268,7 @@ fn a_checkpoint_of_another_run_is_refused_with_the_difference() {
     model().fit(&train, &test, FitConfig { callbacks: stop_after(2), ..resume() }).unwrap();
     let refused = |model: &mut Sequential, train: &Dataset, test: &Dataset, config, words: &str| {
         let error = model.fit(train, test, config).unwrap_err().to_string();
-        assert!(error.contains("epoch_0002.safetensors: is of another training: "), "{error}");
+        assert!(error.contains("epoch_0002.safetensors: is of another training run: "), "{error}");
         assert!(error.contains(words) && error.contains("Checkpoints::restart"), "{words}: {error}");
     };
     let cases: [(FitConfig, &str); 8] = [
@@ -326,7 +326,7 @@ fn two_runs_in_one_folder_are_refused() {
     });
     model().fit(&train, &test, FitConfig { callbacks: vec![second], ..resume() }).unwrap();
     let error = seen.lock().unwrap().clone();
-    assert!(error.contains("another training writes here; wait for its end or choose another folder"), "{error}");
+    assert!(error.contains("another training run writes here; wait for its end or choose another folder"), "{error}");
     assert!(error.starts_with(&folder.path().display().to_string()), "{error}");
     // The second run has not touched the checkpoint of the first.
     assert_eq!(model().fit(&train, &test, resume()).unwrap().epochs.len(), EPOCHS);
@@ -496,7 +496,7 @@ fn a_full_disk_keeps_the_last_checkpoint_and_training_continues() {
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    let warning = "warning: epoch 3 is not kept, the training goes on: cannot write ";
+    let warning = "warning: epoch 3 is not kept, training goes on: cannot write ";
     assert!(printed.contains(warning) && printed.contains("free some space or choose another folder"), "{printed}");
     assert!(!printed.contains("warning: epoch 2") && !printed.contains("warning: epoch 5"), "{printed}");
 }

@@ -147,7 +147,10 @@ fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     assert!(train(&["--restart", "--recipe", "document"]).contains("Epoch 1/1  2 steps"));
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && error.contains("is of another training: layer block1_conv1 was"), "{error}");
+    assert!(
+        !output.status.success() && error.contains("is of another training run: layer block1_conv1 was"),
+        "{error}"
+    );
     for name in ["cifar10vgg.safetensors", "history.csv", "history.json", "accuracy.png", "accuracy.svg", "loss.png"] {
         assert!(out.join(name).exists(), "{name}");
     }
@@ -187,7 +190,7 @@ fn convert_reads_the_files_that_it_writes() {
         assert!(!output.status.success() && error.contains(words) && error.lines().count() == 1, "{error}");
     };
     fails(&["none.onnx", "x.npz"], "cannot read none.onnx");
-    fails(&[text(&weights), "x.onnx"], "say of which network with --arch");
+    fails(&[text(&weights), "x.onnx"], "name their network with --arch");
     fails(&[text(&onnx), "x.gguf"], "choose the ending .onnx, .mlmodel");
     fails(&[text(&labels), "x.onnx", "--arch", "vgg16"], "labels.txt");
     std::fs::write(&labels, "cat\ndog\n").unwrap();

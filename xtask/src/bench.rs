@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let sh = Shell::new()?;
     sh.change_dir(root());
-    cmd!(sh, "cargo build --quiet --package vgg_lib --example bench").run()?;
+    cmd!(sh, "cargo build --quiet --package vgg_lib --features bench --example bench").run()?;
     let bench = Bench {
         example: env::current_exe()?.with_file_name("examples").join(format!("bench{}", env::consts::EXE_SUFFIX)),
         python: if options.peers { Some(setup::peers(&sh)?) } else { None },

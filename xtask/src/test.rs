@@ -17,9 +17,12 @@ use crate::{notebooks, root, setup};
 /// Cargo's steps. One set of features is used wherever possible, so that little is compiled twice.
 const CARGO: [(&str, &str); 6] = [
     ("formatting", "fmt --all --check"),
-    ("clippy", "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5 -- -D warnings"),
+    (
+        "clippy",
+        "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench -- -D warnings",
+    ),
     ("documentation", "rustdoc -p vgg_lib --lib --features onnx,coreml,hdf5 -- -D warnings"),
-    ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5"),
+    ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench"),
     ("without features", "test -p vgg_lib --test weight_files"),
     ("CUDA type check", "check -p vgg_lib --features cuda,ci-check"),
 ];

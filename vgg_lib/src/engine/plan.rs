@@ -276,7 +276,7 @@ mod tests {
         model.set_batch_norm_group("norm", 2).unwrap();
         assert_eq!(stages(&model, 4, training)[..3], ["conv", "norm", "drop"]);
         model.freeze("norm").unwrap();
-        assert_eq!(relu_before(&model)[1], false);
+        assert!(!relu_before(&model)[1]);
     }
 
     #[test]

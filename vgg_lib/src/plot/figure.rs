@@ -7,9 +7,16 @@ use image::{RgbImage, imageops};
 use super::{
     colors::{Color, TEXT},
     font::Style,
-    png::pixels,
 };
 use crate::{Error, Result, files, table::Align};
+
+/// Pixels of the PNG per logical pixel.
+pub(super) const RESOLUTION: u32 = 2;
+
+/// Converts logical pixels to pixels of the PNG.
+pub(super) fn pixels(logical: f64) -> u32 {
+    (logical * f64::from(RESOLUTION)).round() as u32
+}
 
 /// A figure that a notebook shows and that can be saved as PNG or SVG.
 #[derive(Clone, Debug)]

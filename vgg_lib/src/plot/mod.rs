@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! # fn main() -> vgg_lib::Result<()> {
-//! # let history = vgg_lib::train::history::History::default();
+//! # let history = vgg_lib::train::History::default();
 //! use vgg_lib::plot;
 //!
 //! plot::accuracy(&history).save("plots/01_accuracy")?; // 01_accuracy.png and 01_accuracy.svg

@@ -13,18 +13,10 @@ use plotters::{backend::BitMapBackend, drawing::IntoDrawingArea};
 
 use super::{
     Figure,
-    figure::{Element, Text},
+    figure::{Element, RESOLUTION, Text, pixels},
     strokes::LATTICE,
 };
 use crate::{Error, Result, table::Align};
-
-/// Pixels of the PNG per logical pixel.
-const RESOLUTION: u32 = 2;
-
-/// Converts logical pixels to pixels of the PNG.
-pub(super) fn pixels(logical: f64) -> u32 {
-    (logical * f64::from(RESOLUTION)).round() as u32
-}
 
 impl Figure {
     /// The figure as a PNG file, with two pixels per logical pixel.

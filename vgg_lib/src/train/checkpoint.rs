@@ -14,7 +14,6 @@
 //! All random numbers depend on the seed, the epoch and the step, so no more is needed for the same result.
 
 use super::history::History;
-use super::settings::{Settings, difference};
 use crate::model::{Layer, Param, Sequential};
 use crate::optim::{Average, Updater};
 use crate::tensor::{Flat, device};
@@ -85,6 +84,9 @@ impl Checkpoints {
         Ok(keeper)
     }
 }
+
+/// What has to be the same for training to go on: names and values.
+pub(super) type Settings = Vec<(String, String)>;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Deserialize, Serialize)]
@@ -254,6 +256,16 @@ impl Keeper {
         model.load_weights(self.path(epoch))?;
         Ok(model)
     }
+}
+
+/// "batch_size was 128 there and is 64 now".
+fn difference(saved: &Settings, now: &Settings) -> Option<String> {
+    let find = |settings: &Settings, name: &str| {
+        settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
+    };
+    let mut names = saved.iter().chain(now).map(|(name, _)| name);
+    let name = names.find(|name| find(saved, name) != find(now, name))?;
+    Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
 }
 
 /// A tensor that is made into bytes when it is its turn.

@@ -2,15 +2,13 @@
 //!
 //! The texts are compared with those in checkpoints, also of earlier versions: they stay as they are.
 
+use super::checkpoint::Settings;
 use super::config::FitConfig;
 use crate::data::Dataset;
 use crate::model::{Layer, Sequential};
 use crate::optim::{Muon, Optimizer, Sgd};
 use crate::text::hex;
 use sha2::{Digest, Sha256};
-
-/// Names and values.
-pub(super) type Settings = Vec<(String, String)>;
 
 /// Those of a model and its training.
 pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset, config: &FitConfig) -> Settings {
@@ -53,14 +51,4 @@ fn optimizer(optimizer: Optimizer) -> String {
         Optimizer::Muon(Muon { factor, sgd }) => (sgd, Some(factor)),
     };
     format!("SgdConfig {{ momentum: {momentum:?}, nesterov: {nesterov}, decay: {decay:?}, muon: {muon:?} }}")
-}
-
-/// "batch_size was 128 there and is 64 now".
-pub(super) fn difference(saved: &Settings, now: &Settings) -> Option<String> {
-    let find = |settings: &Settings, name: &str| {
-        settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
-    };
-    let mut names = saved.iter().chain(now).map(|(name, _)| name);
-    let name = names.find(|name| find(saved, name) != find(now, name))?;
-    Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
 }

@@ -3,12 +3,14 @@
 use super::super::proto::{self, Graph, Node, ValueInfo};
 use super::layer_names::LayerNames;
 use super::node::{is_onnx, shown};
-use super::shapes::TO_CHANNELS_FIRST;
 use super::{MAX_LAYERS, MAX_NUMBERS, MAX_SIZE};
 use crate::formats::Outcome;
 use crate::formats::tensors::FileTensor;
 use crate::model::{LayerSpec, Op, Seed, Sequential, Shape};
 use std::collections::HashMap;
+
+/// The `perm` of a transpose that moves the channels of a map to the front, after the batch.
+pub(super) const TO_CHANNELS_FIRST: [i64; 4] = [0, 3, 1, 2];
 
 /// What a name in the graph stands for.
 pub(super) enum GraphValue<'a> {

@@ -1,11 +1,11 @@
 //! Nodes that change the shape: flatten, reshape, squeeze and transpose.
 
 use super::super::proto::Node;
-use super::graph::GraphReader;
+use super::graph::{GraphReader, TO_CHANNELS_FIRST};
 use crate::formats::Outcome;
 use crate::model::{Shape, flatten};
 
-pub(super) const TO_CHANNELS_FIRST: [i64; 4] = [0, 3, 1, 2];
+/// The `perm` of a transpose that moves the channels of a map to the end.
 const TO_CHANNELS_LAST: [i64; 4] = [0, 2, 3, 1];
 
 impl GraphReader<'_> {
