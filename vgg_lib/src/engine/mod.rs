@@ -1,7 +1,7 @@
 //! Runs a model: in use, observed layer by layer, and in training. The only folder that knows on which device.
 //!
 //! `cpu` and `portable` offer the same functions; which of them runs is chosen here and nowhere else. On the CPU a model
-//! is turned into a [`plan`] of fused stages over our own kernels. `portable` composes the layers of dfdx's operations,
+//! is turned into a [`Plan`] of fused stages over our own kernels. `portable` composes the layers of dfdx's operations,
 //! which run on every dfdx device; the tests hold the two against each other.
 
 #[cfg(not(feature = "cuda"))]
