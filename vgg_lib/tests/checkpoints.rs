@@ -305,7 +305,7 @@ fn a_checkpoint_of_another_run_is_refused_with_the_difference() {
     model().fit(&train, &test, constant(2)).unwrap();
     assert_eq!(model().fit(&train, &test, constant(4)).unwrap().epochs.len(), 4);
     let error = model().fit(&train, &test, constant(3)).unwrap_err().to_string();
-    assert!(error.contains("holds 4 epochs of this training already, more than 3"), "{error}");
+    assert!(error.contains("already holds 4 epochs of this training run, more than 3"), "{error}");
 
     let restart = || config(Some(Checkpoints::restart(&folder)));
     let history = model().fit(&train, &test, FitConfig { batch_size: 16, callbacks: stop_after(1), ..restart() });
