@@ -527,3 +527,39 @@ fn on_a_small_disk(folder: &Path) {
     assert!(outcome(&trained, &history) == uninterrupted());
     assert!(names(folder).contains(&"epoch_0005.safetensors".to_string()));
 }
+
+/// fixtures/checkpoint is the first epoch of this run, written by vgg_lib before its redesign (commit 878828a), when the
+/// optimizer was `SgdConfig { muon: Some(0.5), ..SgdConfig::default() }`.
+#[test]
+fn a_checkpoint_from_before_the_redesign_resumes() {
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/checkpoint/epoch_0001.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(FILE, folder.path().join("epoch_0001.safetensors")).unwrap();
+    let data = shapes::generate(64, (8, 8), 0);
+    let mut model = Sequential::new((8, 8, 3), Seed(5));
+    model.push("conv", conv2d(4).relu().l2(1e-3)).unwrap();
+    model.push("norm", batch_norm()).unwrap();
+    model.push("dropout", dropout(0.2)).unwrap();
+    model.push("pool", max_pool2d()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(10)).unwrap();
+    model.set_batch_norm_group("", 8).unwrap();
+    let config = FitConfig {
+        epochs: 2,
+        batch_size: 16,
+        schedule: Schedule::Constant(0.05),
+        optimizer: Optimizer::Muon(Muon { factor: 0.5, sgd: Sgd::default() }),
+        augment: Augment { horizontal_flip: true, crop_padding: 1, ..Augment::default() },
+        label_smoothing: 0.1,
+        clip_norm: Some(2.0),
+        ema: Some(0.9),
+        checkpoints: Some(Checkpoints::resume(&folder)),
+        verbosity: Verbosity::Silent,
+        ..FitConfig::default()
+    };
+    let history = model.fit(&data, &data, config).unwrap();
+    let [first, second] = &history.epochs[..] else { panic!("{history}") };
+    // As the file has it: 0.1406 of 64 images are 9.
+    assert_eq!((first.acc, first.val_acc), (9.0 / 64.0, Some(11.0 / 64.0)));
+    assert!(second.loss.is_finite() && second.loss < first.loss, "{history}");
+}
