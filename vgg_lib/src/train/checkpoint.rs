@@ -206,14 +206,15 @@ impl Keeper {
         let bytes = files::map(&path)?;
         let (state, tensors) = parse(&bytes).map_err(|why| self.damaged(&path, &why))?;
         if let Some(difference) = difference(&state.settings, &self.settings) {
-            let help = "choose another folder, or let `Checkpoints::restart` begin anew in this one";
+            let help = "choose another folder, or use `Checkpoints::restart` to start again in this one";
             return Err(Error::file(path, format!("is of another training run: {difference}; {help}")));
         }
         let all = |prefix: &str| -> Result<Vec<Flat>> {
             let tensor = |(name, _, param): (String, _, &Param)| {
                 let name = format!("{prefix}{name}");
-                flat(&tensors, &name, &param.dims)
-                    .ok_or_else(|| Error::file(&path, format!("has no {name}; let `Checkpoints::restart` begin anew")))
+                flat(&tensors, &name, &param.dims).ok_or_else(|| {
+                    Error::file(&path, format!("has no {name}; use `Checkpoints::restart` to start again"))
+                })
             };
             params(model).map(tensor).collect()
         };
@@ -237,7 +238,7 @@ impl Keeper {
     fn damaged(&self, path: &Path, why: &str) -> Error {
         let help = match self.epochs().unwrap_or_default().as_slice() {
             [.., before, _] => format!("delete it to go on after epoch {before}"),
-            _ => "delete it to begin anew".to_string(),
+            _ => "delete it to start again".to_string(),
         };
         Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))
     }
@@ -247,8 +248,8 @@ impl Keeper {
         let (folder, done) = (self.folder.display(), history.epochs.len());
         let best = history.best().and_then(|best| Some((best.epoch, best.val_acc?)));
         let best = best.map_or(String::new(), |(epoch, acc)| format!(", best val_acc {acc:.4} in epoch {epoch}"));
-        let what = if done == epochs { "has all" } else { "goes on after" };
-        format!("{folder} {what} {done} of {epochs} epochs{best}; `Checkpoints::restart` would begin anew")
+        let what = if done == epochs { "has all" } else { "resumes after" };
+        format!("{folder} {what} {done} of {epochs} epochs{best}; use `Checkpoints::restart` to start again")
     }
 
     /// The model with the weights of an epoch whose checkpoint is kept.
