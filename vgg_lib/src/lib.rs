@@ -1,6 +1,6 @@
 //! VGG networks for Rust notebooks: data, layers, training, plots and weights, on dfdx tensors.
 //!
-//! # The way of the data
+//! # How data flows
 //!
 //! ```text
 //! files ──data──→ Dataset ──Normalization, Augment──→ batches (n, h, w, c)
@@ -18,7 +18,7 @@
 //! ```
 //! use vgg_lib::prelude::*;
 //!
-//! // Drawn shapes in ten classes stand in for photos.
+//! // Ten classes of drawn shapes, used here in place of photos.
 //! let (train, test) = (shapes::generate(256, (16, 16), 0), shapes::generate(64, (16, 16), 1));
 //! let stats = Normalization::fit(&train);
 //! let (train, test) = (stats.apply(&train), stats.apply(&test));
@@ -36,11 +36,11 @@
 //! # Ok::<(), vgg_lib::Error>(())
 //! ```
 //!
-//! # The house
+//! # The modules
 //!
-//! Each module may import from those before it in this list, never from those after it: [`error`], [`process`],
-//! [`tensor`], `kernel`, [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`],
-//! [`inspect`], [`plot`], [`notebook`], [`vgg`]. Notebooks need [`prelude`] only.
+//! Each module may import only from those before it in this list: [`error`], [`process`], [`tensor`], `kernel`,
+//! [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`], [`inspect`], [`plot`],
+//! [`notebook`], [`vgg`]. Notebooks need only [`prelude`].
 
 pub mod error;
 mod files;
@@ -48,7 +48,7 @@ pub mod process;
 pub mod tensor;
 mod text;
 mod table;
-// With the feature `cuda`, only the dropout masks come from it.
+// With the feature `cuda`, only the dropout masks are used.
 #[cfg(not(feature = "bench"))]
 #[cfg_attr(feature = "cuda", allow(dead_code))]
 mod kernel;
@@ -77,7 +77,8 @@ mod tests;
 
 pub use error::{Error, Result};
 
-/// What a notebook needs, under short names. Not [`Result`]: evcxr wraps cells in code that means the one of std.
+/// Everything that a notebook needs, under short names. [`Result`] is not included, because evcxr wraps cells in code
+/// that needs std's `Result`.
 pub mod prelude {
     pub use crate::Error;
     pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};

@@ -1,11 +1,11 @@
 //! Tables that a notebook shows as HTML and a terminal as text.
 //!
-//! Every column has a header, an alignment and a least width in characters. In HTML the browser finds the widths; in
-//! text a column is as wide as its widest cell, and two spaces separate it from the next.
+//! Every column has a header, an alignment and a minimum width in characters. In HTML the browser chooses the widths.
+//! In text a column is as wide as its widest cell, and two spaces separate it from the next.
 
 use crate::text::escape;
 
-/// On which side of its place a text lies.
+/// The horizontal alignment of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,

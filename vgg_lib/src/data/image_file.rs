@@ -53,7 +53,7 @@ pub enum Resize {
 }
 
 impl Resize {
-    /// The image in the size (height, width), neither of which exceeds `shorter`.
+    /// The image in the size (height, width). Neither side may exceed `shorter`.
     pub(super) fn apply(self, image: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
         let Resize::CenterCrop { shorter } = self else { return resize(image, (h, w)) };
         let (width, height) = image.dimensions();

@@ -35,7 +35,7 @@ const AT_A_TIME: usize = 64 << 20;
 /// The classes are the names of the sub-folders, sorted. The images of a class are the files in its folder and in the
 /// folders within it, sorted by path. Names that start with a dot are ignored. Every format that
 /// [`read_image`](super::read_image) knows is supported. Files that cannot be read as images are skipped and listed in
-/// [`Dataset::skipped`]. The note to `observer` says how many images of which classes there are.
+/// [`Dataset::skipped`]. The note to `observer` lists the number of images per class.
 ///
 /// More than 1 GiB of pixels is kept in a nameless temporary file (in `$TMPDIR`), so 25,000 photos of 224×224 take
 /// 3.8 GB of disk space instead of memory.

@@ -1,4 +1,4 @@
-//! Batches, prepared on a thread of their own while the training step runs.
+//! Batches, prepared on another thread while the training step runs.
 
 use std::{
     panic::resume_unwind,

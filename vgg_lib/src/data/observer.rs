@@ -1,5 +1,5 @@
-//! Progress of long jobs. The loaders print nothing: they report events to an observer, and the caller decides what to
-//! show (see [`notebook`](crate::notebook) for progress bars).
+//! Progress of long jobs. The loaders print nothing. They report events to an observer, and the caller decides what to
+//! show; [`notebook`](crate::notebook) shows progress bars.
 
 /// What a long job reports, in the order in which it happens.
 #[derive(Clone, Copy, Debug, PartialEq)]

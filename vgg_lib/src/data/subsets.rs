@@ -1,5 +1,5 @@
-//! Datasets made from others: parts, other orders, some of the classes, mirror images. All of them but the mirrored
-//! one share the pixels of the original.
+//! Datasets made from others: parts, other orders, some of the classes, mirror images. All except the mirror images
+//! share the pixels of the original.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Images of a dataset as one looks at them: in their original colors, with the names of their classes as titles.
+//! Images of a dataset for display: in their original colors, with the names of their classes as titles.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! How much memory running a model takes, by the arithmetic of Stanford's CS231n: weights, gradients and layer outputs
-//! in f32. What algorithms use for themselves, such as transformed filters, comes on top.
+//! Estimates the memory that a model needs, counted as in Stanford's CS231n: weights, gradients and layer outputs in
+//! f32. Working memory of the algorithms, such as transformed filters, is not included.
 
 use crate::Result;
 use crate::model::{Op, Sequential, Shape};
@@ -11,7 +11,7 @@ const FLOAT: usize = size_of::<f32>();
 pub(crate) struct Need {
     /// All parameters.
     pub(crate) weights: usize,
-    /// Gradients and momentum of the parameters that are trained.
+    /// Gradients and velocities of the parameters that are trained.
     pub(crate) optimizer: usize,
     /// The images and the outputs of all layers.
     pub(crate) activations: usize,
@@ -37,8 +37,9 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
             let sizes = layer.params().iter().filter(|p| p.learned).map(|p| p.dims.iter().product::<usize>());
             learned += sizes.sum::<usize>();
         }
-        // Outputs are kept from the first trained layer on; earlier layers release theirs. Dropout and flatten have
-        // no output of their own.
+        // From the first trained layer on, outputs are kept; earlier layers release theirs. Flatten passes its input
+        // on. Dropout is not counted either: it usually runs in the stage of the batch norm before it, or on small
+        // vectors.
         if trained && !matches!(layer.op(), Op::Dropout { .. } | Op::Flatten) {
             kept += output.size();
             largest = largest.max(shape.size()).max(output.size());

@@ -1,8 +1,8 @@
-//! Runs a model: in use, observed layer by layer, and in training. The only folder that knows on which device.
+//! Runs a model: inference, the outputs of single layers, and training. This is the only folder that knows the device.
 //!
-//! `cpu` and `portable` offer the same functions; which of them runs is chosen here and nowhere else. On the CPU a model
-//! is turned into a [`Plan`] of fused stages over our own kernels. `portable` composes the layers of dfdx's operations,
-//! which run on every dfdx device; the tests hold the two against each other.
+//! `cpu` and `portable` have the same functions, and only this file chooses between them. `cpu` turns a model into a
+//! [`Plan`] of fused stages and runs these with our own kernels. `portable` builds each layer from dfdx's operations,
+//! so it runs on every dfdx device. The tests compare the two.
 
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
@@ -24,9 +24,9 @@ use crate::Result;
 use crate::model::{Op, Sequential, Shape};
 use crate::tensor::{Flat, GradientTape, Images};
 
-/// What the running statistics of one batch norm are moved by.
+/// The statistics of a batch in one batch norm, which update its running statistics.
 pub(crate) struct Statistics {
-    /// Its index in the model.
+    /// The index of the batch norm in the model.
     layer: usize,
     mean: Vec<f32>,
     variance: Vec<f32>,
@@ -35,25 +35,25 @@ pub(crate) struct Statistics {
 /// The settings of a training pass.
 #[derive(Clone, Copy)]
 pub(crate) struct TrainingPass {
-    /// Of this step's dropout.
+    /// The seed of this step's dropout.
     pub(crate) seed: u64,
-    /// Layers before this one learn nothing and pass no gradient on.
+    /// The first layer that needs a gradient: no layer before it learns.
     pub(crate) first: usize,
-    /// Whether the gradient of the input is asked for.
+    /// Whether to compute the gradient of the input.
     pub(crate) input_gradient: bool,
 }
 
-/// The seed of one dropout layer, by its index in the model, in the step of this seed.
+/// The seed of a dropout layer in one step, from the step's seed and the layer's index in the model.
 fn dropout_seed(step: u64, layer: usize) -> u64 {
     step.wrapping_add((layer as u64) << 40)
 }
 
-/// How one parameter moves by gradient descent with momentum.
+/// How gradient descent with momentum updates one parameter.
 #[derive(Clone, Copy)]
 pub(crate) struct MomentumRule {
     /// The learning rate.
     pub(crate) rate: f64,
-    /// Of the gradient, l2's share included.
+    /// Factor of the gradient, including the part from `l2`.
     pub(crate) scale: f64,
     pub(crate) momentum: f32,
     pub(crate) nesterov: bool,
@@ -61,7 +61,7 @@ pub(crate) struct MomentumRule {
     pub(crate) l2: f32,
 }
 
-/// A kernel that Muon moves: a matrix of `outputs` columns, with its velocity.
+/// A kernel that Muon updates: a matrix with `outputs` columns, and its velocity.
 pub(crate) struct MuonKernel<'a> {
     pub(crate) outputs: usize,
     pub(crate) weight: &'a mut Flat,
@@ -70,8 +70,8 @@ pub(crate) struct MuonKernel<'a> {
 }
 
 impl Sequential {
-    /// The output for a batch of shape (n, h, w, c), in use rather than in training: dropout does nothing, batch norm
-    /// uses its running statistics. Vectors have shape (n, 1, 1, values).
+    /// Runs inference on a batch of shape (n, h, w, c): dropout does nothing, and batch norm uses its running
+    /// statistics. If the model returns vectors, the output has shape (n, 1, 1, values).
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
@@ -79,24 +79,25 @@ impl Sequential {
         device::infer(&self.layers, x, &self.arena)
     }
 
-    /// The output before a final softmax.
+    /// Inference up to a final softmax.
     pub(crate) fn logits(&self, x: Images) -> Result<Images> {
         device::infer(&self.layers[..self.logit_layers()], x, &self.arena)
     }
 
-    /// The outputs of several layers in one pass, in the order of `names`.
+    /// The outputs of these layers, computed in one pass and returned in the order of `names`.
     ///
     /// # Errors
-    /// [`Error::Name`](crate::Error::Name) for a name that the model does not have, [`Error::Shape`](crate::Error::Shape) if the batch does not fit.
+    /// [`Error::Name`](crate::Error::Name) if the model has no layer of that name,
+    /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
     pub fn activations(&self, x: Images, names: &[&str]) -> Result<Vec<Images>> {
         let wanted = names.iter().map(|name| self.position(name)).collect::<Result<Vec<_>>>()?;
         let end = wanted.iter().max().map_or(0, |last| last + 1);
         device::observe(&self.layers[..end], x, &wanted, &self.arena)
     }
 
-    /// The output while training: dropout drops, batch norm uses the statistics of the batch and moves its running
-    /// ones. `x` carries dfdx's tape (`x.leaky_traced()`); call `backward()` on a loss of the result to get the gradients
-    /// of `x` and of every parameter that is not frozen.
+    /// The forward pass of a training step: dropout drops values, and batch norm uses the statistics of the batch and
+    /// updates its running ones. `x` carries dfdx's tape (`x.leaky_traced()`). To get the gradients of `x` and of every
+    /// parameter that is not frozen, compute a loss from the result and call `backward()` on it.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
@@ -104,7 +105,7 @@ impl Sequential {
         self.training_pass(x, self.layers.len(), 0, true)
     }
 
-    /// The same for `fit`: without the gradient of the input, and without a final softmax, which the loss contains.
+    /// The same for `fit`, without the gradient of the input and without a final softmax, which is part of the loss.
     pub(crate) fn training_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
         let count = self.logit_layers();
         self.training_pass(x, count, self.first_trained(&self.layers[..count]), false)
@@ -123,7 +124,7 @@ impl Sequential {
         Ok(y)
     }
 
-    /// A training pass composed of dfdx's operations only.
+    /// A training pass with `portable`, for tests.
     #[cfg(all(test, not(feature = "cuda")))]
     pub(crate) fn portable_training_pass(
         &mut self,
@@ -139,7 +140,7 @@ impl Sequential {
 
     fn step_seed(&mut self) -> u64 {
         self.steps += 1;
-        // Any odd constant spreads neighboring seeds; dropout hashes the result.
+        // Any odd constant would do to spread neighboring seeds; dropout hashes the result.
         self.seed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.steps)
     }
 
@@ -154,14 +155,14 @@ impl Sequential {
         }
     }
 
-    /// The number of layers up to a final softmax.
+    /// The number of layers without a final softmax.
     pub(crate) fn logit_layers(&self) -> usize {
         let ends_in_softmax = self.layers.last().is_some_and(|l| l.op == Op::Softmax);
         self.layers.len() - usize::from(ends_in_softmax)
     }
 
-    /// How many images to run at a time where no gradient is needed: as many as keep each layer's output within
-    /// 64 MB, and at most 128. (Five photos of 224 pixels; more would not be faster.)
+    /// How many images to run at a time when no gradient is needed: at most 128, and few enough that no layer's output
+    /// exceeds 64 MB. For VGG16 at 224×224 that is five; more would not be faster.
     pub(crate) fn inference_batch(&self, input: Shape) -> usize {
         const FLOATS: usize = 16 << 20;
         let mut shape = input;
@@ -174,7 +175,7 @@ impl Sequential {
         (FLOATS / largest.max(1)).clamp(1, 128)
     }
 
-    /// Gives the memory kept for the next pass back to the system.
+    /// Returns the memory that is kept for the next pass to the system.
     pub(crate) fn release_memory(&self) {
         self.arena.clear();
     }

@@ -1,15 +1,15 @@
-//! What the CPU runs: a model's layers as *stages*, each of which is one pass over the data.
+//! Divides a model's layers into *stages* for the CPU. Each stage is one pass over the data.
 //!
-//! This is the only place that fuses layers. Passes over large maps are bound by memory, so what a neighbor can do
-//! while the values are in registers costs next to nothing:
+//! This is the only place that decides which layers are fused. Passes over large maps are limited by memory bandwidth,
+//! so running a neighboring layer while the values are in registers costs almost nothing:
 //!
-//! | fused | when | why it is the same |
+//! | fused | when | why the result is the same |
 //! |---|---|---|
-//! | 3×3 convolution + ReLU, batch norm in either order + 2×2 max pooling | in use | with running statistics batch norm is y = x·scale + shift, and each output tile is finished in registers |
-//! | batch norm + dropout | training | the mask of an element depends on its index only |
-//! | the ReLU of a layer, backward, into the batch norm after it | training | batch norm kept its input, whose sign is the ReLU's mask |
+//! | 3×3 convolution + ReLU and batch norm in either order + 2×2 max pooling | inference | with running statistics batch norm is y = x·scale + shift, so each output tile can be finished in registers |
+//! | batch norm + dropout | training | whether an element is dropped depends only on its index |
+//! | the backward pass of a ReLU + that of the batch norm after it | training | batch norm keeps its input, which is 0 where the ReLU passes no gradient |
 //!
-//! Where every layer's output is asked for, each layer is a stage of its own.
+//! To observe the outputs of single layers, each layer is a stage of its own.
 
 use crate::Result;
 use crate::model::{Layer, Op, Sequential, Shape};
@@ -23,7 +23,7 @@ pub(crate) enum Purpose {
     Inference,
     /// The output of every layer.
     Observation,
-    /// A training step. Layers before `first` learn nothing and pass no gradient on: they run as in use.
+    /// A training step. The layers before `first` need no gradient and run as in inference.
     Training { first: usize },
 }
 
@@ -32,18 +32,18 @@ pub(crate) enum Purpose {
 pub struct Plan {
     pub(crate) stages: Vec<Stage>,
     pub(crate) output: Shape,
-    /// As the table shows them.
+    /// The names of the layers, for printing.
     names: Vec<String>,
 }
 
-/// Some neighboring layers that run as one.
+/// One layer, or several consecutive ones that run in one pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stage {
-    /// By their index in the model; the first one is what the stage computes.
+    /// Their indices in the model. The first layer gives the stage its operation.
     pub(crate) layers: Range<usize>,
     pub(crate) input: Shape,
     pub(crate) output: Shape,
-    /// Whether backward comes through here.
+    /// Whether the backward pass goes through this stage.
     pub(crate) trains: bool,
     pub(crate) fused: Fused,
 }
@@ -51,32 +51,32 @@ pub(crate) struct Stage {
 /// What a stage does besides its first layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Fused {
-    /// A convolution in use: what happens to its output tiles.
+    /// For a convolution in inference: what happens to its output tiles.
     pub(crate) epilogue: Option<Tail>,
-    /// A batch norm in training: the dropout layer that it includes.
+    /// For a batch norm in training: the index of the dropout layer that runs with it.
     pub(crate) dropout: Option<usize>,
-    /// A batch norm in training: whether its backward pass also does that of the ReLU in the layer before.
+    /// For a batch norm in training: whether its backward pass includes that of the ReLU in the layer before.
     pub(crate) relu_before: bool,
 }
 
-/// The layers that follow a 3×3 convolution in the same stage, in the order in which they are applied.
+/// The layers that follow a 3×3 convolution in the same stage, in the order in which they run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Tail {
     pub(crate) relu: bool,
-    /// By its index in the model.
+    /// Its index in the model.
     pub(crate) batch_norm: Option<usize>,
     pub(crate) relu_after: bool,
     pub(crate) max_pool: bool,
 }
 
-/// The number of groups that a batch norm makes of a training batch of `n` images: of `size` images each if that
-/// divides `n`, or else one. See [`Sequential::set_batch_norm_group`].
+/// The number of groups into which a batch norm divides a training batch of `n` images: `n / size` if `size` divides
+/// `n`, otherwise 1. See [`Sequential::set_batch_norm_group`].
 pub(crate) fn groups(n: usize, size: usize) -> usize {
     if size > 0 && n.is_multiple_of(size) { n / size } else { 1 }
 }
 
 impl Plan {
-    /// For a batch of `n` images of this shape.
+    /// The stages for a batch of `n` images of this shape.
     pub(crate) fn new(layers: &[Layer], n: usize, input: Shape, purpose: Purpose) -> Result<Plan> {
         let mut stages: Vec<Stage> = vec![];
         let (mut shape, mut next) = (input, 0);
@@ -106,13 +106,13 @@ impl Plan {
 }
 
 impl Stage {
-    /// A 3×3 convolution takes ReLU and batch norm, in either order, and then a pooling with it.
+    /// Fuses a 3×3 convolution with the ReLU and batch norm after it, in either order, and then with a pooling layer.
     fn fuse_for_use(&mut self, layers: &[Layer]) {
         let Op::Conv2d { kernel: 3, relu, .. } = layers[self.layers.start].op() else { return };
         let mut tail = Tail { relu, ..Tail::default() };
         for (index, layer) in layers.iter().enumerate().skip(self.layers.end) {
             match layer.op() {
-                Op::Dropout { .. } => (), // does nothing in use
+                Op::Dropout { .. } => (), // does nothing in inference
                 Op::Relu if tail.batch_norm.is_some() => tail.relu_after = true,
                 Op::Relu => tail.relu = true,
                 Op::BatchNorm { .. } if tail.batch_norm.is_none() => tail.batch_norm = Some(index),
@@ -127,8 +127,8 @@ impl Stage {
         self.fused.epilogue = Some(tail);
     }
 
-    /// A batch norm takes the dropout after it with it, unless it normalizes the batch in groups, and, backward, the
-    /// ReLU before it.
+    /// Fuses a batch norm with the dropout after it, unless the batch is normalized in groups, and its backward pass
+    /// with that of the ReLU before it.
     fn fuse_for_training(&mut self, layers: &[Layer], n: usize, before: &[Stage]) {
         let index = self.layers.start;
         let Op::BatchNorm { group, .. } = layers[index].op() else { return };
@@ -145,28 +145,28 @@ impl Stage {
 }
 
 impl Op {
-    /// Whether a training step leaves the values where they are.
+    /// Whether the layer passes its input on unchanged in a training step.
     fn passes_on_in_training(self) -> bool {
         matches!(self, Op::Flatten) || self == Op::Dropout { p: 0.0 }
     }
 
-    /// Whether the layer has a ReLU of its own after a product.
+    /// Whether a ReLU is part of the layer.
     fn ends_in_relu(self) -> bool {
         matches!(self, Op::Conv2d { relu: true, .. } | Op::Linear { relu: true, .. })
     }
 }
 
-/// How a model runs, in use and in training. Shows itself as text.
+/// How a model runs in inference and in training. Prints as one line per stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plans {
-    /// The stages that give the output of the last layer.
+    /// The stages of inference.
     pub inference: Plan,
     /// The stages of a training step.
     pub training: Plan,
 }
 
 impl Sequential {
-    /// What runs as one with what, in use and in a training step of `batch_size` images.
+    /// Which layers run together, in inference and in a training step of `batch_size` images.
     ///
     /// ```
     /// use vgg_lib::prelude::*;
@@ -184,7 +184,7 @@ impl Sequential {
         Ok(Plans { inference: plan(Purpose::Inference)?, training: plan(Purpose::Training { first })? })
     }
 
-    /// The index of the first of these layers that a training step changes or that drops values.
+    /// The index of the first layer that training changes or that drops values.
     pub(super) fn first_trained(&self, layers: &[Layer]) -> usize {
         let trained = |l: &Layer| l.learns() || matches!(l.op(), Op::Dropout { p } if p > 0.0);
         layers.iter().position(trained).unwrap_or(layers.len())
@@ -283,7 +283,7 @@ mod tests {
     fn layers_before_the_first_that_learns_run_as_in_use() {
         let model = small();
         assert_eq!(stages(&model, 2, Purpose::Training { first: 5 })[..2], ["conv+norm+drop+pool", "flat"]);
-        // Nothing of the trained part is fused into them.
+        // They are not fused with layers of the trained part.
         assert_eq!(stages(&model, 2, Purpose::Training { first: 1 })[..2], ["conv", "norm+drop"]);
         let plan = Plan::new(model.layers(), 2, Shape::Map(8, 8, 3), Purpose::Training { first: 1 }).unwrap();
         assert!(!plan.stages[1].fused.relu_before, "the convolution keeps nothing for backward");

@@ -1,4 +1,4 @@
-//! What a file of a whole model holds besides the layers, and the report of what was written.
+//! What a model file contains besides the layers, and the report of what was written.
 
 use crate::data::Normalization;
 use crate::model::{Op, Sequential, Shape};

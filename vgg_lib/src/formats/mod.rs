@@ -1,6 +1,6 @@
-//! Files of tensors: from a file's bytes to named tensors and back, whatever the names mean.
+//! Weight files: converts the bytes of a file to named tensors and back. What the names mean does not matter here.
 //!
-//! The ending of a file's name says what its format is:
+//! The extension of a file determines its format:
 //!
 //! | file | module | read | written |
 //! |---|---|---|---|
@@ -41,7 +41,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tensors::{FileTensor, FileTensors};
 
-/// For what cannot be read. The error is a sentence whose subject, the file, is added where its path is known.
+/// The result of reading a part of a file. The error is a sentence without its subject, the file, which is added where
+/// the path is known.
 type Outcome<T> = std::result::Result<T, String>;
 
 /// Named tensors, sorted by name.
@@ -159,7 +160,7 @@ const ENDINGS: [(&str, Format); 8] = [
 ];
 
 impl Format {
-    /// The format that the ending of the file's name stands for.
+    /// The format that the file's extension stands for.
     ///
     /// # Errors
     /// If it is not that of a weight file.

@@ -1,4 +1,4 @@
-//! Tensors as they lie in a mapped file or an array, and their values as a model needs them.
+//! Tensors as they are stored in a mapped file or an array, and their conversion to the values that a model needs.
 
 use super::KernelOrder;
 use half::{bf16, f16};

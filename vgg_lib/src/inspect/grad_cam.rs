@@ -1,4 +1,4 @@
-//! Grad-CAM: the parts of an image that speak for a class (Selvaraju et al. 2017, arXiv:1610.02391).
+//! Grad-CAM: the parts of an image that count as evidence for a class (Selvaraju et al. 2017, arXiv:1610.02391).
 //!
 //! For the maps A of a layer (h, w, k) and the logit y of a class, channel k has the weight
 //! αₖ = 1/(h·w) Σᵢⱼ ∂y/∂Aᵢⱼₖ, and the heatmap is max(0, Σₖ αₖ Aᵢⱼₖ), scaled so that its largest value is 1.
@@ -119,8 +119,8 @@ mod tests {
         let logit = |values: Vec<f32>| head.forward(images(values, (1, 8, 8, 4)).unwrap()).unwrap().as_vec()[1];
         let mut sum = vec![0.0; 64];
         for channel in 0..4 {
-            // The mean gradient over all positions is the derivative with respect to a shift of the whole channel, divided
-            // by the number of positions.
+            // The mean gradient over all positions is the derivative with respect to a shift of the whole channel,
+            // divided by the number of positions.
             let moved = |by: f32| {
                 let mut maps = maps.clone();
                 maps.iter_mut().skip(channel).step_by(4).for_each(|v| *v += by);

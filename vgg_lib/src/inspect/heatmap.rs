@@ -1,5 +1,5 @@
-//! What [`Sequential::grad_cam`](crate::model::Sequential::grad_cam) and
-//! [`Sequential::occlusion`](crate::model::Sequential::occlusion) return, and the checks that both make.
+//! The result of [`Sequential::grad_cam`](crate::model::Sequential::grad_cam) and
+//! [`Sequential::occlusion`](crate::model::Sequential::occlusion), and the checks that they share.
 
 use crate::tensor::Images;
 use crate::{Error, Result};

@@ -1,5 +1,5 @@
-//! How much memory a model needs, layer by layer, as the notebook of fast.ai lessons 1 and 2 and Stanford's CS231n
-//! count it.
+//! How much memory a model needs, layer by layer, counted as in the notebook of fast.ai lessons 1 and 2 and in
+//! Stanford's CS231n.
 
 use crate::Result;
 use crate::engine::memory::need;

@@ -1,4 +1,4 @@
-//! What a model predicts for a data set: a row of class probabilities per image, and the measures taken from them.
+//! What a model predicts for a dataset: a row of class probabilities per image, and the measures taken from them.
 //!
 //! The predicted class of a row p is argmaxₖ pₖ, and its certainty maxₖ pₖ. The accuracy is the share of images whose
 //! predicted class is their label.
@@ -12,8 +12,8 @@ use dfdx::prelude::*;
 
 /// The class probabilities of a number of images, one row per image. [`Sequential::predict`] returns them.
 ///
-/// A row that is all NaN, as a model with broken weights gives, has no most probable class: it counts as wrong for every
-/// label, its certainty is 0, and [`classes`](Self::classes) reports it as class 0, as NumPy's `argmax` does.
+/// A row that is all NaN, as a model with broken weights gives, has no most probable class: it counts as wrong for
+/// every label, its certainty is 0, and [`classes`](Self::classes) reports it as class 0, as NumPy's `argmax` does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     rows: Vec<Vec<f32>>,
@@ -163,7 +163,8 @@ impl Predictions {
         Ok(classes)
     }
 
-    /// The numbers of the up to `n` images that were classified wrongly with the greatest certainty, most certain first.
+    /// The numbers of the up to `n` images that were classified wrongly with the greatest certainty, most certain
+    /// first.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is not one label per image.

@@ -1,6 +1,6 @@
 //! Convolution with stride 1 and "same" padding, k×k with k odd (a VGG has k = 3 and 1).
 //!
-//! 3×3 runs as Winograd's algorithm ([`winograd`]), all other sizes as matrix products of gathered inputs
+//! 3×3 kernels use Winograd's algorithm ([`winograd`]), all other sizes matrix products of gathered inputs
 //! ([`im2col`]). Winograd was measured to be faster on every layer of VGG, including the first one with its 3 channels
 //! and the last ones with maps of 2×2 pixels.
 

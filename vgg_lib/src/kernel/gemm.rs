@@ -1,4 +1,4 @@
-//! Matrix products, by the crate `gemm-f32` (the f32 part of `gemm`).
+//! Matrix products, computed by the crate `gemm-f32` (the f32 part of `gemm`).
 
 use gemm_common::Parallelism;
 use gemm_common::gemm::set_lhs_packing_threshold_multi_thread;

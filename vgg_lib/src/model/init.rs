@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Decides everything random: initial weights, dropout, the order of images, augmentation.
+/// The seed of everything random: initial weights, dropout, the order of images, augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Seed(pub u64);
 
@@ -13,19 +13,18 @@ pub struct Seed(pub u64);
 pub enum Init {
     /// Uniform in ±√(6 / (fan_in + fan_out)): Keras' default (Glorot & Bengio 2010).
     GlorotUniform,
-    /// Normal with variance 2 / fan_out, what torchvision gives VGG's convolutions (He et al. 2015).
+    /// Normal with variance 2 / fan_out, as torchvision initializes VGG's convolutions (He et al. 2015).
     HeNormal,
     /// Normal with this standard deviation.
     Normal(f32),
-    /// Output k of a convolution starts as a copy of input k, for as many outputs as there are inputs. Further outputs,
-    /// and dense layers, start as with [`GlorotUniform`](Init::GlorotUniform). Even in a deep network without shortcuts
-    /// the image then reaches the last layers from the first step on (Zagoruyko & Komodakis 2017, arXiv:1706.00388;
-    /// torch's `dirac_`).
+    /// Output k of a convolution starts as a copy of input k. Outputs without a corresponding input, and dense layers,
+    /// start as with [`GlorotUniform`](Init::GlorotUniform). The image then reaches the last layers from the first step
+    /// on, even in a deep network without shortcuts (Zagoruyko & Komodakis 2017, arXiv:1706.00388; torch's `dirac_`).
     Dirac,
 }
 
 impl Init {
-    /// `dims` are those of the kernel: (k, k, in, out) or (in, out).
+    /// Initial values of a kernel with the dimensions `dims`: (k, k, in, out) or (in, out).
     pub(crate) fn values(self, dims: &[usize], rng: &mut ChaCha8Rng) -> Vec<f32> {
         let (field, channels) = dims.split_at(dims.len() - 2);
         let field: usize = field.iter().product();
@@ -58,7 +57,7 @@ fn dirac(kernel: &mut [f32], field: usize, inputs: usize, outputs: usize) {
     }
 }
 
-/// The generator of the `index`-th layer that a model has built.
+/// The random number generator for the `index`-th layer that a model builds.
 pub(crate) fn layer_rng(Seed(seed): Seed, index: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index);
@@ -92,7 +91,7 @@ mod tests {
         approx::assert_relative_eq!(variance, 2.0 / (9.0 * 128.0), max_relative = 0.02);
     }
 
-    /// torch.nn.init.dirac_ gives the same, except for zeros where there are more outputs than inputs.
+    /// torch.nn.init.dirac_ gives the same values, except that it sets the additional outputs to zero.
     #[test]
     fn dirac_copies_the_inputs() {
         let kernel = Init::Dirac.values(&[3, 3, 2, 3], &mut layer_rng(Seed(3), 0));

@@ -1,4 +1,4 @@
-//! A layer of a model: an operation, its parameters, and what training may do to them.
+//! A layer of a model: an operation, its parameters, and how they are trained.
 
 use super::init::Init;
 use super::op::{Op, Shape};
@@ -11,28 +11,28 @@ use rand_chacha::ChaCha8Rng;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A tensor of a layer.
+/// A parameter of a layer: a tensor with a name.
 #[derive(Clone, Debug)]
 pub struct Param {
     /// `weight`, `bias`, `running_mean` or `running_var`.
     pub name: &'static str,
-    /// Convolution kernels are (k, k, in, out), dense kernels (in, out), all else (channels).
+    /// (k, k, in, out) for convolution kernels, (in, out) for dense kernels, (channels) for everything else.
     pub dims: Vec<usize>,
-    /// Whether gradients change it; running statistics are not learned.
+    /// Whether it is learned by gradient descent. Running statistics are not.
     pub learned: bool,
-    /// Its values, in row-major order.
+    /// The values, in row-major order.
     pub tensor: Flat,
 }
 
 impl Param {
-    /// Replaces the values; there must be as many as `dims` say.
+    /// Replaces the values. Their number must be the product of `dims`.
     pub(crate) fn set(&mut self, values: Vec<f32>) {
         let len = values.len();
         self.tensor = device().tensor_from_vec(values, (len,));
     }
 }
 
-/// The values that a parameter of this name starts with.
+/// The initial values of a parameter with this name.
 pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let len = dims.iter().product();
     match (name, dims.len()) {
@@ -54,12 +54,12 @@ pub struct Layer {
 }
 
 impl LayerSpec {
-    /// Gives it initial weights for such an input.
+    /// Creates the layer, with initial weights, for inputs of this shape.
     pub(super) fn build(self, name: &str, input: Shape, rng: &mut ChaCha8Rng) -> Result<Layer> {
         self.assemble(name, input, |param, dims| initial(param, dims, self.init, rng))
     }
 
-    /// Gives it these weights, in the order of [`Layer::params`].
+    /// Creates the layer with these weights, in the order of [`Layer::params`].
     #[cfg(feature = "onnx")]
     pub(super) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
         let params = self.op.params(input);
@@ -94,38 +94,38 @@ impl LayerSpec {
 }
 
 impl Layer {
-    /// Its name within the model.
+    /// The name of the layer in the model.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it computes.
+    /// What the layer computes.
     pub fn op(&self) -> Op {
         self.op
     }
 
-    /// Its tensors.
+    /// The parameters.
     pub fn params(&self) -> &[Param] {
         &self.params
     }
 
-    /// Its tensors, to change them. What was computed from the old ones is forgotten.
+    /// The parameters, to change them. Discards what was computed from the old values.
     pub(crate) fn params_mut(&mut self) -> &mut [Param] {
         self.filters = FilterCache::default();
         &mut self.params
     }
 
-    /// Whether training leaves it as it is.
+    /// Whether the layer is frozen, so that training does not change it.
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }
 
-    /// The λ of its l2(λ), 0 if it has none.
+    /// The λ of its L2 penalty; 0 if it has none.
     pub fn l2(&self) -> f32 {
         self.l2
     }
 
-    /// Whether a training step changes any of its parameters by gradient.
+    /// Whether a training step computes gradients for any of its parameters.
     pub(crate) fn learns(&self) -> bool {
         !self.frozen && self.params.iter().any(|p| p.learned)
     }
@@ -134,7 +134,7 @@ impl Layer {
         &self.params[index].tensor
     }
 
-    /// The shape of the output for such an input, checked against the weights.
+    /// The shape of the output for an input of this shape, which is checked against the weights.
     pub(crate) fn output(&self, input: Shape) -> Result<Shape> {
         let output = self.op.output(&self.name, input)?;
         let want = match self.op {
@@ -151,9 +151,9 @@ impl Layer {
         Ok(output)
     }
 
-    /// The transformed filters of a 3×3 convolution: those that are kept if they `fit`, or else new ones, which are
-    /// kept until the weights change.
-    #[cfg_attr(feature = "cuda", allow(dead_code))] // a kernel of the CPU's
+    /// The transformed filters of a 3×3 convolution: the cached ones if they `fit`, otherwise new ones, which are
+    /// cached until the weights change.
+    #[cfg_attr(feature = "cuda", allow(dead_code))] // only the CPU kernels use it
     pub(crate) fn filters(&self, fit: impl Fn(&Filters) -> bool, new: impl FnOnce() -> Filters) -> Arc<Filters> {
         let mut kept = self.filters.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
@@ -163,7 +163,7 @@ impl Layer {
     }
 }
 
-/// The transformed filters of a 3×3 convolution, kept while its weights stay as they are.
+/// The transformed filters of a 3×3 convolution, cached until its weights change.
 #[derive(Default)]
 struct FilterCache(Mutex<Option<Arc<Filters>>>);
 

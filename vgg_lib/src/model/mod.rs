@@ -1,5 +1,5 @@
-//! What a network is: named layers in a list, each an operation with its parameters. Data, not execution;
-//! `engine` runs it.
+//! What a network is: a list of named layers, each an operation with its parameters. This is only data; `engine` runs
+//! it.
 
 mod init;
 mod layer;

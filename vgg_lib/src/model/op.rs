@@ -1,4 +1,4 @@
-//! What a layer computes, and the shapes that it takes and gives.
+//! The operations that layers compute, and the shapes of their inputs and outputs.
 
 use crate::{Error, Result};
 use std::fmt;
@@ -6,8 +6,8 @@ use std::fmt;
 /// What a layer computes. Convolutions have stride 1 and keep height and width.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// What ImageNet networks do to pixels (0 to 255) before anything else: y = (x − mean) / std for each channel,
-    /// then RGB becomes BGR if `bgr` is set.
+    /// The preprocessing of ImageNet networks for pixels from 0 to 255: y = (x − mean) / std for each channel, then
+    /// from RGB to BGR if `bgr` is set.
     Preprocess {
         /// For red, green and blue.
         mean: [f32; 3],
@@ -22,43 +22,44 @@ pub enum Op {
         filters: usize,
         /// Height and width of the kernel, odd.
         kernel: usize,
-        /// Whether ReLU follows within the layer.
+        /// Whether the layer ends in a ReLU.
         relu: bool,
     },
     /// max(x, 0).
     Relu,
-    /// Normalizes each channel over batch and positions.
+    /// Normalizes each channel over the batch and all positions.
     BatchNorm {
-        /// How much of the running statistics a training step keeps (Keras' convention; torch's is 1 − this).
+        /// The share of the running statistics that a training step keeps, as in Keras; torch's momentum is 1 minus
+        /// this.
         momentum: f32,
         /// Added to the variance.
         epsilon: f32,
-        /// Images that a training step normalizes together; 0 is the whole batch.
+        /// How many images a training step normalizes together; 0 for the whole batch.
         group: usize,
     },
-    /// While training, sets each value to 0 with probability p and scales the rest by 1/(1−p).
+    /// In training, sets each value to 0 with probability p and multiplies the others by 1/(1−p).
     Dropout {
-        /// The fraction that is dropped.
+        /// The probability of dropping a value.
         p: f32,
     },
-    /// The maximum of each 2×2 window, stride 2; an odd last row or column is dropped.
+    /// The maximum of each 2×2 window, with stride 2. An odd last row or column is dropped.
     MaxPool2d,
     /// The mean over all positions: one value per channel.
     GlobalAvgPool,
-    /// Each image becomes one vector, in height, width, channel order.
+    /// Turns each image into one vector, in the order height, width, channel.
     Flatten,
     /// Dense layer with bias; kernel (in, units).
     Linear {
         /// Number of outputs.
         units: usize,
-        /// Whether ReLU follows within the layer.
+        /// Whether the layer ends in a ReLU.
         relu: bool,
     },
     /// Probabilities over the last axis.
     Softmax,
 }
 
-/// The shape of one image, map or vector on its way through a model.
+/// The shape of one image, map or vector, without the batch dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Height, width, channels.
@@ -76,7 +77,7 @@ impl Shape {
         }
     }
 
-    /// Channels of a map, length of a vector.
+    /// The channels of a map, or the length of a vector.
     pub(crate) fn channels(self) -> usize {
         match self {
             Shape::Map(_, _, c) => c,
@@ -112,10 +113,10 @@ impl Op {
         }
     }
 
-    /// The shape of the output; `name` is the layer's, for the error message.
+    /// The shape of the output. `name` is the layer's name, for the error message.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the operation cannot take such an input.
+    /// [`Error::Shape`] if the operation cannot take an input of this shape.
     pub fn output(&self, name: &str, input: Shape) -> Result<Shape> {
         let refuse = |what: &str| Err(Error::Shape(format!("layer '{name}' ({}) {what}", self.type_name())));
         match (*self, input) {
@@ -140,7 +141,7 @@ impl Op {
         }
     }
 
-    /// Name, dimensions and whether training changes it, for each parameter.
+    /// For each parameter: its name, its dimensions, and whether it is learned.
     pub(super) fn params(&self, input: Shape) -> Vec<(&'static str, Vec<usize>, bool)> {
         let channels = input.channels();
         match *self {
@@ -158,7 +159,7 @@ impl Op {
         }
     }
 
-    /// Refuses settings outside their range.
+    /// Returns an error if a setting is outside its range.
     pub(super) fn check(&self) -> Result<()> {
         let fault = match *self {
             Op::Conv2d { filters: 0, .. } => "a convolution needs at least one filter".to_string(),

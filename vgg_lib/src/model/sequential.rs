@@ -1,4 +1,4 @@
-//! A model: named layers in the order in which they run.
+//! A model: a list of named layers that run one after the other.
 
 use super::init::{Init, Seed, layer_rng};
 use super::layer::{Layer, initial};
@@ -26,16 +26,16 @@ pub struct Sequential {
     input: Shape,
     pub(crate) layers: Vec<Layer>,
     pub(crate) seed: Seed,
-    /// Layers built so far: each gets its own stream of random numbers.
+    /// The number of layers built so far. Each layer gets its own stream of random numbers.
     built: u64,
-    /// Training steps so far: dropout drops different values in each.
+    /// The number of training steps so far, so that dropout drops different values in each.
     pub(crate) steps: u64,
-    /// Memory of intermediate results, kept from one pass for the next.
+    /// Memory for intermediate results, which each pass leaves to the next.
     pub(crate) arena: Arc<Arena>,
 }
 
 impl Sequential {
-    /// A model without layers for images of `(height, width, channels)`.
+    /// Creates a model without layers for images of `(height, width, channels)`.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         Sequential { input: Shape::Map(h, w, c), layers: vec![], seed, built: 0, steps: 0, arena: Arc::default() }
     }
@@ -48,7 +48,7 @@ impl Sequential {
         }
     }
 
-    /// The layers, first to last.
+    /// The layers, in order.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
@@ -56,7 +56,7 @@ impl Sequential {
     /// Adds a layer at the end.
     ///
     /// # Errors
-    /// If the name is taken or the layer cannot take the output of the one before it.
+    /// If the model already has a layer of this name, or the new layer cannot take the output of the last one.
     pub fn push(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.insert_spec(self.layers.len(), name, layer.into())
     }
@@ -78,10 +78,10 @@ impl Sequential {
         self.layers.pop()
     }
 
-    /// Inserts a layer before the one that is now at `index`; on error the model is unchanged.
+    /// Inserts a layer before the one at `index`. On error the model is unchanged.
     ///
     /// # Errors
-    /// If the name is taken, or the layer or those after it do not fit.
+    /// If the model already has a layer of this name, or the new layer or one after it does not fit.
     pub fn insert(&mut self, index: usize, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.insert_spec(index, name, layer.into())
     }
@@ -101,10 +101,10 @@ impl Sequential {
         })
     }
 
-    /// Replaces the layer of this name by a new one with new weights.
+    /// Replaces a layer by a new one with new weights. On error the model is unchanged.
     ///
     /// # Errors
-    /// If there is no such layer, or the new one does not fit; the model is unchanged then.
+    /// If there is no layer of this name, or the new one does not fit.
     pub fn replace(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
         self.replace_spec(name, layer.into())
     }
@@ -116,8 +116,8 @@ impl Sequential {
         self.keep_if_it_fits(|model| model.layers[index] = old)
     }
 
-    /// The layers up to and including the one of this name, and those after it, as two models: the convolutions and the
-    /// head, for example. Weights are shared until one of the three models changes them.
+    /// Splits the model in two after the layer of this name, for example into convolutions and head. The weights are
+    /// shared with this model until one of the three models changes them.
     ///
     /// # Errors
     /// [`Error::Name`] if there is no such layer.
@@ -130,10 +130,10 @@ impl Sequential {
         Ok((first, rest))
     }
 
-    /// The layers of this model, then those of `tail`: undoes [`split_after`](Self::split_after).
+    /// Appends the layers of `tail` to those of this model: the opposite of [`split_after`](Self::split_after).
     ///
     /// # Errors
-    /// If both have a layer of the same name, or the tail cannot take the output of this model.
+    /// If both models have a layer of the same name, or `tail` cannot take the output of this model.
     pub fn join(&self, tail: &Sequential) -> Result<Sequential> {
         let mut whole = self.clone();
         if let Some(twice) = tail.layers.iter().find(|layer| whole.position(&layer.name).is_ok()) {
@@ -168,7 +168,7 @@ impl Sequential {
     /// The layer of this name.
     ///
     /// # Errors
-    /// [`Error::Name`] lists the names that there are.
+    /// [`Error::Name`] if there is no such layer; it lists the names of all layers.
     pub fn layer(&self, name: &str) -> Result<&Layer> {
         self.position(name).map(|i| &self.layers[i])
     }
@@ -182,7 +182,7 @@ impl Sequential {
         Error::Name(format!("the model has no layer '{name}'; its layers are {}", names.join(", ")))
     }
 
-    /// The layer of this name, or else all whose names start with it ("" is every layer).
+    /// The layer of this name or, if there is none, all layers whose names start with it ("" selects every layer).
     fn select(&self, name: &str) -> Result<Vec<usize>> {
         if let Ok(index) = self.position(name) {
             return Ok(vec![index]);
@@ -191,8 +191,8 @@ impl Sequential {
         if found.is_empty() { Err(self.no_such(name)) } else { Ok(found) }
     }
 
-    /// Freezes the layer of this name, or all whose names start with it: training leaves it as it is. As in Keras, a
-    /// frozen batch norm uses its running statistics and does not move them.
+    /// Freezes the layer of this name, or all layers whose names start with it, so that training does not change them.
+    /// As in Keras, a frozen batch norm uses its running statistics and does not update them.
     ///
     /// # Errors
     /// [`Error::Name`] if there is no such layer.
@@ -210,11 +210,11 @@ impl Sequential {
         Ok(())
     }
 
-    /// Changes the fraction that dropout layers drop: that of the layer of this name, or of all dropout layers
-    /// whose names start with it ("" is every dropout layer).
+    /// Changes the `p` of the dropout layer of this name, or of all dropout layers whose names start with it (""
+    /// selects every dropout layer).
     ///
     /// # Errors
-    /// If none is a dropout layer, or `p` is not in 0 ≤ p < 1.
+    /// If no dropout layer is selected, or `p` is not in 0 ≤ p < 1.
     pub fn set_dropout(&mut self, name: &str, p: f32) -> Result<()> {
         if !(0.0..1.0).contains(&p) {
             return Err(Error::Config(format!("dropout p must be at least 0 and less than 1, not {p}")));
@@ -229,13 +229,13 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no dropout layer"))) }
     }
 
-    /// Makes batch norms normalize a training batch in groups of so many images, each by its own mean and variance: the
-    /// noise of small batches in the steps of large ones ("ghost" batch norm, Hoffer et al. 2017, arXiv:1705.08741;
-    /// Keras 2's `virtual_batch_size`). A batch that is not a multiple of the group size is normalized as a whole, and so
-    /// is every batch with 0. `name` is a layer or a prefix ("" is every batch norm).
+    /// Makes batch norms normalize a training batch in groups of `images` images, each by its own mean and variance.
+    /// This gives large batches the noise of small ones ("ghost" batch norm, Hoffer et al. 2017, arXiv:1705.08741;
+    /// Keras 2's `virtual_batch_size`). A batch that is not a multiple of the group size is normalized as a whole; with
+    /// 0, every batch is. `name` is the name of a layer or a prefix of names ("" selects every batch norm).
     ///
     /// # Errors
-    /// [`Error::Name`] if none is a batch norm.
+    /// [`Error::Name`] if no batch norm is selected.
     pub fn set_batch_norm_group(&mut self, name: &str, images: usize) -> Result<()> {
         let mut found = false;
         for i in self.select(name)? {
@@ -247,11 +247,11 @@ impl Sequential {
         if found { Ok(()) } else { Err(Error::Name(format!("'{name}' names no batch norm"))) }
     }
 
-    /// Changes the λ of l2(λ) of the layer of this name, or of all whose names start with it ("" is every layer). Layers
-    /// without l2 stay without it, so setting it to 0 cannot be undone.
+    /// Changes the λ of the L2 penalty of the layer of this name, or of all layers whose names start with it (""
+    /// selects every layer). Only layers that have a penalty change, so a λ of 0 cannot be undone.
     ///
     /// # Errors
-    /// If none has an l2 (and `lambda` is not 0), or `lambda` is negative.
+    /// If no selected layer has a penalty (and `lambda` is not 0), or `lambda` is negative.
     pub fn set_l2(&mut self, name: &str, lambda: f32) -> Result<()> {
         if lambda.is_nan() || lambda < 0.0 {
             return Err(Error::Config(format!("l2 must be at least 0, not {lambda}")));
@@ -264,11 +264,11 @@ impl Sequential {
         Ok(())
     }
 
-    /// Draws new initial kernels for the layer of this name, or for all whose names start with it ("" is every layer).
-    /// Their biases become 0.
+    /// Initializes the kernel of the layer of this name again, or the kernels of all layers whose names start with it
+    /// ("" selects every layer). Biases become 0.
     ///
     /// # Errors
-    /// [`Error::Name`] if none has a kernel.
+    /// [`Error::Name`] if no selected layer has a kernel.
     pub fn set_init(&mut self, name: &str, init: Init) -> Result<()> {
         let has_kernel = |layer: &Layer| matches!(layer.op, Op::Conv2d { .. } | Op::Linear { .. });
         let found: Vec<usize> = self.select(name)?.into_iter().filter(|&i| has_kernel(&self.layers[i])).collect();
@@ -284,7 +284,7 @@ impl Sequential {
         Ok(())
     }
 
-    /// All parameters, learned or not, as Keras counts them.
+    /// The number of values in all parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()
     }

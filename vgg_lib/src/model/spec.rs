@@ -1,10 +1,11 @@
-//! Layers before they have weights: what [`conv2d`], [`linear`] and the others return and
-//! [`Sequential::push`](super::Sequential::push) takes. Each kind has the settings that it has, and no others.
+//! Layers before they have weights: [`conv2d`], [`linear`] and the other functions return them, and
+//! [`Sequential::push`](super::Sequential::push) takes them. Each kind of layer has methods for its own settings only,
+//! so `max_pool2d().relu()` does not compile.
 
 use super::init::Init;
 use super::op::Op;
 
-/// Any layer before it has weights. Every kind of layer converts into it.
+/// Any kind of layer before it has weights. All kinds convert into it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
     pub(crate) op: Op,
@@ -19,8 +20,8 @@ impl LayerSpec {
     }
 }
 
-/// Subtracts the mean of red, green and blue from pixels of 0 to 255: `preprocess([123.68, 116.779, 103.939]).bgr()`
-/// is what the original VGG expects, and Keras' today.
+/// Subtracts the mean of red, green and blue from pixels from 0 to 255. The original VGG and Keras' versions of it
+/// expect `preprocess([123.68, 116.779, 103.939]).bgr()`.
 pub fn preprocess(mean: [f32; 3]) -> Preprocess {
     Preprocess { mean, std: [1.0; 3], bgr: false }
 }
@@ -72,7 +73,7 @@ impl Conv2d {
         Conv2d { kernel, ..self }
     }
 
-    /// ReLU after the convolution, within the same layer: Keras' `activation='relu'`.
+    /// Ends the layer in a ReLU: Keras' `activation='relu'`.
     pub fn relu(self) -> Conv2d {
         Conv2d { relu: true, ..self }
     }
@@ -82,7 +83,7 @@ impl Conv2d {
         Conv2d { l2: lambda, ..self }
     }
 
-    /// How the kernel starts; Glorot's uniform by default.
+    /// How the kernel is initialized; [`Init::GlorotUniform`] by default.
     pub fn init(self, init: Init) -> Conv2d {
         Conv2d { init, ..self }
     }
@@ -109,7 +110,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// ReLU after the dense layer, within the same layer: Keras' `activation='relu'`.
+    /// Ends the layer in a ReLU: Keras' `activation='relu'`.
     pub fn relu(self) -> Linear {
         Linear { relu: true, ..self }
     }
@@ -119,7 +120,7 @@ impl Linear {
         Linear { l2: lambda, ..self }
     }
 
-    /// How the kernel starts; Glorot's uniform by default.
+    /// How the kernel is initialized; [`Init::GlorotUniform`] by default.
     pub fn init(self, init: Init) -> Linear {
         Linear { init, ..self }
     }
@@ -144,13 +145,13 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// How much of the running statistics a training step keeps: 0.99 by default, as in Keras; torch's default is 0.9
-    /// in this convention.
+    /// The share of the running statistics that a training step keeps: 0.99 by default, as in Keras. PyTorch's default
+    /// is 0.9 in this convention.
     pub fn momentum(self, momentum: f32) -> BatchNorm {
         BatchNorm { momentum, ..self }
     }
 
-    /// Added to the variance: 1e-3 by default, as in Keras; torch's default is 1e-5.
+    /// Added to the variance: 1e-3 by default, as in Keras. PyTorch's default is 1e-5.
     pub fn epsilon(self, epsilon: f32) -> BatchNorm {
         BatchNorm { epsilon, ..self }
     }
@@ -162,7 +163,7 @@ impl From<BatchNorm> for LayerSpec {
     }
 }
 
-/// Dropout of the fraction `p`.
+/// Dropout: in training, each value becomes 0 with probability `p`.
 pub fn dropout(p: f32) -> Dropout {
     Dropout { p }
 }
@@ -179,7 +180,7 @@ impl From<Dropout> for LayerSpec {
     }
 }
 
-/// Layers without settings: the function, its type, the operation.
+/// Defines layers without settings: the function, and the type that it returns.
 macro_rules! plain_layers {
     ($($(#[$doc:meta])* $function:ident: $type:ident;)*) => {$(
         $(#[$doc])*
@@ -202,11 +203,11 @@ macro_rules! plain_layers {
 plain_layers! {
     /// max(x, 0) as a layer of its own.
     relu: Relu;
-    /// 2×2 max pooling, stride 2.
+    /// 2×2 max pooling with stride 2.
     max_pool2d: MaxPool2d;
-    /// The mean over all positions.
+    /// The mean of each channel over all positions.
     global_avg_pool: GlobalAvgPool;
-    /// Height, width and channels become one vector.
+    /// Turns height, width and channels into one vector.
     flatten: Flatten;
     /// Probabilities over the classes.
     softmax: Softmax;

@@ -1,4 +1,4 @@
-//! Whose names a weight file has, and the names of a model's tensors.
+//! The naming schemes of weight files, and the names of a model's tensors in them.
 //!
 //! | | convolutions, batch norms | dense layers | kernels |
 //! |---|---|---|---|

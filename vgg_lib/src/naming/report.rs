@@ -3,7 +3,7 @@
 use crate::text::listed;
 use std::fmt;
 
-/// What [`load_weights`](crate::model::Sequential::load_weights) did. It displays as one to three sentences.
+/// What [`load_weights`](crate::model::Sequential::load_weights) did. It prints as one to three sentences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {

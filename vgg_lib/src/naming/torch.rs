@@ -1,4 +1,4 @@
-//! The modules of PyTorch's VGGs, by the names of their tensors.
+//! Finds the modules of torchvision's and timm's VGGs by the names of their tensors.
 //!
 //! The number in `features.N` counts ReLUs and pooling layers too, so only the order of the numbers matters.
 

@@ -1,4 +1,4 @@
-//! Training that shows itself.
+//! `fit`: training that shows its progress.
 
 use super::progress::Progress;
 use crate::Result;
@@ -8,15 +8,15 @@ use crate::train::{Event, FitConfig, History, Monitor, Verbosity};
 
 impl Sequential {
     /// Trains on `train`, and validates on `validation` after each epoch. The history has all epochs, including those
-    /// before an interruption. If a checkpoint cannot be written, a line says so, and training goes on.
+    /// before an interruption. If a checkpoint cannot be written, training prints a warning and continues.
     /// [`fit_with`](Self::fit_with) does the same without showing anything.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if images or classes do not fit the model;
-    /// [`Error::Config`](crate::Error::Config) for a setting outside its range or a batch that does not fit into memory;
-    /// [`Error::File`](crate::Error::File) if the checkpoint is damaged or of another training run;
-    /// [`Error::NotFinite`](crate::Error::NotFinite) when the loss becomes NaN or infinite: the step is not taken, so the
-    /// weights are those before it.
+    /// [`Error::Shape`](crate::Error::Shape) if the images or classes do not fit the model;
+    /// [`Error::Config`](crate::Error::Config) for a setting outside its range or a batch that does not fit into
+    /// memory; [`Error::File`](crate::Error::File) if the checkpoint is damaged or belongs to another training run;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) when the loss becomes NaN or infinite: the step is not taken, so
+    /// the weights are those before it.
     pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
         let (verbosity, monitor) = (config.verbosity, config.monitor.clone());
         let mut show = Show { verbosity, monitor, progress: None };

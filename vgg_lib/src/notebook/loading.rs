@@ -33,7 +33,7 @@ pub mod image_folder {
     use crate::data::{Resize, image_folder};
 
     /// Reads all images below `folder` in the size (height, width), as RGB, stretched to that size. Shows a progress
-    /// bar, then prints how many images of which classes there are and which files were skipped.
+    /// bar, then prints the number of images per class and the files that were skipped.
     ///
     /// The classes are the names of the sub-folders, sorted. See [`data::image_folder::load`](image_folder::load) for
     /// the details.
@@ -73,9 +73,9 @@ impl Sequential {
     /// The outputs of this model for all images of `data`, as a dataset with the same labels and classes, on which
     /// further layers can be trained.
     ///
-    /// The outputs are kept in a file in `folder` and read from there the next time, if model and data are the same;
-    /// a line says which of the two happened. The file is memory-mapped, so the features may be larger than the
-    /// memory. It can be deleted, but not while the features are in use.
+    /// The outputs are stored in a file in `folder`. The next time, if model and data are the same, they are read from
+    /// this file. A printed line says which of the two happened. The file is memory-mapped, so the features may be
+    /// larger than the memory. You can delete the file, but not while the features are in use.
     ///
     /// ```
     /// use vgg_lib::prelude::*;

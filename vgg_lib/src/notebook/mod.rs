@@ -1,4 +1,4 @@
-//! Everything that knows of evcxr and Jupyter: how values are shown, progress, and the live view of training.
+//! Everything that knows about evcxr and Jupyter: how values are shown, progress, and the live view of training.
 
 mod fit;
 mod lines;

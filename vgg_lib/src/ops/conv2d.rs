@@ -5,10 +5,10 @@ use crate::tensor::{Images, as_slice, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
-/// Convolves a batch (n, h, w, c) with a kernel (k, k, c, o), k odd, and adds a bias (o,): (n, h, w, o).
+/// Convolves a batch (n, h, w, c) with a kernel (k, k, c, o), k odd, and adds a bias (o,). The result is (n, h, w, o).
 ///
 /// # Errors
-/// [`Error::Shape`] if the three do not fit together.
+/// [`Error::Shape`] if the three shapes do not fit together.
 ///
 /// ```
 /// use dfdx::prelude::*;
@@ -55,7 +55,7 @@ pub fn conv2d<T: Tape<f32, Cpu>>(
     Ok(y.put_tape(tape))
 }
 
-/// Refuses a permuted or broadcast tensor: its gradient would need the same permutation.
+/// Returns an error for a permuted or broadcast tensor, whose gradient would need the same permutation.
 pub(super) fn contiguous(tensor: Images) -> Result<Images> {
     if as_slice(&tensor).is_some() {
         return Ok(tensor);

@@ -6,11 +6,11 @@ use crate::tensor::{Images, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
-/// The maximum of each 2×2 window of a batch (n, h, w, c): (n, h/2, w/2, c). An odd last row or column is
-/// dropped; of equal values the first gets the gradient.
+/// The maximum of each 2×2 window of a batch (n, h, w, c). The result is (n, h/2, w/2, c). An odd last row or column is
+/// dropped. If values are equal, the first one gets the gradient.
 ///
 /// # Errors
-/// [`Error::Shape`] if the map is less than 2×2.
+/// [`Error::Shape`] if the map is smaller than 2×2.
 pub fn max_pool2d<T: Tape<f32, Cpu>>(x: Images<T>) -> Result<Images<T>> {
     let shape @ (n, h, w, c) = *x.shape();
     if h < 2 || w < 2 {

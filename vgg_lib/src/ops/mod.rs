@@ -1,6 +1,6 @@
-//! Differentiable operations that dfdx lacks on stable Rust, for use with dfdx alone: each takes and returns tensors
-//! with a tape, so `backward()` goes through it. [`Sequential`](crate::model::Sequential) runs the same kernels without a
-//! tensor between two layers.
+//! Differentiable operations that dfdx lacks on stable Rust. They take and return dfdx tensors that carry a tape, so
+//! they work in any dfdx program. [`Sequential`](crate::model::Sequential) runs the same kernels, but creates no
+//! tensors between layers.
 
 #[cfg(not(feature = "cuda"))]
 mod conv2d;

@@ -1,4 +1,4 @@
-//! The loss of a classifier: −Σ t·log softmax(logits), the mean over the batch.
+//! The loss of a classifier: the mean over the batch of −Σ t·log softmax(logits).
 
 use crate::engine::cross_entropy;
 use crate::tensor::{Device, Images};

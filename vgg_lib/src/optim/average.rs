@@ -1,19 +1,19 @@
-//! The exponential moving average of a model's weights over the steps of training (Polyak & Juditsky 1992; Keras'
-//! `use_ema`, timm's `ModelEma`): often better than the last weights while the learning rate is still high.
+//! The exponential moving average of a model's weights over the training steps (Polyak & Juditsky 1992; Keras'
+//! `use_ema`, timm's `ModelEma`). While the learning rate is high, it is often better than the current weights.
 
 use crate::model::Sequential;
 use crate::tensor::{Flat, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
-/// One average for each parameter and running statistic of a model, in the model's order.
+/// The average of each parameter of a model, including running statistics, in the model's order.
 pub(crate) struct Average {
     decay: f32,
     pub(crate) tensors: Vec<Flat>,
 }
 
 impl Average {
-    /// Begins with the model's values.
+    /// Starts with the current values of the model.
     ///
     /// # Errors
     /// [`Error::Config`] if the decay is not in 0 ≤ d < 1.
@@ -21,14 +21,14 @@ impl Average {
         if !(0.0..1.0).contains(&decay) {
             return Err(Error::Config(format!("ema must be at least 0 and less than 1, such as 0.999, not {decay}")));
         }
-        // Copies: a step changes the model's in place.
+        // Copies, because a step changes the model's tensors in place.
         let copy = |tensor: &Flat| device().tensor_from_vec(tensor.as_vec(), *tensor.shape());
         let params = model.layers.iter().flat_map(|layer| layer.params());
         Ok(Average { decay, tensors: params.map(|param| copy(&param.tensor)).collect() })
     }
 
-    /// average ← d · average + (1 − d) · weights, after step number `steps` (from 1). The first steps count more: d is at
-    /// most (1 + steps) / (10 + steps).
+    /// average ← d · average + (1 − d) · weights, after the step with number `steps` (from 1). At first the average
+    /// follows the weights more closely: d is at most (1 + steps) / (10 + steps).
     pub(crate) fn update(&mut self, model: &Sequential, steps: u64) -> Result<()> {
         let young = (1.0 + steps as f64) / (10.0 + steps as f64);
         let decay = f64::from(self.decay).min(young);
@@ -39,7 +39,7 @@ impl Average {
         Ok(())
     }
 
-    /// The model with the averages as its weights.
+    /// A copy of the model with the averages as its weights.
     pub(crate) fn of(&self, model: &Sequential) -> Sequential {
         let mut averaged = model.clone();
         let params = averaged.layers.iter_mut().flat_map(|layer| layer.params_mut());

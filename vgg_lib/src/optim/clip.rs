@@ -1,4 +1,5 @@
-//! Clipping by the norm of all gradients together: Keras' `global_clipnorm` (Pascanu et al. 2013, arXiv:1211.5063).
+//! Gradient clipping by the joint norm of all gradients: Keras' `global_clipnorm` (Pascanu et al. 2013,
+//! arXiv:1211.5063).
 
 use crate::engine::squared_norm;
 use crate::model::{Layer, Param, Sequential};
@@ -12,7 +13,7 @@ pub(super) fn check(limit: f32) -> Result<()> {
     Ok(())
 }
 
-/// The factor that brings the joint norm of all gradients, l2's share included, down to `limit`; at most 1.
+/// The factor that reduces the joint norm of all gradients, including the part from l2, to `limit`; at most 1.
 pub(super) fn scale(model: &Sequential, gradients: &mut Gradients, limit: f32) -> Result<f64> {
     let mut squares = 0.0;
     for layer in model.layers.iter().filter(|layer| layer.learns()) {
@@ -23,7 +24,7 @@ pub(super) fn scale(model: &Sequential, gradients: &mut Gradients, limit: f32) -
     Ok((f64::from(limit) / squares.sqrt()).min(1.0))
 }
 
-/// The λ of a parameter: as Keras' `kernel_regularizer`, not on biases, nor on batch norm.
+/// The λ of a parameter. As with Keras' `kernel_regularizer`, only kernels have one.
 pub(super) fn l2(layer: &Layer, param: &Param) -> f32 {
     if param.name == "weight" && param.dims.len() > 1 { layer.l2 } else { 0.0 }
 }

@@ -1,4 +1,4 @@
-//! How a step moves the parameters: optimizers, schedules of the learning rate, clipping, averages of the weights.
+//! How a step updates the parameters: optimizers, learning rate schedules, gradient clipping and averaging of weights.
 
 mod average;
 mod clip;
@@ -20,7 +20,7 @@ use crate::Result;
 pub enum Optimizer {
     /// Stochastic gradient descent with momentum.
     Sgd(Sgd),
-    /// Orthogonalized steps for the kernels of hidden layers, [`Sgd`] for everything else.
+    /// Orthogonalized steps for the kernels of all layers but the last, [`Sgd`] for everything else.
     Muon(Muon),
 }
 
@@ -32,7 +32,7 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// What moves the parameters that no other rule takes.
+    /// The settings for the parameters that no other rule updates.
     fn sgd(&self) -> Sgd {
         match *self {
             Optimizer::Sgd(sgd) => sgd,
@@ -40,7 +40,7 @@ impl Optimizer {
         }
     }
 
-    /// What it remembers of each parameter, by the names that checkpoints have for it.
+    /// The names under which checkpoints store the optimizer's state of each parameter.
     pub(crate) fn slots(&self) -> &'static [&'static str] {
         match self {
             Optimizer::Sgd(_) | Optimizer::Muon(_) => &[sgd::VELOCITY],

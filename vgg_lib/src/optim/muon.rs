@@ -1,19 +1,19 @@
 //! Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks").
 //!
-//! A kernel is a matrix of k·k·in rows and `out` columns here. A step moves it along its velocity with all singular
-//! values made about 1, so that weak directions are learned as fast as strong ones, whatever the size of the gradient.
-//! The norm of the kernel is kept at that of an orthogonal matrix, so l2 has no use there.
+//! Here a kernel is a matrix with k·k·in rows and `out` columns. A step moves it along its velocity, after all singular
+//! values of the velocity are made about 1. Weak directions are therefore learned as fast as strong ones, and the size
+//! of the gradient does not matter. The kernel is rescaled to the norm of an orthogonal matrix, so it does not need l2.
 
 use super::Sgd;
 use crate::{Error, Result};
 
-/// The settings of Muon, for the kernels of all layers but the last. Biases, batch norms and the last layer move by
-/// [`Sgd`], whose momentum and decay serve Muon too.
+/// The settings of Muon. It updates the kernels of all layers but the last; [`Sgd`] updates biases, batch norms and the
+/// last layer. Muon uses the momentum and decay of `sgd`, too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Muon {
-    /// A step is the learning rate times this number long, in each direction.
+    /// The length of a step in each direction is this factor times the learning rate.
     pub factor: f64,
-    /// For everything else.
+    /// The settings for everything else.
     pub sgd: Sgd,
 }
 

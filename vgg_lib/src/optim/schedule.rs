@@ -1,4 +1,4 @@
-//! The learning rate in the course of training.
+//! Learning rate schedules.
 
 use crate::{Error, Result};
 
@@ -9,9 +9,9 @@ pub enum Schedule {
     Constant(f64),
     /// `rate` · 0.5^⌊epoch / every⌋: the `lr_scheduler` of the Keras CIFAR-10 VGG notebook.
     Halving {
-        /// In the first epochs.
+        /// The rate of the first epochs.
         rate: f64,
-        /// Epochs between two halvings.
+        /// The number of epochs between two halvings.
         every: usize,
     },
     /// Half a cosine from this rate to 0, step by step (Loshchilov & Hutter 2017, arXiv:1608.03983).
@@ -21,19 +21,19 @@ pub enum Schedule {
     OneCycle {
         /// The highest rate.
         max: f64,
-        /// The share of training that the rate rises, between 0 and 1; 0.3 is usual.
+        /// The share of training during which the rate rises, between 0 and 1; usually 0.3.
         warm_up: f64,
     },
     /// A straight line up to max over the first part of training, then one down to 0 (Smith 2017, arXiv:1506.01186).
     Triangle {
         /// The highest rate.
         max: f64,
-        /// The share of training that the rate rises, between 0 and 1.
+        /// The share of training during which the rate rises, between 0 and 1.
         warm_up: f64,
     },
 }
 
-/// That of the Keras CIFAR-10 VGG notebook: 0.1, halved every 20 epochs.
+/// The schedule of the Keras CIFAR-10 VGG notebook: 0.1, halved every 20 epochs.
 impl Default for Schedule {
     fn default() -> Schedule {
         Schedule::Halving { rate: 0.1, every: 20 }
@@ -41,7 +41,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The rate at `step` of `steps` in `epoch` of `epochs`, all counted from 0.
+    /// The rate at step `step` of epoch `epoch`, both counted from 0. There are `epochs` epochs of `steps` steps each.
     pub fn rate(&self, epoch: usize, epochs: usize, step: usize, steps: usize) -> f64 {
         let total = (epochs * steps).max(1) as f64;
         let done = (epoch * steps + step) as f64;
@@ -65,7 +65,7 @@ impl Schedule {
         }
     }
 
-    /// Whether the rate of a step depends on how many epochs there will be.
+    /// Whether the rate of a step depends on the total number of epochs.
     pub(crate) fn depends_on_epochs(&self) -> bool {
         matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. } | Schedule::Triangle { .. })
     }
@@ -84,7 +84,7 @@ impl Schedule {
     }
 }
 
-/// From `start` at 0 to `end` at 1.
+/// Half a cosine: `start` at 0, `end` at 1.
 fn cosine(start: f64, end: f64, at: f64) -> f64 {
     end + (start - end) * 0.5 * (1.0 + (std::f64::consts::PI * at.clamp(0.0, 1.0)).cos())
 }

@@ -1,23 +1,24 @@
-//! Stochastic gradient descent as Keras defines it: the learning rate η is inside the velocity,
+//! Stochastic gradient descent as Keras defines it:
 //!
-//! > v ← μv − ηg,   w ← w + v   or, with Nesterov's momentum (Sutskever et al. 2013),   w ← w + μv − ηg,
+//! > v ← μv − ηg,   w ← w + v   or, with Nesterov's momentum (Sutskever et al. 2013),   w ← w + μv − ηg
 //!
-//! so a rate that drops does not shrink what the velocity already holds. A layer's l2(λ) adds 2λw to g.
+//! The velocity v includes the learning rate η, so when η drops, what v has accumulated keeps its size. A layer's l2(λ)
+//! adds 2λw to g. `kernel/sgd.rs` computes the step.
 
 use crate::{Error, Result};
 
 /// The name of v in a checkpoint.
 pub(super) const VELOCITY: &str = "velocity";
 
-/// The settings of stochastic gradient descent. The defaults are those of the Keras CIFAR-10 VGG notebook: momentum 0.9,
-/// Nesterov, decay 1e-6.
+/// The settings of stochastic gradient descent. The defaults are those of the Keras CIFAR-10 VGG notebook: momentum
+/// 0.9, Nesterov, decay 1e-6.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
-    /// μ, how much of the velocity a step keeps.
+    /// μ, the share of the velocity that a step keeps.
     pub momentum: f32,
-    /// Whether to look ahead by the new velocity.
+    /// Whether to use Nesterov's momentum.
     pub nesterov: bool,
-    /// Time decay: the rate of step t (from 0) is divided by 1 + decay·t.
+    /// Time-based decay: the learning rate of step t (from 0) is divided by 1 + decay·t.
     pub decay: f64,
 }
 

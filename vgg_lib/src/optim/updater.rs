@@ -1,4 +1,4 @@
-//! An optimizer at work.
+//! Updates the parameters of a model, and holds the optimizer's state.
 
 use super::sgd::VELOCITY;
 use super::{Optimizer, Sgd, clip};
@@ -9,7 +9,7 @@ use crate::tensor::{Flat, Gradients, device, dfdx_error};
 use dfdx::prelude::*;
 use std::collections::HashMap;
 
-/// Moves parameters by an [`Optimizer`], and remembers what it needs to know of each.
+/// Updates the parameters of a model as an [`Optimizer`] says, and holds its state, such as velocities.
 ///
 /// ```
 /// use dfdx::prelude::*;
@@ -25,7 +25,7 @@ use std::collections::HashMap;
 pub struct Updater {
     optimizer: Optimizer,
     clip_norm: Option<f32>,
-    /// Steps made.
+    /// The number of steps taken.
     pub(crate) steps: u64,
     /// By slot, layer and parameter name.
     state: HashMap<Key, Flat>,
@@ -34,7 +34,7 @@ pub struct Updater {
 type Key = (&'static str, String, &'static str);
 
 impl Updater {
-    /// Remembers nothing yet: velocities start at 0.
+    /// Creates an updater without state: velocities start at 0.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for a setting outside its range.
@@ -43,8 +43,8 @@ impl Updater {
         Ok(Updater { optimizer, clip_norm: None, steps: 0, state: HashMap::new() })
     }
 
-    /// Scales the gradients of each step, l2's share included, so that their joint norm is at most `limit`: Keras'
-    /// `global_clipnorm`.
+    /// Scales the gradients of each step, including the part from l2, so that their joint norm is at most `limit`:
+    /// Keras' `global_clipnorm`.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if the limit is not above 0.
@@ -53,8 +53,8 @@ impl Updater {
         Ok(Updater { clip_norm: Some(limit), ..self })
     }
 
-    /// Moves every parameter that is not frozen against its gradient, which becomes 0. Returns the sum of the layers'
-    /// λ‖w‖² before the step.
+    /// Takes a step: updates every parameter that is not frozen, and sets its gradient to 0. Returns the sum of the
+    /// layers' λ‖w‖² before the step.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if dfdx cannot allocate.
@@ -73,7 +73,7 @@ impl Updater {
                 (layer.name.clone(), layer.params().iter().map(|p| clip::l2(layer, p)).collect::<Vec<_>>());
             for (param, l2) in layer.params_mut().iter_mut().zip(l2s).filter(|(p, _)| p.learned) {
                 let key = (VELOCITY, name.clone(), param.name);
-                // Of another shape: the layer was replaced.
+                // Another shape means that the layer was replaced.
                 let known = self.state.remove(&key).filter(|v| v.shape() == param.tensor.shape());
                 let mut velocity = known.unwrap_or_else(|| device().zeros_like(param.tensor.shape()));
                 let rule = MomentumRule { rate, scale, momentum, nesterov, l2 };
@@ -98,17 +98,17 @@ impl Updater {
         Ok(penalty as f32)
     }
 
-    /// The names of what it remembers of each parameter.
+    /// The names of the optimizer's state of each parameter.
     pub(crate) fn slots(&self) -> &'static [&'static str] {
         self.optimizer.slots()
     }
 
-    /// What it remembers of a parameter; `None` before its first step.
+    /// The state of a parameter; `None` before its first step.
     pub(crate) fn state(&self, slot: &'static str, layer: &str, param: &'static str) -> Option<&Flat> {
         self.state.get(&(slot, layer.to_string(), param))
     }
 
-    /// Remembers this instead.
+    /// Replaces the state of a parameter.
     pub(crate) fn set_state(&mut self, slot: &'static str, layer: &str, param: &'static str, value: Option<Flat>) {
         let key = (slot, layer.to_string(), param);
         match value {

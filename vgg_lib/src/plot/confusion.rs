@@ -26,9 +26,9 @@ const RECALL_WIDTH: f64 = 58.0;
 const TITLE: &str = "confusion matrix";
 const LABEL: Style = Style { size: 12.0, bold: false };
 
-/// How often images of one class (a row) were predicted as each class (a column). A cell shows the count; its color shows
-/// the share of the row, blue on the diagonal (right) and orange-red elsewhere (wrong). The recall of each class, the
-/// share of its images that were recognized, stands at the right.
+/// How often images of one class (a row) were predicted as each class (a column). A cell shows the count; its color
+/// shows the share of the row, blue on the diagonal (right) and orange-red elsewhere (wrong). The recall of each class,
+/// the share of its images that were recognized, is at the right.
 ///
 /// `truth` and `predicted` hold one class number per image, `classes` the names. A class without a name is shown as
 /// `class 12`.

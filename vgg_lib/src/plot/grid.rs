@@ -13,12 +13,12 @@ const MARGIN: f64 = 16.0;
 const WIDTH: f64 = 720.0;
 /// The longer side of an image is at most this long.
 const LARGEST: f64 = 200.0;
-/// No row ends below this, so that passing a whole data set by mistake does not make an endless figure.
+/// No row ends below this, so that passing a whole dataset by mistake does not make an endless figure.
 const HIGHEST: f64 = 8000.0;
 
-/// Images in rows of `columns`, each under its title. Small images are enlarged with sharp pixels, large ones are scaled
-/// down. A title may have several lines (`"cat 93 %\ndog 4 %"`); long lines are cut with "…", and images after the last
-/// title have none.
+/// Images in rows of `columns`, each under its title. Small images are enlarged with sharp pixels, large ones are
+/// scaled down. A title may have several lines (`"cat 93 %\ndog 4 %"`); long lines are cut with "…", and images after
+/// the last title have none.
 pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Figure {
     if images.is_empty() {
         return Figure::message("no images");

@@ -1,5 +1,5 @@
-//! A drawing of a network to scale, as in the well-known figures of VGG: one box for each convolution, pooling, dense and
-//! softmax layer. The face of a box is the map (height × width), its thickness the number of channels.
+//! A drawing of a network to scale, as in the well-known figures of VGG: one box for each convolution, pooling, dense
+//! and softmax layer. The face of a box is the map (height × width), its thickness the number of channels.
 
 use super::{
     Figure,
@@ -80,8 +80,8 @@ struct Group {
 }
 
 /// The network for an image of `(height, width, channels)`, drawn to scale from the image at the left to the classes at
-/// the right. Heights and depths are proportional to those of the maps. The thickness is proportional to the square root
-/// of the channels, so that 3 and 4,096 fit into one figure. Layers that change values in place (ReLU, batch norm,
+/// the right. Heights and depths are proportional to those of the maps. The thickness is proportional to the square
+/// root of the channels, so that 3 and 4,096 fit into one figure. Layers that change values in place (ReLU, batch norm,
 /// dropout, flatten) are left out. If the image does not fit the model, the drawing ends there and says why.
 pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
     let (mut boxes, error) = boxes(model, image);
@@ -195,7 +195,7 @@ impl Layout {
     }
 }
 
-/// The colors of the kinds that there are.
+/// The color of each kind of layer in the drawing.
 fn draw_legend(figure: &mut Figure, boxes: &[(Kind, Shape)], (width, labels): (f64, f64)) {
     let present = |kind: &Kind| boxes.iter().any(|(k, _)| k == kind);
     let entry = |kind: Kind| 16.0 + LAYERS.width(kind.name()) + 20.0;

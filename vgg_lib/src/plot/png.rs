@@ -1,5 +1,5 @@
-//! A figure as PNG. plotters draws the strokes; texts and images are drawn here, because plotters drops the left bearing
-//! of each glyph, so that letters stand unevenly.
+//! A figure as PNG. plotters draws the strokes; texts and images are drawn here, because plotters drops the left
+//! bearing of each glyph and so spaces the letters unevenly.
 
 use std::io::Cursor;
 

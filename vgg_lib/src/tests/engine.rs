@@ -207,7 +207,7 @@ fn preprocessing_matches_keras_and_torchvision() -> Result<()> {
     Ok(())
 }
 
-/// Layers that learn nothing run as in use, which must change no gradient and no statistic.
+/// Layers that learn nothing run as in inference. This must not change any gradient or statistic.
 #[test]
 fn frozen_first_layers_leave_the_gradients_unchanged() -> Result<()> {
     let mut model = Sequential::new((8, 8, 3), Seed(3));

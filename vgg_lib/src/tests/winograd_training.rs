@@ -1,5 +1,5 @@
-//! Training with Winograd's convolutions and with direct ones (`im2col`, which `tests/kernels.rs` holds against
-//! f64): rounding differs, what is learned does not.
+//! Training with Winograd's convolutions and with direct ones (`im2col`, which `tests/kernels.rs` compares with f64).
+//! Rounding differs, but what the network learns does not.
 
 use crate::data::{Augment, Dataset, Loader, Normalization, cifar10, shapes, shuffled};
 use crate::kernel::conv2d::DIRECT;
@@ -117,8 +117,8 @@ fn draw(runs: &[[Vec<f64>; 2]], picture: &Path) {
 ///
 /// A run's end is its mean loss over the last 50 steps. The spread between seeds is the standard deviation of the ends
 /// of the runs of one path, pooled over the two paths. The difference of the paths is the mean over the seeds of
-/// (Winograd − direct), each pair from the same weights and batches. Were the paths unrelated, that mean would have a
-/// standard deviation of √(2/3) of the spread: the test allows little more than one.
+/// (Winograd − direct), each pair from the same weights and batches. If the paths were unrelated, that mean would have
+/// a standard deviation of √(2/3) of the spread; the test allows little more than that.
 fn compare(runs: &[[Vec<f64>; 2]]) {
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
     let end = |losses: &Vec<f64>| mean(&losses[losses.len().saturating_sub(50)..]);
@@ -140,8 +140,8 @@ fn compare(runs: &[[Vec<f64>; 2]]) {
     assert!(difference.abs() <= spread);
 }
 
-/// How soon two trainings part that differ by rounding only: Winograd and direct convolution, and for comparison direct
-/// convolution on pictures whose pixels differ in about their last bit.
+/// How soon two training runs that differ only by rounding diverge: Winograd and direct convolution, and for comparison
+/// direct convolution on images whose pixels differ in about their last bit.
 ///
 /// ```sh
 /// cargo test -p vgg_lib --lib -- --ignored rounding_decides_later_steps --nocapture

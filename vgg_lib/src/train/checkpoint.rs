@@ -1,17 +1,18 @@
-//! Training on disk: a checkpoint after each epoch, so that it can go on where it was interrupted.
+//! Checkpoints: training is saved after each epoch, so that it can resume after an interruption.
 //!
-//! The folder holds `epoch_0007.safetensors` and the like, of the last two epochs and the best one, and the log as
+//! The folder holds files such as `epoch_0007.safetensors` for the last two epochs and the best one, and the history as
 //! `history.csv` and `history.json`. A checkpoint contains
 //!
 //! ```text
-//! block1_conv1.weight …              the model as it was validated: `load_weights` reads this file
-//! fit/velocity/block1_conv1.weight … what the optimizer remembers: here the velocity of SGD
-//! fit/trained/block1_conv1.weight …  with a moving average: the weights that training moves
-//! metadata "fit"                     JSON: the settings, the steps made, the history
-//! metadata "crc32"                   of the file, these eight digits taken as zeros
+//! block1_conv1.weight …              the model that was validated: `load_weights` reads this file
+//! fit/velocity/block1_conv1.weight … the state of the optimizer: here the velocity of SGD
+//! fit/trained/block1_conv1.weight …  with a moving average: the weights that training updates
+//! metadata "fit"                     JSON: the settings, the number of steps, the history
+//! metadata "crc32"                   the checksum of the file, computed with zeros in place of these eight digits
 //! ```
 //!
-//! All random numbers depend on the seed, the epoch and the step, so no more is needed for the same result.
+//! All random numbers depend only on the seed, the epoch and the step, so a resumed run needs nothing else to reach the
+//! same result.
 
 use super::history::History;
 use crate::model::{Layer, Param, Sequential};
@@ -25,8 +26,8 @@ use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Where training is kept after each epoch: weights, momentum, running statistics and history. A run that goes on after
-/// an interruption gives, bit for bit, what it would have given without it (on the same machine with the same number of
+/// Where to save a training run after each epoch: weights, momentum, running statistics and history. A resumed run
+/// reaches, bit for bit, the same weights as a run without interruption (on the same machine with the same number of
 /// threads).
 ///
 /// ```
@@ -37,7 +38,7 @@ use std::path::{Path, PathBuf};
 ///     let mut model = Sequential::new((8, 8, 3), Seed(0));
 ///     model.push("flatten", flatten())?;
 ///     model.push("predictions", linear(10))?;
-///     let checkpoints = Some(Checkpoints::resume(&folder)); // the second time after the first epoch
+///     let checkpoints = Some(Checkpoints::resume(&folder)); // the second run resumes after the first epoch
 ///     let config = FitConfig { epochs, batch_size: 16, checkpoints, ..FitConfig::default() };
 ///     assert_eq!(model.fit(&data, &data, config)?.epochs.len(), epochs);
 /// }
@@ -50,17 +51,17 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Keeps the run in `folder`, and goes on with the one that is there.
+    /// Saves the run in `folder`, and resumes from the newest checkpoint that is already there.
     pub fn resume(folder: impl AsRef<Path>) -> Checkpoints {
         Checkpoints { folder: folder.as_ref().to_path_buf(), restart: false }
     }
 
-    /// Keeps the run in `folder`; the checkpoints that are there are deleted when it begins.
+    /// Saves the run in `folder`, after deleting all checkpoints that are already there.
     pub fn restart(folder: impl AsRef<Path>) -> Checkpoints {
         Checkpoints { restart: true, ..Checkpoints::resume(folder) }
     }
 
-    /// Makes the folder and locks it.
+    /// Creates the folder and locks it.
     pub(super) fn open(&self, settings: Settings) -> Result<Keeper> {
         let folder = self.folder.clone();
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -85,21 +86,21 @@ impl Checkpoints {
     }
 }
 
-/// What has to be the same for training to go on: names and values.
+/// The settings that must be the same for training to resume, as names and values.
 pub(super) type Settings = Vec<(String, String)>;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Deserialize, Serialize)]
 struct State {
     settings: Settings,
-    /// Steps of the model, which the masks of dropout depend on.
+    /// Steps of the model, on which the dropout masks depend.
     steps: u64,
     /// Steps of the optimizer.
     updates: u64,
     history: History,
 }
 
-/// A locked folder of checkpoints; the lock goes with it, also if the process is killed.
+/// A locked folder of checkpoints. The lock is released when this is dropped or the process ends, even if it is killed.
 pub(super) struct Keeper {
     folder: PathBuf,
     settings: Settings,
@@ -108,7 +109,7 @@ pub(super) struct Keeper {
 
 const TRAINED: &str = "fit/trained/";
 
-/// Of what the optimizer remembers of a parameter.
+/// The name of the optimizer's state of a parameter.
 fn slot_name(slot: &str, param: &str) -> String {
     format!("fit/{slot}/{param}")
 }
@@ -128,7 +129,7 @@ impl Keeper {
         self.folder.join(format!("epoch_{epoch:04}.safetensors"))
     }
 
-    /// The epochs that there are checkpoints of, in order.
+    /// The epochs that have checkpoints, in order.
     fn epochs(&self) -> Result<Vec<usize>> {
         let fault = || Error::io("read", &self.folder);
         let mut epochs = vec![];
@@ -154,8 +155,8 @@ impl Keeper {
         self.epochs().ok()?.last().map(|&epoch| self.path(epoch))
     }
 
-    /// Writes the checkpoint of the last epoch of `history`, and deletes those that are no longer needed. `model` is the
-    /// one that was validated; `trained` is the one that training moves, if that is another.
+    /// Writes the checkpoint of the last epoch of `history`, and deletes those that are no longer needed. `model` is
+    /// the model that was validated. With a moving average, `trained` is the model that training updates.
     pub(super) fn save(
         &self,
         model: &Sequential,
@@ -190,11 +191,11 @@ impl Keeper {
         self.delete(|other| other + 1 < epoch && Some(other) != best)
     }
 
-    /// Puts the newest checkpoint into the model, the updater and the average, and returns its history; `None` if there
-    /// is none. On error nothing has changed.
+    /// Loads the newest checkpoint into the model, the updater and the average, and returns its history; `None` if
+    /// there is no checkpoint. On error nothing is changed.
     ///
     /// # Errors
-    /// [`Error::File`] if the file is damaged or of another training run.
+    /// [`Error::File`] if the file is damaged or belongs to another training run.
     pub(super) fn load(
         &self,
         model: &mut Sequential,
@@ -205,14 +206,15 @@ impl Keeper {
         let bytes = files::map(&path)?;
         let (state, tensors) = parse(&bytes).map_err(|why| self.damaged(&path, &why))?;
         if let Some(difference) = difference(&state.settings, &self.settings) {
-            let help = "choose another folder, or let `Checkpoints::restart` begin anew in this one";
+            let help = "choose another folder, or use `Checkpoints::restart` to start again in this one";
             return Err(Error::file(path, format!("is of another training run: {difference}; {help}")));
         }
         let all = |prefix: &str| -> Result<Vec<Flat>> {
             let tensor = |(name, _, param): (String, _, &Param)| {
                 let name = format!("{prefix}{name}");
-                flat(&tensors, &name, &param.dims)
-                    .ok_or_else(|| Error::file(&path, format!("has no {name}; let `Checkpoints::restart` begin anew")))
+                flat(&tensors, &name, &param.dims).ok_or_else(|| {
+                    Error::file(&path, format!("has no {name}; use `Checkpoints::restart` to start again"))
+                })
             };
             params(model).map(tensor).collect()
         };
@@ -236,18 +238,18 @@ impl Keeper {
     fn damaged(&self, path: &Path, why: &str) -> Error {
         let help = match self.epochs().unwrap_or_default().as_slice() {
             [.., before, _] => format!("delete it to go on after epoch {before}"),
-            _ => "delete it to begin anew".to_string(),
+            _ => "delete it to start again".to_string(),
         };
         Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))
     }
 
-    /// What a reader is told when a run goes on.
+    /// The sentence that tells the reader that a run resumes.
     pub(super) fn resumed(&self, history: &History, epochs: usize) -> String {
         let (folder, done) = (self.folder.display(), history.epochs.len());
         let best = history.best().and_then(|best| Some((best.epoch, best.val_acc?)));
         let best = best.map_or(String::new(), |(epoch, acc)| format!(", best val_acc {acc:.4} in epoch {epoch}"));
-        let what = if done == epochs { "has all" } else { "goes on after" };
-        format!("{folder} {what} {done} of {epochs} epochs{best}; `Checkpoints::restart` would begin anew")
+        let what = if done == epochs { "has all" } else { "resumes after" };
+        format!("{folder} {what} {done} of {epochs} epochs{best}; use `Checkpoints::restart` to start again")
     }
 
     /// The model with the weights of an epoch whose checkpoint is kept.
@@ -258,7 +260,7 @@ impl Keeper {
     }
 }
 
-/// "batch_size was 128 there and is 64 now".
+/// The first difference, such as "batch_size was 128 there and is 64 now".
 fn difference(saved: &Settings, now: &Settings) -> Option<String> {
     let find = |settings: &Settings, name: &str| {
         settings.iter().find(|(other, _)| other == name).map_or("none".to_string(), |(_, value)| value.clone())
@@ -268,7 +270,7 @@ fn difference(saved: &Settings, now: &Settings) -> Option<String> {
     Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
 }
 
-/// A tensor that is made into bytes when it is its turn.
+/// A tensor that is converted to bytes only when it is written.
 struct Values<'a> {
     tensor: &'a Flat,
     dims: &'a [usize],
@@ -292,7 +294,7 @@ impl View for Values<'_> {
     }
 }
 
-/// The checksum's name and place in the header's JSON.
+/// The place of the checksum in the JSON of the header.
 const CHECKSUM: &[u8] = br#""crc32":"00000000""#;
 const DIGITS: usize = 8;
 
@@ -307,7 +309,7 @@ fn to_bytes(path: &Path, state: &State, tensors: Vec<(String, Values)>) -> Resul
     Ok(bytes)
 }
 
-/// Where the digits of the checksum begin.
+/// The position of the checksum's digits in the file.
 fn checksum_digits(bytes: &[u8]) -> Option<usize> {
     let name = &CHECKSUM[..CHECKSUM.len() - DIGITS - 1];
     let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?.checked_add(8)?;
@@ -315,7 +317,7 @@ fn checksum_digits(bytes: &[u8]) -> Option<usize> {
     Some(8 + at + name.len())
 }
 
-/// The state and the tensors of a file whose checksum is right.
+/// The state and the tensors of a file, after a check of its checksum.
 fn parse(bytes: &[u8]) -> std::result::Result<(State, SafeTensors<'_>), String> {
     let digits = checksum_digits(bytes).ok_or("it has no checksum")?;
     let mut hash = crc32fast::Hasher::new();

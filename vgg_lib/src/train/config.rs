@@ -1,4 +1,4 @@
-//! How to train.
+//! The settings of a training run.
 
 use super::checkpoint::Checkpoints;
 use super::history::EpochRecord;
@@ -8,44 +8,45 @@ use crate::model::{Seed, Sequential};
 use crate::optim::{Optimizer, Schedule};
 use std::ops::ControlFlow;
 
-/// Called after each epoch with what it reached and the model as it was validated; `Break` ends training there.
+/// Called after each epoch with its results and the model that was validated. `Break` ends training.
 pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>;
 
-/// How to train. The defaults are those of the Keras CIFAR-10 VGG notebook, except for the number of epochs (it takes
-/// 250) and the augmentation (off).
+/// The settings of a training run. The defaults are those of the Keras CIFAR-10 VGG notebook, but with one epoch
+/// instead of 250, and without augmentation.
 pub struct FitConfig {
-    /// How often to go through the training images.
+    /// The number of passes over the training images.
     pub epochs: usize,
     /// Images per step. The incomplete last batch is dropped; shuffling makes it a different one each epoch.
     pub batch_size: usize,
-    /// The learning rate.
+    /// The learning rate of each step.
     pub schedule: Schedule,
-    /// How a step moves the parameters.
+    /// How a step updates the parameters.
     pub optimizer: Optimizer,
-    /// What happens to images on the way.
+    /// Random changes to the training images.
     pub augment: Augment,
-    /// The share of the target that is spread over all classes, 0 ≤ s < 1.
+    /// The share of the target that label smoothing spreads over all classes, 0 ≤ s < 1.
     pub label_smoothing: f32,
-    /// Decides the order of the images and their augmentation.
+    /// The seed of the order of the images and of their augmentation.
     pub seed: Seed,
-    /// The most steps per epoch; `None` takes all.
+    /// The maximum number of steps per epoch; `None` for no limit.
     pub max_steps: Option<usize>,
-    /// Scales the gradients of a step so that their joint norm is at most this; see [`Updater::clip_norm`](crate::optim::Updater::clip_norm).
+    /// Scales the gradients of a step so that their joint norm is at most this; see
+    /// [`Updater::clip_norm`](crate::optim::Updater::clip_norm).
     pub clip_norm: Option<f32>,
-    /// Validates, and ends with, the exponential moving average of the weights: how much of it a step keeps, such as
-    /// 0.999.
+    /// Averages the weights over the steps (exponential moving average), validates the averages, and returns them at
+    /// the end. The value is the share of the average that a step keeps, such as 0.999.
     pub ema: Option<f32>,
-    /// Early stopping: ends training after so many epochs without a better one, by validation accuracy.
+    /// Early stopping: ends training if the validation accuracy has not improved for this many epochs.
     pub patience: Option<usize>,
-    /// Whether to end with the weights of the best epoch instead of the last.
+    /// Whether to return the weights of the best epoch instead of the last.
     pub restore_best: bool,
-    /// Where training is kept, so that it can go on after an interruption; `None` keeps nothing.
+    /// Where to save checkpoints, so that training can resume after an interruption; `None` saves none.
     pub checkpoints: Option<Checkpoints>,
-    /// How progress is shown.
+    /// How to show progress.
     pub verbosity: Verbosity,
-    /// Called after each epoch, in this order.
+    /// Functions to call after each epoch, in this order.
     pub callbacks: Vec<Callback>,
-    /// Shows training live in a notebook.
+    /// A live view of training in a notebook.
     pub monitor: Option<Monitor>,
 }
 

@@ -1,4 +1,4 @@
-//! What a model reaches on a data set.
+//! Evaluates a model: loss and accuracy on a dataset.
 
 use crate::data::{Dataset, Loader};
 use crate::model::{Sequential, Shape};
@@ -7,20 +7,20 @@ use crate::tensor::{Images, argmax, images, values};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
-/// What a model reaches on a data set.
+/// The loss and accuracy of a model on a dataset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
     /// Mean cross-entropy plus the layers' l2 penalties, as Keras reports it.
     pub loss: f32,
-    /// The share classified correctly.
+    /// The share of images that are classified correctly.
     pub accuracy: f32,
 }
 
 impl Sequential {
-    /// Loss and accuracy on a data set.
+    /// Computes the loss and accuracy on a dataset.
     ///
     /// # Errors
-    /// [`Error::Shape`] if images or classes do not fit the model.
+    /// [`Error::Shape`] if the images or classes do not fit the model.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
         self.check_fit(data)?;
         let (h, w, c) = data.image_shape();
@@ -35,27 +35,27 @@ impl Sequential {
         Ok(Evaluation { loss: loss + self.penalty(), accuracy })
     }
 
-    /// Σ λ‖w‖² over the layers that are trained, as Keras counts it.
+    /// Σ λ‖w‖² over the layers that are trained, as in Keras.
     fn penalty(&self) -> f32 {
         let squares = |values: Vec<f32>| values.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
         let regularized = self.layers.iter().filter(|l| l.l2 > 0.0 && l.learns());
         regularized.map(|l| f64::from(l.l2) * squares(l.tensor(0).as_vec())).sum::<f64>() as f32
     }
 
-    /// Refuses data that the model cannot take or whose classes are not its outputs.
+    /// Returns an error if the model cannot take the images, or does not have one output per class.
     pub(super) fn check_fit(&self, data: &Dataset) -> Result<()> {
         let (h, w, c) = data.image_shape();
         let classes = data.classes().len();
         match self.output_shape(Shape::Map(h, w, c))? {
             Shape::Flat(outputs) if outputs == classes => Ok(()),
             output => Err(Error::Shape(format!(
-                "the model gives {output}, but the data set has {classes} classes; end the model in linear({classes})"
+                "the model gives {output}, but the dataset has {classes} classes; end the model in linear({classes})"
             ))),
         }
     }
 }
 
-/// The mean of loss and accuracy over images.
+/// The mean loss and accuracy over images.
 #[derive(Default)]
 pub(super) struct Mean {
     pub(super) images: usize,
@@ -76,7 +76,7 @@ impl Mean {
     }
 }
 
-/// How many rows of logits have their largest value at the label.
+/// The number of rows of logits whose largest value is at the label.
 pub(super) fn count_correct(logits: &Images, labels: &[usize]) -> usize {
     let classes = logits.shape().3.max(1);
     values(logits).chunks(classes).zip(labels).filter(|(row, label)| argmax(row) == Some(**label)).count()

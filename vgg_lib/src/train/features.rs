@@ -1,12 +1,13 @@
-//! Precomputed features: the outputs of a frozen part of a model, computed once and kept on disk. A head trains on them
-//! in seconds, because the convolutions do not run again:
+//! Precomputed features: the outputs of a frozen part of a model, computed once and stored on disk. A head trains on
+//! them in seconds, because the convolutions do not run again:
 //!
 //! ```text
 //! images N×224×224×3 ──frozen convolutions──→ features N×7×7×512 ──head──→ classes
 //! ```
 //!
-//! The features are kept in a `.npy` file, N×H×W×C f32 (1×1×C for vectors), which NumPy can read too. Its name contains
-//! the SHA-256 of everything that they depend on, so another model or other data never read the same file.
+//! The features are stored in a `.npy` file of N×H×W×C f32 values (N×1×1×C for vectors), which NumPy can read too. The
+//! name of the file contains a SHA-256 hash of everything that the features depend on, so that another model or dataset
+//! gets another file.
 
 use std::{io::Write, path::Path, time::Instant};
 
@@ -20,7 +21,7 @@ use crate::text::{duration, hex, thousands};
 use crate::{Error, Result, files};
 
 impl Sequential {
-    /// [`precompute`](Sequential::precompute), which reports to `observer` instead of printing.
+    /// Does what [`precompute`](Sequential::precompute) does, but reports to `observer` instead of printing.
     ///
     /// # Errors
     /// As [`precompute`](Sequential::precompute).
@@ -53,7 +54,7 @@ impl Sequential {
     ) -> Result<()> {
         let (height, width, channels) = data.image_shape();
         let mut file = files::temporary(path)?;
-        // This writes the header and sets the length of the file; the values follow here.
+        // This writes the header and sets the length of the file. The values are written below.
         write_zeroed_npy::<f32, _>(file.as_file(), (data.len(), h, w, c)).map_err(|error| match error {
             WriteNpyError::Io(e) => Error::io("write", path)(e),
             other => Error::file(path, format!("cannot be written: {other}")),

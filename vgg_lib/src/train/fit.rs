@@ -1,5 +1,4 @@
-//! The training loop. Each step is four calls: batches, forward and loss, backward, update; each epoch ends with a fifth,
-//! validate.
+//! The training loop: batches, forward and loss, backward, update, and after each epoch validate.
 
 use super::config::FitConfig;
 use super::evaluate::{Mean, count_correct};
@@ -15,7 +14,7 @@ use dfdx::prelude::*;
 use std::time::Instant;
 
 impl Sequential {
-    /// [`fit`](Self::fit) that prints nothing and tells `observer` what happens.
+    /// Does what [`fit`](Self::fit) does, but reports to `observer` instead of printing.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -45,8 +44,8 @@ impl Sequential {
         run.finish(self)
     }
 
-    /// The forward pass and the loss of a batch; `backward()` on the loss adds to `gradients`. With it how many images
-    /// are classified correctly.
+    /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
+    /// that are classified correctly.
     pub(crate) fn loss(&mut self, batch: Batch, gradients: Gradients, smoothing: f32) -> Result<(Loss, usize)> {
         let (h, w, c) = self.input_shape();
         let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
@@ -56,5 +55,5 @@ impl Sequential {
     }
 }
 
-/// A loss that `backward()` can follow.
+/// A loss with the tape that `backward()` follows.
 type Loss = Tensor<(), f32, Device, GradientTape>;

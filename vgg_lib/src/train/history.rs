@@ -1,7 +1,7 @@
-//! The result of each epoch: shown in a notebook as a table, saved as CSV or JSON, drawn by
-//! [`plot::accuracy`](crate::plot::accuracy()) and [`plot::loss`](crate::plot::loss()).
+//! The results of each epoch. A notebook shows them as a table, [`plot::accuracy`](crate::plot::accuracy()) and
+//! [`plot::loss`](crate::plot::loss()) draw them, and they can be saved as CSV or JSON.
 //!
-//! The names are Keras': `loss`, `acc`, `val_loss`, `val_acc`, `lr`.
+//! The names `loss`, `acc`, `val_loss`, `val_acc` and `lr` are those of Keras.
 
 use std::{cmp::Ordering, fmt, fmt::Write as _, fs, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{Error, Result, files};
 pub struct EpochRecord {
     /// Counted from 1, as printed and plotted.
     pub epoch: usize,
-    /// Its duration, validation included.
+    /// The duration of the epoch, including validation.
     #[serde(with = "number")]
     pub seconds: f64,
     /// Training images per second.
@@ -41,7 +41,7 @@ pub struct EpochRecord {
 /// The epochs of one training run, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// In order.
+    /// The epochs, in order.
     pub epochs: Vec<EpochRecord>,
 }
 
@@ -64,7 +64,7 @@ impl History {
         patience.is_some_and(|patience| !self.epochs.is_empty() && self.epochs.len() >= best + patience.max(1))
     }
 
-    /// A line of column names, then one line per epoch; without validation its two columns are empty.
+    /// A line of column names, then one line per epoch. Without validation, its two columns are empty.
     pub fn to_csv(&self) -> String {
         let mut csv = String::from("epoch,seconds,images_per_second,lr,loss,acc,val_loss,val_acc\n");
         let cell = |value: Option<f32>| value.map_or(String::new(), |v| v.to_string());
@@ -76,12 +76,13 @@ impl History {
         csv
     }
 
-    /// Writes [`to_csv`](History::to_csv) to a file, in one step.
+    /// Writes [`to_csv`](History::to_csv) to a file. An existing file is replaced only once the new one is complete.
     pub fn save_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         files::write(path.as_ref(), self.to_csv().as_bytes())
     }
 
-    /// Writes the history as JSON, in one step. A loss of NaN is kept, as `"NaN"`.
+    /// Writes the history to a JSON file. An existing file is replaced only once the new one is complete. A loss of NaN
+    /// is written as `"NaN"`.
     pub fn save_json(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let json = serde_json::to_string_pretty(self).map_err(|e| Error::file(path, format!("cannot write: {e}")))?;
@@ -113,7 +114,7 @@ impl History {
         html + "</tbody>\n</table>"
     }
 
-    /// All epochs of a short run; the first five, the best and the last five of a long one.
+    /// All epochs of a short run, or the first five, the best and the last five of a long one.
     fn rows(&self) -> Vec<Row<'_>> {
         const ENDS: usize = 5;
         let best = self.best().map(|r| r as *const EpochRecord);
@@ -155,7 +156,7 @@ fn cells(r: &EpochRecord) -> [String; 8] {
     ]
 }
 
-/// A text table; the best epoch has a `*`.
+/// A text table, with a `*` at the best epoch.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<([String; 8], &str)> = self
@@ -180,7 +181,7 @@ impl fmt::Display for History {
     }
 }
 
-/// JSON has no NaN and no infinity: they are written as text, `"NaN"` and `"inf"`.
+/// JSON has no NaN and no infinity, so they are written as strings, `"NaN"` and `"inf"`.
 mod number {
     use std::{fmt::Display, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! Training: [`Sequential::fit`](crate::model::Sequential::fit) and what it is made of.
+//! Training: [`Sequential::fit`](crate::model::Sequential::fit) and its parts, from the settings to the checkpoints.
 
 mod checkpoint;
 mod config;

@@ -1,4 +1,4 @@
-//! A training run: what it is made of, and what happens between the calls of the loop.
+//! The state of a training run, and the parts of the loop in `fit.rs` that need it.
 
 use super::checkpoint::Keeper;
 use super::config::FitConfig;
@@ -16,36 +16,36 @@ use crate::text::{bytes, thousands};
 use crate::{Error, Result};
 use std::time::Instant;
 
-/// A training run.
+/// The state of a training run.
 pub(super) struct Run<'a> {
     train: &'a Dataset,
     validation: &'a Dataset,
     pub(super) config: FitConfig,
     observer: Observer<'a>,
-    /// Per epoch.
+    /// Steps per epoch.
     steps: usize,
     updater: Updater,
     average: Option<Average>,
     keeper: Option<Keeper>,
     history: History,
-    /// The model of the best epoch, if it is asked for.
+    /// The model of the best epoch, if `restore_best` is set.
     best: Option<Sequential>,
-    /// Why it ends before the last epoch.
+    /// Why training ends before the last epoch, if it does.
     ended_by: Option<&'static str>,
 }
 
-/// An epoch before its validation.
+/// A trained epoch that is not yet validated.
 pub(super) struct Trained {
-    /// From 0.
+    /// Counted from 0.
     pub(super) epoch: usize,
-    /// Of the last step.
+    /// The learning rate of the last step.
     pub(super) rate: f64,
     pub(super) started: Instant,
     pub(super) mean: Mean,
 }
 
 impl<'a> Run<'a> {
-    /// Checks everything, and takes up a run that was interrupted.
+    /// Checks the data and the settings, and resumes an interrupted run if there is a checkpoint.
     pub(super) fn prepare(
         model: &mut Sequential,
         train: &'a Dataset,
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Takes up the newest checkpoint, if there is one.
+    /// Loads the newest checkpoint, if there is one.
     fn resume(&mut self, model: &mut Sequential) -> Result<()> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
         let Some(saved) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
@@ -97,7 +97,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The epoch to come, from 0; `None` at the end.
+    /// The next epoch, counted from 0; `None` at the end.
     pub(super) fn next_epoch(&mut self) -> Option<usize> {
         let epoch = self.history.epochs.len();
         if epoch >= self.config.epochs || self.ended_by.is_some() {
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
         Some(epoch)
     }
 
-    /// The batches of an epoch, shuffled and augmented, prepared on another thread.
+    /// The batches of an epoch, shuffled and augmented. Another thread prepares them.
     pub(super) fn batches(&self, epoch: usize) -> Loader {
         let FitConfig { batch_size, augment, seed, .. } = self.config;
         let mut order = shuffled(self.train.len(), seed.0, epoch);
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         self.config.schedule.rate(epoch, self.config.epochs, step, self.steps)
     }
 
-    /// Ends training where the loss is NaN or infinite.
+    /// Returns an error, which ends training, if the loss is NaN or infinite.
     pub(super) fn finite(&self, loss: f32, epoch: usize, step: usize, learning_rate: f64) -> Result<f32> {
         if loss.is_finite() {
             return Ok(loss);
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
         Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate, checkpoint })
     }
 
-    /// Moves the weights, and their average. Returns the l2 penalty of before.
+    /// Updates the weights and their average. Returns the l2 penalty of the old weights.
     pub(super) fn update(&mut self, model: &mut Sequential, gradients: &mut Gradients, rate: f64) -> Result<f32> {
         let penalty = self.updater.step(model, gradients, rate)?;
         if let Some(average) = &mut self.average {
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
         (self.observer)(Event::Step { images, loss: mean.loss, acc: mean.accuracy });
     }
 
-    /// Validates the model, or its average, and keeps what the epoch reached.
+    /// Validates the model, or its average, records the results, and saves a checkpoint.
     pub(super) fn validate(&mut self, model: &Sequential, trained: Trained) -> Result<()> {
         let Trained { epoch, rate, started, mean } = trained;
         let images_per_second = mean.images as f64 / started.elapsed().as_secs_f64();
@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Leaves the weights that were asked for in the model.
+    /// Puts the final weights into the model: those of the best epoch, the averages or the last ones, as set.
     pub(super) fn finish(self, model: &mut Sequential) -> Result<History> {
         (self.observer)(Event::End(self.ended_by));
         let averaged = self.average.map(|average| average.of(model));
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Refuses a batch that cannot fit into memory, before the system ends the process for it.
+/// Returns an error for a batch that does not fit in memory, for which the system would kill the process.
 fn check_memory(model: &Sequential, batch_size: usize) -> Result<()> {
     let (h, w, c) = model.input_shape();
     let need = |batch_size| memory::need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);

@@ -1,6 +1,7 @@
-//! What has to be the same for training to go on from a checkpoint, as names and values.
+//! The settings that must be the same for training to resume from a checkpoint, as names and values.
 //!
-//! The texts are compared with those in checkpoints, also of earlier versions: they stay as they are.
+//! These texts are compared with those in checkpoints, including checkpoints of earlier versions, so they must not
+//! change.
 
 use super::checkpoint::Settings;
 use super::config::FitConfig;
@@ -10,7 +11,7 @@ use crate::optim::{Muon, Optimizer, Sgd};
 use crate::text::hex;
 use sha2::{Digest, Sha256};
 
-/// Those of a model and its training.
+/// The settings of a model and its training run.
 pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset, config: &FitConfig) -> Settings {
     let FitConfig { epochs, batch_size, schedule, augment, label_smoothing, seed, .. } = config;
     let length = if schedule.depends_on_epochs() { format!(" over {epochs} epochs") } else { String::new() };

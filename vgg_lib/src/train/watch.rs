@@ -1,31 +1,31 @@
-//! What training tells whoever watches it, and how a notebook may ask to watch.
+//! The events that training reports, and the ways to show them.
 
 use super::history::EpochRecord;
 use std::path::PathBuf;
 
-/// What happens while training, in order.
+/// What training reports, in the order in which it happens.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Training of so many epochs of so many steps begins.
+    /// Training begins.
     Begin {
-        /// In all, including those that an earlier process made.
+        /// The number of epochs, including those of an earlier process.
         epochs: usize,
-        /// In each epoch.
+        /// Steps per epoch.
         steps: usize,
     },
-    /// It goes on after these epochs, which an earlier process made.
+    /// Training resumes after epochs that an earlier process finished.
     Resumed {
-        /// The epochs made.
+        /// The finished epochs.
         epochs: &'a [EpochRecord],
-        /// A sentence that says so.
+        /// A sentence that says so, for the reader.
         note: &'a str,
     },
     /// An epoch, counted from 1, begins.
     EpochBegin(usize),
-    /// A step was made.
+    /// A step is done.
     Step {
-        /// In its batch.
+        /// The number of images in its batch.
         images: usize,
         /// The mean loss of the epoch so far.
         loss: f32,
@@ -34,24 +34,24 @@ pub enum Event<'a> {
     },
     /// An epoch has ended, validation included.
     EpochEnd(&'a EpochRecord),
-    /// Something that one has to know, although training goes on.
+    /// A problem that does not end training.
     Warning(&'a str),
-    /// Training has come to its end; the text says why if that was before the last epoch. After an error there is no
-    /// such event.
+    /// Training has ended. If that was before the last epoch, the text says why. After an error this event does not
+    /// occur.
     End(Option<&'a str>),
 }
 
-/// Whoever watches: a function that is called with each event, on the thread that trains.
+/// Receives the events, on the thread that trains.
 pub type Observer<'a> = &'a mut dyn FnMut(Event);
 
 /// How [`fit`](crate::model::Sequential::fit) shows its progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
-    /// A bar in a terminal, a line that is redrawn in VS Code's notebooks, and a line about every 20 seconds in other
-    /// notebooks and in files.
+    /// A bar in a terminal, a line that is redrawn in VS Code's notebooks, and a new line about every 20 seconds in
+    /// other notebooks and in files.
     #[default]
     Auto,
-    /// Lines on stdout: one at the end of each epoch, and in between at most one in this many seconds.
+    /// Lines on stdout: one at the end of each epoch, and between them at most one every this many seconds.
     Lines(f64),
     /// A bar on stderr, or lines if stderr is not a terminal.
     Bar,
@@ -59,7 +59,7 @@ pub enum Verbosity {
     Silent,
 }
 
-/// Shows training while it runs. A cell *before* the one that trains creates and shows it:
+/// A live view of training. Create and show it in a cell *before* the one that trains:
 ///
 /// ```no_run
 /// # fn main() -> vgg_lib::Result<()> {
@@ -76,8 +76,8 @@ pub enum Verbosity {
 /// One monitor can show several training runs, one after the other.
 #[derive(Clone, Debug)]
 pub struct Monitor {
-    /// Of its files, without extension.
+    /// The path of its files, without extension.
     pub(crate) path: PathBuf,
-    /// Distinguishes the files of this monitor from those of an earlier one at the same path.
+    /// Distinguishes the files of this monitor from those of an earlier monitor with the same path.
     pub(crate) run: String,
 }

@@ -1,22 +1,24 @@
-//! A first convolution that whitens the images (Page 2018, "How to train your ResNet"; Jordan 2024, arXiv:2404.00498).
+//! Turns the first convolution into one that whitens the images (Page 2018, "How to train your ResNet"; Jordan 2024,
+//! arXiv:2404.00498).
 
 use crate::data::{Dataset, shuffled};
 use crate::model::{Op, Sequential};
 use crate::{Error, Result};
 
 impl Sequential {
-    /// Computes the filters of the first convolution from the images: the eigenvectors of the covariance of their k×k
-    /// patches, largest variance first, each divided by the square root of its eigenvalue, so that all filters respond
-    /// equally strongly and independently of each other. Neighboring pixels are nearly equal; this way a network sees
-    /// small differences between them much sooner. Each filter is followed by its negative, since a ReLU would drop one
-    /// half. Further filters stay as they are.
+    /// Computes the filters of the first convolution from the images. The filters are the eigenvectors of the
+    /// covariance of the images' k×k patches, largest variance first, each divided by the square root of its
+    /// eigenvalue, so that all filters respond equally strongly and independently of each other. Neighboring pixels are
+    /// nearly equal; with these filters, a network learns much sooner from the small differences between them. Each
+    /// filter is followed by its negative, because a ReLU would drop one half of its values. Any further filters are
+    /// not changed.
     ///
-    /// Pass the normalized images that `fit` will get. Call [`freeze`](Self::freeze) on the layer afterwards: training
-    /// gains nothing from changing these filters, and l2 would shrink them.
+    /// Pass the normalized images that `fit` will get. Then call [`freeze`](Self::freeze) on the layer: training gains
+    /// nothing from changing these filters, and l2 would shrink them.
     ///
     /// # Errors
-    /// [`Error::Name`] if the model has no convolution; [`Error::Shape`] if the images have another number of channels
-    /// or are smaller than its kernel.
+    /// [`Error::Name`] if the model has no convolution; [`Error::Shape`] if the dataset is empty or its images have
+    /// another number of channels or are smaller than the kernel.
     pub fn whiten(&mut self, data: &Dataset) -> Result<()> {
         let Some(layer) = self.layers.iter_mut().find(|layer| matches!(layer.op, Op::Conv2d { .. })) else {
             return Err(Error::Name("the model has no convolution that could whiten the images".into()));
@@ -37,7 +39,7 @@ impl Sequential {
         let mut filters = weight.tensor.as_vec();
         let signed = order.iter().flat_map(|&which| [(which, 1.0), (which, -1.0)]);
         for (output, (which, sign)) in signed.enumerate().take(outputs) {
-            // A direction without any variance would otherwise be divided by 0.
+            // Without the constant, a direction of zero variance would be divided by 0.
             let scale = sign / (values[which] + 5e-4).sqrt();
             (0..n).for_each(|i| filters[i * outputs + output] = (scale * vectors[i * n + which]) as f32);
         }
@@ -46,7 +48,7 @@ impl Sequential {
     }
 }
 
-/// Mean of p·pᵀ over k×k patches p of up to 5,000 images.
+/// The mean of p·pᵀ over the k×k patches p of up to 5,000 images.
 fn covariance(data: &Dataset, k: usize) -> Vec<f64> {
     let (h, w, c) = data.image_shape();
     let n = k * k * c;
@@ -71,7 +73,7 @@ fn covariance(data: &Dataset, k: usize) -> Vec<f64> {
     sums
 }
 
-/// Eigenvalues, and eigenvectors as columns, of a symmetric n×n matrix, by Jacobi rotations.
+/// The eigenvalues of a symmetric n×n matrix, and its eigenvectors as columns, by Jacobi rotations.
 fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut vectors = vec![0.0; n * n];
     (0..n).for_each(|i| vectors[i * n + i] = 1.0);

@@ -1,7 +1,7 @@
-//! Batch normalization: y = γ·(x − μ)/√(σ² + ε) + β, with the dropout after it in the same pass.
+//! Batch normalization: y = γ·(x − μ)/√(σ² + ε) + β, and in the same pass the dropout after it.
 //!
-//! While training μ and σ² are those of the batch, or of groups of its images; in use, and where the layer is frozen,
-//! the running ones.
+//! In training, μ and σ² are the mean and variance of the batch, or of each group of its images. In inference, and if
+//! the layer is frozen, they are the running ones.
 
 use super::dropout::mask;
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work, add, values};
@@ -66,9 +66,9 @@ struct Kept {
     moments: Vec<Moments>,
     epsilon: f32,
     dropout: Option<Dropout>,
-    /// Whether the moments were the running ones.
+    /// Whether the moments are the running statistics.
     fixed: bool,
-    /// Whether x is the output of a ReLU, whose backward pass is done here too.
+    /// Whether x is the output of a ReLU whose backward pass is done here too.
     relu_before: bool,
 }
 

@@ -1,4 +1,4 @@
-//! k×k convolution, stride 1, "same" padding: y = conv(x, w) + b, then perhaps ReLU.
+//! k×k convolution, stride 1, "same" padding: y = conv(x, w) + b, optionally followed by ReLU.
 
 use super::batch_norm::scale_and_shift;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
@@ -22,7 +22,7 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
     (y, Some(Box::new(Kept { x: work.x, shape, kernel, weight, bias, after_relu, learns })))
 }
 
-/// 3×3, with the layers after it that the plan put into the same stage.
+/// A 3×3 convolution and the layers after it that the plan put into the same stage.
 fn fused(work: &Work) -> Buffer {
     let tail = work.stage.fused.epilogue.unwrap_or_default();
     let affine = tail.batch_norm.map(|index| running_affine(&work.layers[index]));
@@ -40,7 +40,7 @@ fn fused(work: &Work) -> Buffer {
     y
 }
 
-/// Scale and shift of a batch norm in use.
+/// Scale and shift of a batch norm with its running statistics.
 fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
     let Op::BatchNorm { epsilon, .. } = layer.op() else { unreachable!("the plan names a batch norm") };
     scale_and_shift(layer, values(layer.tensor(2)), values(layer.tensor(3)), epsilon)
@@ -78,8 +78,8 @@ impl Backward for Kept {
     }
 }
 
-/// Turns dy into the gradient before the ReLU, and gives its sum over all positions, the gradient of the bias, if that
-/// `learns`. A batch norm may have done both already.
+/// Applies the backward pass of the ReLU to dy. If the bias `learns`, returns its gradient, which is the sum of dy over
+/// all positions. If the batch norm after this layer has already done both, returns its sums.
 pub(super) fn before_relu(flow: &mut Flow, after_relu: Option<Arc<Buffer>>, outputs: usize, learns: bool) -> Vec<f32> {
     if let Some(sums) = flow.sums.take() {
         return sums;

@@ -1,5 +1,5 @@
-//! Dropout: while training each value becomes 0 or x/(1 − p). The mask is a hash of the step's seed, the layer and the
-//! element's index, so backward asks again instead of keeping it.
+//! Dropout: in training, each value x becomes 0 or x/(1 − p). The mask is a hash of the step's seed, the layer and the
+//! element's index, so the backward pass computes it again instead of storing it.
 
 use super::{Backward, DfdxResult, Flow, Output, Work};
 use crate::kernel::elementwise::Dropout;
@@ -17,7 +17,7 @@ pub(super) fn forward(work: Work, p: f32, seed: u64) -> Output {
     }
 }
 
-/// The mask of the layer with this index in the step of this seed; `None` if nothing is dropped.
+/// The mask of the layer with this index in the step with this seed; `None` if p is 0.
 pub(super) fn mask(p: f32, layer: usize, seed: u64) -> Option<Dropout> {
     (p > 0.0).then(|| Dropout::new(p, super::super::dropout_seed(seed, layer)))
 }

@@ -16,7 +16,7 @@ struct Kept {
 }
 
 impl Backward for Kept {
-    /// Every position gets an equal share.
+    /// Every position gets an equal share of the gradient.
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let (n, h, w, c) = self.shape;
         let mut dx = flow.take(n * h * w * c);

@@ -1,9 +1,9 @@
-//! How long each layer's work takes, for [`profile`](crate::model::Sequential::profile).
+//! Measures how long each layer takes, for [`profile`](crate::model::Sequential::profile).
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// The time of a part of a layer's work.
+/// The time of a layer's forward or backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Lap {
     /// The layer's index in the model.
@@ -12,17 +12,17 @@ pub struct Lap {
     pub time: Duration,
 }
 
-// A pass, forward and backward, runs on the thread that asks for it.
+// Both passes run on the thread that calls them.
 thread_local! { static LAPS: RefCell<Option<Vec<Lap>>> = const { RefCell::new(None) } }
 
-/// Does `work` and says what each layer of the passes in it took.
+/// Runs `work` and returns, with its result, the time of each layer in the passes that it ran.
 pub fn timed<R>(work: impl FnOnce() -> R) -> (R, Vec<Lap>) {
     LAPS.set(Some(vec![]));
     let result = work();
     (result, LAPS.take().unwrap_or_default())
 }
 
-/// Measures laps, if somebody asked for them.
+/// Records laps, if [`timed`] is running.
 pub struct Stopwatch {
     last: Instant,
 }
@@ -32,7 +32,7 @@ impl Stopwatch {
         Stopwatch { last: Instant::now() }
     }
 
-    /// The time since the last lap was for this layer.
+    /// Counts the time since the last lap as this layer's.
     pub fn lap(&mut self, layer: usize, backward: bool) {
         let now = Instant::now();
         LAPS.with_borrow_mut(|laps| {

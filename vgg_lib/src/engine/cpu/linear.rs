@@ -1,4 +1,4 @@
-//! The dense layer: y = x·w + b, then perhaps ReLU.
+//! The dense layer: y = x·w + b, optionally followed by ReLU.
 
 use super::conv2d::before_relu;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};

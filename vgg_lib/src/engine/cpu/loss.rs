@@ -1,4 +1,4 @@
-//! Softmax and cross-entropy in one, with its gradient.
+//! Softmax and cross-entropy in one operation, and its gradient.
 
 use crate::Result;
 use crate::kernel::softmax;

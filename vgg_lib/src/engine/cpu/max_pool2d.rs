@@ -16,12 +16,12 @@ pub(super) fn forward(work: Work) -> Output {
 
 struct Kept {
     shape: Nhwc,
-    /// Which value of the window it was: a byte per output.
+    /// The position of each maximum in its window: one byte per output.
     index: Buffer,
 }
 
 impl Backward for Kept {
-    /// The gradient goes to the largest value of each window, the first of equals.
+    /// The gradient goes to the largest value of each window; if several are equal, to the first.
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let (n, h, w, c) = self.shape;
         let mut dx = flow.take(n * h * w * c);

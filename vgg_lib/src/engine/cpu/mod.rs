@@ -1,9 +1,10 @@
-//! Runs a plan on the CPU's kernels, forward and backward.
+//! Runs a plan with the CPU kernels, forward and backward.
 //!
-//! dfdx sees a whole model as one operation on its tape: intermediate results stay in buffers of an arena, which are
-//! used again in the next step. Each file here is one operation: its forward pass, what that keeps, and directly below
-//! it the backward pass. What backward needs is kept once: a convolution with ReLU and the batch norm after it share one
-//! buffer, and dropout keeps nothing.
+//! Each file here is one operation: its forward pass, what that keeps, and directly below it the backward pass.
+//!
+//! For dfdx, a whole model is one operation on its tape. Intermediate results stay in buffers of an arena, which the
+//! next step reuses. Nothing is kept twice: a convolution with ReLU and the batch norm after it share one buffer, and
+//! dropout keeps none.
 
 mod batch_norm;
 mod conv2d;
@@ -31,7 +32,7 @@ use dfdx::prelude::*;
 use laps::Stopwatch;
 use std::sync::Arc;
 
-/// The output of the last of these layers, for use.
+/// Inference: the output of the last of these layers.
 pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
     let plan = plan(layers, &x, Purpose::Inference)?;
     let mut pass = Pass::new(layers, *x.shape(), 0);
@@ -53,7 +54,7 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc
     wanted.iter().filter_map(image).collect()
 }
 
-/// A training pass, and what its batch norms saw.
+/// A training pass. Returns its output and the batch statistics of its batch norms.
 pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
@@ -69,7 +70,7 @@ pub(crate) fn train(
     drop(result);
     let (x_ghost, y_ghost, arena) = (x.ghost(), y.ghost(), arena.clone());
     tape.add_backward_op(move |gradients| {
-        // Nobody reads the gradient of the output again: it is moved out.
+        // The gradient of the output is not read again, so it is moved out.
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
         let dy = arena.copy(&dy);
         if let Some(dx) = backward(kept, dy, gradients, input_gradient)? {
@@ -85,19 +86,19 @@ fn plan(layers: &[Layer], x: &Images, purpose: Purpose) -> Result<Plan> {
     Plan::new(layers, n, Shape::Map(h, w, c), purpose)
 }
 
-/// A pass on its way through the stages.
+/// A forward pass.
 struct Pass<'a> {
     layers: &'a [Layer],
     /// Images in the batch.
     n: usize,
-    /// Of this step's dropout.
+    /// The seed of this step's dropout.
     seed: u64,
-    /// What backward needs, with the layer's index.
+    /// What the backward pass needs of each stage, with the index of the stage's first layer.
     kept: Vec<(usize, Box<dyn Backward>)>,
     statistics: Vec<Statistics>,
 }
 
-/// A stage, with its input.
+/// A stage and its input.
 struct Work<'a> {
     stage: &'a Stage,
     layer: &'a Layer,
@@ -111,7 +112,7 @@ impl<'a> Pass<'a> {
         Pass { layers, n: shape.0, seed, kept: vec![], statistics: vec![] }
     }
 
-    /// All stages in order; `seen` is called with the output of each.
+    /// Runs all stages in order, and calls `seen` with the output of each.
     fn run(&mut self, plan: &Plan, x: Buffer, mut seen: impl FnMut(&Stage, &Arc<Buffer>)) -> Arc<Buffer> {
         let mut x = Arc::new(x);
         let mut watch = Stopwatch::start();
@@ -161,33 +162,33 @@ impl Work<'_> {
         self.x.arena().take(len)
     }
 
-    /// The two parameters that most layers have: kernel and bias, or γ and β.
+    /// The two learned parameters of the layer: kernel and bias, or γ and β.
     fn params(&self) -> [Flat; 2] {
         [self.layer.tensor(0).clone(), self.layer.tensor(1).clone()]
     }
 }
 
-/// What a stage gives: its output, and what backward needs of it.
+/// What a forward pass returns: the output of the stage, and what its backward pass needs.
 type Output = (Arc<Buffer>, Option<Box<dyn Backward>>);
 
 /// What the forward pass of a stage keeps for the backward pass.
 trait Backward: Send {
-    /// Whether there is a parameter that gets a gradient.
+    /// Whether any parameter of the stage gets a gradient.
     fn learns(&self) -> bool {
         false
     }
 
-    /// Adds the gradients of the parameters to `gradients` and returns that of the stage's input. Unless `wanted`, the
-    /// latter is not needed, and anything may be returned.
+    /// Adds the gradients of the parameters to `gradients` and returns the gradient of the stage's input. If the latter
+    /// is not `wanted`, anything may be returned.
     fn backward(self: Box<Self>, flow: Flow, gradients: &mut Gradients, wanted: bool) -> DfdxResult<Flow>;
 }
 
 type DfdxResult<T> = std::result::Result<T, CpuError>;
 
-/// A gradient on its way back.
+/// The gradient that the backward pass hands from stage to stage.
 struct Flow {
     dy: Buffer,
-    /// Where a batch norm has already applied the ReLU of the layer before it: Σ dy over all positions.
+    /// Σ dy over all positions, if a batch norm has already applied the ReLU of the layer before it.
     sums: Option<Vec<f32>>,
 }
 
@@ -201,8 +202,8 @@ impl Flow {
     }
 }
 
-/// Follows the stages back from dy. Parameter gradients are added to `gradients`; the gradient of the input is returned
-/// if `need_dx`, and otherwise nothing is computed that no parameter needs.
+/// Runs the stages backward, starting from dy, and adds the gradients of the parameters to `gradients`. Returns the
+/// gradient of the input if `need_dx`; otherwise it stops at the first stage that learns.
 fn backward(
     mut kept: Vec<(usize, Box<dyn Backward>)>,
     dy: Buffer,

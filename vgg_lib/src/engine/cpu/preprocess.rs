@@ -1,4 +1,4 @@
-//! y = (x − mean) / std of three channels, which may change places.
+//! y = (x − mean) / std for each of three channels, optionally from RGB to BGR.
 
 use super::{Backward, DfdxResult, Flow, Output, Work};
 use crate::kernel::elementwise::preprocess;
@@ -18,7 +18,7 @@ struct Kept {
 }
 
 impl Backward for Kept {
-    /// dx = dy / std, with the channels where they were.
+    /// dx = dy / std, with the channels in their original order.
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let mut dx = flow.take(flow.dy.len());
         let from = order(self.bgr);
@@ -28,7 +28,7 @@ impl Backward for Kept {
     }
 }
 
-/// The input channel of each output channel, and the other way round.
+/// The input channel of each output channel. The same order leads back.
 fn order(bgr: bool) -> [usize; 3] {
     if bgr { [2, 1, 0] } else { [0, 1, 2] }
 }

@@ -18,7 +18,7 @@ struct Kept {
 }
 
 impl Backward for Kept {
-    /// Where y is 0, so is dx.
+    /// dx = dy where y > 0, and 0 elsewhere.
     fn backward(self: Box<Self>, mut flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         elementwise::relu_backward(&mut flow.dy, &self.y);
         Ok(flow)

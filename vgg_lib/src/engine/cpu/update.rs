@@ -1,4 +1,4 @@
-//! The arithmetic of the optimizers on our kernels. Each gradient becomes 0 on the way.
+//! The arithmetic of the optimizers, with our kernels. They set each gradient to 0 once it is used.
 
 use super::{DfdxResult, values};
 use crate::engine::{MomentumRule, MuonKernel};
@@ -7,14 +7,14 @@ use crate::tensor::{Flat, Gradients, as_mut_slice};
 use rayon::prelude::*;
 
 impl MomentumRule {
-    /// As the kernels take it.
+    /// The rule as the kernels take it.
     fn step(self) -> sgd::SgdStep {
         let MomentumRule { rate, scale, momentum, nesterov, l2 } = self;
         sgd::SgdStep { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
     }
 }
 
-/// Moves one parameter and its velocity; returns λ‖w‖² of before.
+/// Updates one parameter and its velocity. Returns λ‖w‖² of the old weights.
 pub(crate) fn momentum_update(
     weight: &mut Flat,
     velocity: &mut Flat,
@@ -25,9 +25,9 @@ pub(crate) fn momentum_update(
     Ok(sgd::update(as_mut_slice(weight), gradient, as_mut_slice(velocity), rule.step()))
 }
 
-/// Moves these kernels and their velocities; returns Σ λ‖w‖² of before.
+/// Updates these kernels and their velocities. Returns Σ λ‖w‖² of the old weights.
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
-    // dfdx lends one gradient at a time: they are moved out, and back.
+    // dfdx lends only one gradient at a time, so all are moved out here and back below.
     let mut all = vec![];
     for MuonKernel { weight, .. } in kernels.iter() {
         all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(*weight)?));
@@ -51,5 +51,5 @@ pub(crate) fn squared_norm(weight: &Flat, gradients: &mut Gradients, l2: f32) ->
     Ok(sgd::squared_norm(values(weight), gradient, l2))
 }
 
-/// The kernels leave zeros.
+/// Nothing to do: the kernels have set the gradients to 0.
 pub(crate) fn finish_update(_: &mut Gradients) {}

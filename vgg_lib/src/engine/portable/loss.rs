@@ -1,4 +1,4 @@
-//! Cross-entropy of dfdx's operations.
+//! Cross-entropy with dfdx's operations.
 
 use crate::Result;
 use crate::tensor::{Device, Images, device, dfdx_error};

@@ -1,5 +1,5 @@
-//! The layers composed of dfdx's own operations: they run on every dfdx device, which makes this the path of `Cuda`. On
-//! the CPU it is what the fast kernels are tested against.
+//! The layers, built from dfdx's own operations, which run on every dfdx device. This code runs models on CUDA; on the
+//! CPU, the fast kernels are tested against it.
 
 mod loss;
 mod update;
@@ -17,7 +17,7 @@ use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error
 use dfdx::prelude::*;
 use std::sync::Arc;
 
-/// The output of the last of these layers, for use. dfdx keeps memory of its own.
+/// Inference: the output of the last of these layers. The arena is not used, because dfdx manages its own memory.
 pub(crate) fn infer(layers: &[Layer], x: Images, _: &Arc<Arena>) -> Result<Images> {
     run(layers, 0, x, None, |_, _| ()).map(|(y, _)| y)
 }
@@ -29,7 +29,8 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], _: &Arc<Are
     Ok(wanted.iter().map(|&index| outputs[index].clone()).collect())
 }
 
-/// A training pass, and what its batch norms saw. The tape begins at the first layer that needs it.
+/// A training pass. Returns its output and the batch statistics of its batch norms. The tape begins at the first layer
+/// that needs it.
 pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
@@ -42,7 +43,8 @@ pub(crate) fn train(
     run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())
 }
 
-/// The layers from `first` on; `training` is the seed of this step's dropout. `seen` is called with each layer's output.
+/// Runs the layers from `first` on, and calls `seen` with the output of each. In training, `training` is the seed of
+/// this step's dropout.
 fn run<T: Tape<f32, Device>>(
     layers: &[Layer],
     first: usize,
@@ -89,7 +91,7 @@ fn run<T: Tape<f32, Device>>(
     Ok((x, statistics))
 }
 
-/// As a product with a 3×3 matrix, which can also exchange channels.
+/// A product with a 3×3 matrix, which can also reorder the channels.
 fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Images<T> {
     let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
     for channel in 0..3 {
@@ -108,7 +110,7 @@ fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Result<Images
     Ok(x * device().try_tensor_from_vec(factors, shape).map_err(dfdx_error)?)
 }
 
-/// Mean and variance of each channel over the whole batch, also where it is normalized in groups.
+/// Mean and variance of each channel over the whole batch, even if it is normalized in groups.
 fn moments<T: Tape<f32, Device>>(x: &Images<T>) -> (Vec<f32>, Vec<f32>) {
     let x: Images = x.retaped();
     let mean = x.clone().mean::<(usize,), Axes3<0, 1, 2>>();
@@ -120,7 +122,8 @@ fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
     if relu { x.relu() } else { x }
 }
 
-/// The kernel's taps gathered from the input, to which a row of zeros is appended for what lies outside.
+/// Gathers, for each output position, the inputs under the kernel, and multiplies them by the weights. Positions
+/// outside the image read a row of zeros, which is appended to the input.
 fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias: &Flat, dims: &[usize]) -> Images<T> {
     let (n, h, w, c) = *x.shape();
     let rows = n * h * w;
@@ -133,7 +136,7 @@ fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias
     affine(cols, (n, h, w, dims[3]), weight, bias, (width, dims[3]))
 }
 
-/// For each position and tap the row it reads; `n·h·w` stands for the row of zeros.
+/// The input row for each output position and each element of the kernel; `n·h·w` is the row of zeros.
 fn taps((n, h, w, _): Nhwc, kernel: usize) -> Vec<usize> {
     let half = kernel / 2;
     let mut rows = Vec::with_capacity(n * h * w * kernel * kernel);
@@ -148,7 +151,7 @@ fn taps((n, h, w, _): Nhwc, kernel: usize) -> Vec<usize> {
     rows
 }
 
-/// x·w + b on rows. A parameter that is reshaped must carry a tape, or dfdx cuts its gradient.
+/// x·w + b for each row. A parameter that is reshaped must carry a tape, or dfdx loses its gradient.
 fn affine<T: Tape<f32, Device>>(
     x: Images<T>,
     shape: Nhwc,
@@ -186,7 +189,7 @@ fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) ->
     centered * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
 }
 
-/// Four disjoint slices, compared two by two, so that the first of equal values gets the gradient.
+/// Compares four disjoint slices in pairs, so that the first of equal values gets the gradient.
 fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Images<T> {
     let (n, h, w, c) = *x.shape();
     let (ho, wo) = (h / 2, w / 2);

@@ -1,4 +1,4 @@
-//! The arithmetic of the optimizers by dfdx's operations.
+//! The arithmetic of the optimizers, with dfdx's operations.
 
 use crate::engine::{MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
@@ -51,7 +51,7 @@ pub(crate) fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> Resu
     squares(&g)
 }
 
-/// The gradient with l2's share, and l2's penalty.
+/// The gradient, including the part from l2, and the l2 penalty.
 fn gradient(w: &Flat, gradients: &mut Gradients, rule: &MomentumRule) -> Result<(Flat, f64)> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
@@ -64,7 +64,7 @@ fn squares(x: &Flat) -> Result<f64> {
     Ok(f64::from(x.clone().try_square()?.try_sum::<(), _>()?.array()))
 }
 
-/// As the kernel's: the singular values of the matrix u / norm become about 1.
+/// Makes the singular values of the matrix u / norm about 1, as the kernel does.
 fn orthogonalize(u: Flat, rows: usize, cols: usize, norm: f64) -> Result<Flat> {
     let len = *u.shape();
     let x = u.try_reshape_like(&(rows, cols))?.try_mul(1.0 / norm as f32)?;
@@ -85,7 +85,7 @@ fn transpose(x: Matrix) -> Result<Matrix> {
     x.try_permute::<_, Axes2<1, 0>>()
 }
 
-/// dfdx has no way to fill gradients with zeros on every device; what is not there counts as 0.
+/// Drops all gradients: dfdx cannot fill them with zeros on every device, and a missing gradient counts as 0.
 pub(crate) fn finish_update(gradients: &mut Gradients) {
     *gradients = Gradients::leaky();
 }

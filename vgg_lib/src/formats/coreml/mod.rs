@@ -1,8 +1,8 @@
 //! Core ML, Apple's format: a whole model as a neural-network classifier in an `.mlmodel` file.
 //!
 //! Files use specification version 1, which every system since iOS 11 and macOS 10.13 reads. Core ML's layers take
-//! channels, height, width, so kernels are converted to (out, in, height, width). Its flatten can give height, width,
-//! channel, so dense kernels only have to become (out, in). Dropout is left out.
+//! channels, height, width, so kernels are converted to (out, in, height, width). It can flatten in the order height,
+//! width, channel, so dense kernels only need to be transposed to (out, in). Dropout is left out.
 
 mod proto;
 

@@ -1,6 +1,6 @@
 //! The messages of a Core ML file, with the fields that are written. Names and numbers are those of `Model.proto`,
-//! `FeatureTypes.proto` and `NeuralNetwork.proto` (proto3). Their `oneof` is an optional field for each choice here,
-//! which gives the same bytes.
+//! `FeatureTypes.proto` and `NeuralNetwork.proto` (proto3). Here a `oneof` is one optional field per choice, which
+//! gives the same bytes.
 
 use prost::Message;
 

@@ -1,8 +1,8 @@
 //! ONNX, the format that most runtimes read: whole models, read and written.
 //!
-//! A model is a chain of nodes, each named after its layer. ONNX's operators take (batch, channels, height, width), and
-//! so do the files: kernels are converted to (out, in, height, width), and the first dense kernel after a flatten to
-//! the order channel, height, width, as PyTorch does. No transpose remains at run time.
+//! A model is a chain of nodes, each named after its layer. ONNX's operators take (batch, channels, height, width).
+//! Kernels are therefore converted to (out, in, height, width), and the first dense kernel after a flatten to the order
+//! channel, height, width, as in PyTorch. The file needs no transpose nodes.
 
 mod proto;
 mod read;

@@ -1,4 +1,4 @@
-//! The stack machine that a pickle is a program for.
+//! The stack machine that runs the program in a pickle.
 
 use super::{
     Global, MAX_AXES, MAX_INSTRUCTIONS, Object, Pickle, SAVE_WEIGHTS_ONLY, Storage, TensorView, Value, damaged, global,

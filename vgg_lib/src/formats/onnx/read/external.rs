@@ -1,4 +1,4 @@
-//! Values of tensors that are in other files.
+//! Tensor values that are stored in other files.
 
 use super::super::proto;
 use super::node::shown;

@@ -1,4 +1,4 @@
-//! Names for the layers of other programs' files.
+//! Names for the layers in files from other programs.
 
 use crate::model::Op;
 

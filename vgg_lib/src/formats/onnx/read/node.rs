@@ -1,4 +1,4 @@
-//! What nodes and tensors of the file say, and sentences about them.
+//! Access to the attributes of nodes and the values of tensors, and descriptions of them for errors.
 
 use super::super::proto::{self, Attribute, Node};
 use super::MAX_NUMBERS;
