@@ -237,7 +237,7 @@ fn a_damaged_checkpoint_is_refused() {
         let mut untouched = model();
         let error = untouched.fit(&train, &test, config(Some(Checkpoints::resume(&folder)))).unwrap_err().to_string();
         assert!(error.starts_with(&path.display().to_string()), "{what}: {error}");
-        assert!(error.contains("damaged") && error.ends_with("delete it to go on after epoch 4"), "{what}: {error}");
+        assert!(error.contains("damaged") && error.ends_with("delete it to resume after epoch 4"), "{what}: {error}");
         assert!(untouched.state_dict() == model().state_dict(), "{what}");
     };
     refused(b"", "empty");
@@ -268,7 +268,7 @@ fn a_checkpoint_of_another_run_is_refused_with_the_difference() {
     model().fit(&train, &test, FitConfig { callbacks: stop_after(2), ..resume() }).unwrap();
     let refused = |model: &mut Sequential, train: &Dataset, test: &Dataset, config, words: &str| {
         let error = model.fit(train, test, config).unwrap_err().to_string();
-        assert!(error.contains("epoch_0002.safetensors: is of another training run: "), "{error}");
+        assert!(error.contains("epoch_0002.safetensors: belongs to another training run: "), "{error}");
         assert!(error.contains(words) && error.contains("Checkpoints::restart"), "{words}: {error}");
     };
     let cases: [(FitConfig, &str); 8] = [
@@ -496,7 +496,7 @@ fn a_full_disk_keeps_the_last_checkpoint_and_training_continues() {
     let output = output.unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    let warning = "warning: epoch 3 is not kept, training goes on: cannot write ";
+    let warning = "warning: epoch 3 was not saved; training continues: cannot write ";
     assert!(printed.contains(warning) && printed.contains("free some space or choose another folder"), "{printed}");
     assert!(!printed.contains("warning: epoch 2") && !printed.contains("warning: epoch 5"), "{printed}");
 }

@@ -148,7 +148,7 @@ fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && error.contains("is of another training run: layer block1_conv1 was"),
+        !output.status.success() && error.contains("belongs to another training run: layer block1_conv1 was"),
         "{error}"
     );
     for name in ["cifar10vgg.safetensors", "history.csv", "history.json", "accuracy.png", "accuracy.svg", "loss.png"] {

@@ -52,7 +52,7 @@ pub(crate) struct Stage {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Fused {
     /// For a convolution in inference: what happens to its output tiles.
-    pub(crate) epilogue: Option<Tail>,
+    pub(crate) tail: Option<Tail>,
     /// For a batch norm in training: the index of the dropout layer that runs with it.
     pub(crate) dropout: Option<usize>,
     /// For a batch norm in training: whether its backward pass includes that of the ReLU in the layer before.
@@ -124,7 +124,7 @@ impl Stage {
                 break;
             }
         }
-        self.fused.epilogue = Some(tail);
+        self.fused.tail = Some(tail);
     }
 
     /// Fuses a batch norm with the dropout after it, unless the batch is normalized in groups, and its backward pass
@@ -193,7 +193,7 @@ impl Sequential {
 
 impl fmt::Display for Plans {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "In use\n{}\n\nA training step\n{}", self.inference, self.training)
+        write!(f, "Inference\n{}\n\nTraining step\n{}", self.inference, self.training)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_in_use_takes_its_neighbors_with_it() {
+    fn a_convolution_in_inference_takes_its_neighbors_with_it() {
         assert_eq!(stages(&small(), 2, Purpose::Inference), ["conv+norm+drop+pool", "flat", "fc", "off", "norm2"]);
         let torch = model(&[
             ("conv", conv2d(4).into()),
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(stages(&torch, 2, Purpose::Inference), ["conv+norm+relu", "norm2", "wide", "relu2"]);
         let plan = Plan::new(torch.layers(), 2, Shape::Map(8, 8, 3), Purpose::Inference).unwrap();
         let tail = Tail { relu: false, batch_norm: Some(1), relu_after: true, max_pool: false };
-        assert_eq!(plan.stages[0].fused.epilogue, Some(tail));
+        assert_eq!(plan.stages[0].fused.tail, Some(tail));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_before_the_first_that_learns_run_as_in_use() {
+    fn layers_before_the_first_that_learns_run_as_in_inference() {
         let model = small();
         assert_eq!(stages(&model, 2, Purpose::Training { first: 5 })[..2], ["conv+norm+drop+pool", "flat"]);
         // They are not fused with layers of the trained part.
@@ -293,14 +293,14 @@ mod tests {
     fn a_plan_shows_one_line_per_stage() {
         let text = small().plan(4).unwrap().to_string();
         let expected = "\
-In use
+Inference
   conv + norm + drop + pool  (None, 4, 4, 4)
   flat                       (None, 64)
   fc                         (None, 5)
   off                        (None, 5)
   norm2                      (None, 5)
 
-A training step
+Training step
   conv         (None, 8, 8, 4)
   norm + drop  (None, 8, 8, 4)  backward with the ReLU before it
   pool         (None, 4, 4, 4)

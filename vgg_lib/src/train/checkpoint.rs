@@ -207,7 +207,7 @@ impl Keeper {
         let (state, tensors) = parse(&bytes).map_err(|why| self.damaged(&path, &why))?;
         if let Some(difference) = difference(&state.settings, &self.settings) {
             let help = "choose another folder, or use `Checkpoints::restart` to start again in this one";
-            return Err(Error::file(path, format!("is of another training run: {difference}; {help}")));
+            return Err(Error::file(path, format!("belongs to another training run: {difference}; {help}")));
         }
         let all = |prefix: &str| -> Result<Vec<Flat>> {
             let tensor = |(name, _, param): (String, _, &Param)| {
@@ -237,7 +237,7 @@ impl Keeper {
 
     fn damaged(&self, path: &Path, why: &str) -> Error {
         let help = match self.epochs().unwrap_or_default().as_slice() {
-            [.., before, _] => format!("delete it to go on after epoch {before}"),
+            [.., before, _] => format!("delete it to resume after epoch {before}"),
             _ => "delete it to start again".to_string(),
         };
         Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))

@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
             && let Err(error) =
                 keeper.save(validated, averaged.is_some().then_some(model), &self.updater, &self.history)
         {
-            let text = format!("warning: epoch {} is not kept, training goes on: {error}", record.epoch);
+            let text = format!("warning: epoch {} was not saved; training continues: {error}", record.epoch);
             (self.observer)(Event::Warning(&text));
         }
         if self.config.callbacks.iter_mut().any(|call| call(&record, validated).is_break()) {

@@ -3,15 +3,15 @@
 use super::batch_norm::scale_and_shift;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use crate::kernel::arena::Buffer;
+use crate::kernel::conv2d;
 use crate::kernel::winograd::{Epilogue, Filters};
-use crate::kernel::{conv2d, elementwise};
 use crate::model::{Layer, Op};
 use crate::tensor::{Flat, Gradients, Nhwc};
 use dfdx::shapes::HasShape;
 use std::sync::Arc;
 
 pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
-    if work.stage.fused.epilogue.is_some() {
+    if work.stage.fused.tail.is_some() {
         return (Arc::new(fused(&work)), None);
     }
     let mut y = work.output();
@@ -24,7 +24,7 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
 
 /// A 3×3 convolution and the layers after it that the plan put into the same stage.
 fn fused(work: &Work) -> Buffer {
-    let tail = work.stage.fused.epilogue.unwrap_or_default();
+    let tail = work.stage.fused.tail.unwrap_or_default();
     let affine = tail.batch_norm.map(|index| running_affine(&work.layers[index]));
     let epilogue = Epilogue {
         bias: Some(values(work.layer.tensor(1))),
@@ -64,7 +64,7 @@ impl Backward for Kept {
 
     fn backward(self: Box<Self>, mut flow: Flow, gradients: &mut Gradients, wanted: bool) -> DfdxResult<Flow> {
         let Kept { x, shape, kernel, weight, bias, after_relu, learns } = *self;
-        let sums = before_relu(&mut flow, after_relu, bias.shape().0, learns);
+        let sums = flow.before_relu(after_relu, bias.shape().0, learns);
         if learns {
             add(gradients.get_or_alloc_mut(&bias)?, &sums);
             conv2d::backward_weight(&x, shape, kernel, &flow.dy, gradients.get_or_alloc_mut(&weight)?);
@@ -76,16 +76,4 @@ impl Backward for Kept {
         conv2d::backward_data(&flow.dy, shape, kernel, values(&weight), &mut dx);
         Ok(Flow::new(dx))
     }
-}
-
-/// Applies the backward pass of the ReLU to dy. If the bias `learns`, returns its gradient, which is the sum of dy over
-/// all positions. If the batch norm after this layer has already done both, returns its sums.
-pub(super) fn before_relu(flow: &mut Flow, after_relu: Option<Arc<Buffer>>, outputs: usize, learns: bool) -> Vec<f32> {
-    if let Some(sums) = flow.sums.take() {
-        return sums;
-    }
-    if let Some(y) = after_relu {
-        elementwise::relu_backward(&mut flow.dy, &y);
-    }
-    if learns { elementwise::column_sums(&flow.dy, outputs) } else { vec![] }
 }

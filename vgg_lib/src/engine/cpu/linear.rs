@@ -1,6 +1,5 @@
 //! The dense layer: y = x·w + b, optionally followed by ReLU.
 
-use super::conv2d::before_relu;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use crate::kernel::arena::Buffer;
 use crate::kernel::linear;
@@ -34,7 +33,7 @@ impl Backward for Kept {
 
     fn backward(self: Box<Self>, mut flow: Flow, gradients: &mut Gradients, wanted: bool) -> DfdxResult<Flow> {
         let Kept { x, n, weight, bias, after_relu, learns } = *self;
-        let sums = before_relu(&mut flow, after_relu, bias.shape().0, learns);
+        let sums = flow.before_relu(after_relu, bias.shape().0, learns);
         if learns {
             add(gradients.get_or_alloc_mut(&bias)?, &sums);
             linear::backward_weight(&x, n, &flow.dy, gradients.get_or_alloc_mut(&weight)?);

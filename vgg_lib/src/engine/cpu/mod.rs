@@ -26,6 +26,7 @@ use super::plan::{Plan, Purpose, Stage};
 use super::{Statistics, TrainingPass};
 use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
+use crate::kernel::elementwise;
 use crate::model::{Layer, Op, Shape};
 use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
 use dfdx::prelude::*;
@@ -199,6 +200,18 @@ impl Flow {
 
     fn take(&self, len: usize) -> Buffer {
         self.dy.arena().take(len)
+    }
+
+    /// Applies the backward pass of the ReLU to dy. If the bias `learns`, returns its gradient, which is the sum of dy
+    /// over all positions. If the batch norm after this layer has already done both, returns its sums.
+    fn before_relu(&mut self, after_relu: Option<Arc<Buffer>>, outputs: usize, learns: bool) -> Vec<f32> {
+        if let Some(sums) = self.sums.take() {
+            return sums;
+        }
+        if let Some(y) = after_relu {
+            elementwise::relu_backward(&mut self.dy, &y);
+        }
+        if learns { elementwise::column_sums(&self.dy, outputs) } else { vec![] }
     }
 }
 
