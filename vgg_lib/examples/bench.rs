@@ -11,7 +11,7 @@
 //! | `train-augmented` | the same with the augmentation of the Keras CIFAR-10 VGG notebook |
 //! | `load` | only preparing batches of 128 with that augmentation, on one thread |
 //! | `infer` | `forward` of `cifar_vgg16`, batch 128, and reading the result |
-//! | `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 8 or 1, and reading the result |
+//! | `vgg16-64`, `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 64, 8 or 1, and reading the result |
 //! | `features` | the convolutions of VGG16 at 224×224, batch 20, and reading the result |
 //! | `gemm` | f32 matrix products; prints milliseconds per GFLOP at the fastest of three sizes |
 //!
@@ -49,6 +49,7 @@ fn run(work: &str) -> Result<()> {
         "train-augmented" => train(augment),
         "load" => load(augment),
         "infer" => infer(&vgg::cifar_vgg16(Seed(0)), BATCH),
+        "vgg16-64" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 64),
         "vgg16-8" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 8),
         "vgg16-1" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 1),
         "features" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?.split_after("block5_pool")?.0, 20),

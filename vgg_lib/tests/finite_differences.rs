@@ -115,7 +115,7 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
     let mut params: Vec<Vec<Vec<f64>>> = model
         .layers()
         .iter()
-        .map(|l| l.params().iter().map(|p| p.tensor.as_vec().into_iter().map(f64::from).collect()).collect())
+        .map(|l| l.params().iter().map(|p| p.tensor().as_vec().into_iter().map(f64::from).collect()).collect())
         .collect();
     let mut x: Vec<f64> = noise(n * h * w * c, 77).into_iter().map(|v| f64::from(v as f32)).collect();
 
@@ -158,7 +158,7 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
                 numeric.push((up - value(&params, &x)) / (2.0 * STEP));
                 params[l][p][i] = old;
             }
-            compare(&format!("{}.{}", layer.name(), param.name), gradients.get(&param.tensor).as_vec(), numeric);
+            compare(&format!("{}.{}", layer.name(), param.name), gradients.get(param.tensor()).as_vec(), numeric);
         }
     }
     compared

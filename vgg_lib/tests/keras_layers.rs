@@ -58,7 +58,7 @@ impl Case {
         for (ours, keras) in params.iter().filter(|(ours, _)| !ours.starts_with("running")) {
             let params = model.layer("layer").unwrap().params();
             let param = params.iter().find(|p| p.name == *ours).unwrap();
-            self.close(&format!("d{keras}"), &gradients.get(&param.tensor).as_vec());
+            self.close(&format!("d{keras}"), &gradients.get(param.tensor()).as_vec());
         }
         model
     }

@@ -89,7 +89,7 @@ fn a_step_of_the_whole_network_matches_keras() {
     for layer in model.layers() {
         for param in layer.params().iter().filter(|p| p.learned) {
             let name = keras_name(layer.name(), param.name);
-            let (weight, mut gradient) = (param.tensor.as_vec(), gradients.get(&param.tensor).as_vec());
+            let (weight, mut gradient) = (param.tensor().as_vec(), gradients.get(param.tensor()).as_vec());
             if param.dims.len() > 1 {
                 gradient.iter_mut().zip(&weight).for_each(|(g, w)| *g += 2.0 * layer.l2() * w);
             }
@@ -108,7 +108,7 @@ fn a_step_of_the_whole_network_matches_keras() {
     for layer in model.layers() {
         for param in layer.params() {
             let name = keras_name(layer.name(), param.name);
-            let now = param.tensor.as_vec();
+            let now = param.tensor().as_vec();
             if param.learned {
                 let indices: Vec<i64> = get(&mut npz, &format!("{name}.indices"));
                 let sampled: Vec<f32> = indices.iter().map(|&i| now[i as usize]).collect();
@@ -147,7 +147,7 @@ fn ten_steps_of_sgd_match_keras() {
             let mut gradients = model.forward_mut(x.leaky_traced()).unwrap().sum().backward();
             let rate = if name == "decay" { 0.1 } else { f64::from(rates[step]) };
             updater.step(&mut model, &mut gradients, rate).unwrap();
-            let now = model.layer("weights").unwrap().params()[0].tensor.as_vec();
+            let now = model.layer("weights").unwrap().params()[0].tensor().as_vec();
             close(&format!("{name}, step {step}"), &now, &weights[step * 7..][..7], 1e-5);
         }
     }

@@ -1,35 +1,71 @@
 //! Runs a model: inference, the outputs of single layers, and training. This is the only folder that knows the device.
 //!
-//! `cpu` and `portable` have the same functions, and only this file chooses between them. `cpu` turns a model into a
-//! [`Plan`] of fused stages and runs these with our own kernels. `portable` builds each layer from dfdx's operations,
-//! so it runs on every dfdx device. The tests compare the two.
+//! `native` and `portable` have the same functions, and only this file chooses between them. `native` turns a model into
+//! a [`Plan`] of fused stages and runs these with our own kernels, on the CPU (`cpu`) or on an NVIDIA GPU (`gpu`).
+//! `portable` builds each layer from dfdx's operations, so it runs on every dfdx device. The tests compare the three.
 
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
+#[cfg(not(feature = "cuda"))]
+mod gpu;
+pub(crate) mod laps;
 pub(crate) mod memory;
+#[cfg(not(feature = "cuda"))]
+mod native;
 pub(crate) mod plan;
 #[cfg(any(test, feature = "cuda"))]
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, unused_imports))] // the tests call some of it
 pub(crate) mod portable;
 
 #[cfg(not(feature = "cuda"))]
-use cpu as device;
+use native as device;
 #[cfg(feature = "cuda")]
 use portable as device;
 
-pub(crate) use device::{cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
+pub(crate) use device::{average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
 pub use plan::{Plan, Plans};
 
 use crate::Result;
-use crate::model::{Op, Sequential, Shape};
-use crate::tensor::{Flat, GradientTape, Images};
+use crate::kernel::arena::Arena;
+use crate::kernel::gpu::{Gpu, Memory};
+use crate::model::{Gradient, Op, Sequential, Shape, Values};
+use crate::process::available_memory;
+use crate::tensor::{GradientTape, Images, Nhwc};
+use std::sync::Arc;
+
+/// Where a pass runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Memory of the CPU for intermediate results.
+    pub(crate) arena: &'a Arc<Arena>,
+    /// `None` on the CPU.
+    pub(crate) gpu: Option<&'static Gpu>,
+}
+
+/// What a training pass returns.
+pub(crate) struct Trained {
+    pub(crate) y: Images<GradientTape>,
+    pub(crate) statistics: Vec<Statistics>,
+    /// Σ λ‖w‖² over the layers that learn, if the pass computed it.
+    pub(crate) penalty: Option<f64>,
+}
 
 /// The statistics of a batch in one batch norm, which update its running statistics.
 pub(crate) struct Statistics {
     /// The index of the batch norm in the model.
     layer: usize,
-    mean: Vec<f32>,
-    variance: Vec<f32>,
+    moments: Moments,
+}
+
+/// Mean and variance of each channel.
+pub(crate) enum Moments {
+    Cpu([Vec<f32>; 2]),
+    /// Of each group of images.
+    #[cfg_attr(feature = "cuda", allow(dead_code))]
+    Gpu {
+        moments: Arc<Memory>,
+        groups: usize,
+    },
 }
 
 /// The settings of a training pass.
@@ -41,6 +77,9 @@ pub(crate) struct TrainingPass {
     pub(crate) first: usize,
     /// Whether to compute the gradient of the input.
     pub(crate) input_gradient: bool,
+    /// Whether the gradients of the parameters may stay on the device, for the optimizer there.
+    #[cfg_attr(feature = "cuda", allow(dead_code))]
+    pub(crate) on_device: bool,
 }
 
 /// The seed of a dropout layer in one step, from the step's seed and the layer's index in the model.
@@ -64,9 +103,18 @@ pub(crate) struct MomentumRule {
 /// A kernel that Muon updates: a matrix with `outputs` columns, and its velocity.
 pub(crate) struct MuonKernel<'a> {
     pub(crate) outputs: usize,
-    pub(crate) weight: &'a mut Flat,
-    pub(crate) velocity: Flat,
+    pub(crate) weight: &'a mut Values,
+    #[cfg_attr(feature = "cuda", allow(dead_code))]
+    pub(crate) gradient: &'a Gradient,
+    pub(crate) velocity: Values,
     pub(crate) rule: MomentumRule,
+}
+
+fn nhwc(n: usize, shape: Shape) -> Nhwc {
+    match shape {
+        Shape::Map(h, w, c) => (n, h, w, c),
+        Shape::Flat(f) => (n, 1, 1, f),
+    }
 }
 
 impl Sequential {
@@ -76,12 +124,12 @@ impl Sequential {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
     pub fn forward(&self, x: Images) -> Result<Images> {
-        device::infer(&self.layers, x, &self.arena)
+        device::infer(&self.layers, x, self.place()?)
     }
 
     /// Inference up to a final softmax.
     pub(crate) fn logits(&self, x: Images) -> Result<Images> {
-        device::infer(&self.layers[..self.logit_layers()], x, &self.arena)
+        device::infer(&self.layers[..self.logit_layers()], x, self.place()?)
     }
 
     /// The outputs of these layers, computed in one pass and returned in the order of `names`.
@@ -92,7 +140,7 @@ impl Sequential {
     pub fn activations(&self, x: Images, names: &[&str]) -> Result<Vec<Images>> {
         let wanted = names.iter().map(|name| self.position(name)).collect::<Result<Vec<_>>>()?;
         let end = wanted.iter().max().map_or(0, |last| last + 1);
-        device::observe(&self.layers[..end], x, &wanted, &self.arena)
+        device::observe(&self.layers[..end], x, &wanted, self.place()?)
     }
 
     /// The forward pass of a training step: dropout drops values, and batch norm uses the statistics of the batch and
@@ -102,26 +150,44 @@ impl Sequential {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
     pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
-        self.training_pass(x, self.layers.len(), 0, true)
+        let pass = TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false };
+        self.training_pass(x, self.layers.len(), pass)
     }
 
     /// The same for `fit`, without the gradient of the input and without a final softmax, which is part of the loss.
     pub(crate) fn training_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
         let count = self.logit_layers();
-        self.training_pass(x, count, self.first_trained(&self.layers[..count]), false)
+        let first = self.first_trained(&self.layers[..count]);
+        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient: false, on_device: true };
+        self.training_pass(x, count, pass)
     }
 
     fn training_pass(
         &mut self,
         x: Images<GradientTape>,
         count: usize,
-        first: usize,
-        input_gradient: bool,
+        pass: TrainingPass,
     ) -> Result<Images<GradientTape>> {
-        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient };
-        let (y, statistics) = device::train(&self.layers[..count], x, pass, &self.arena)?;
+        // Those of a pass without a step.
+        self.layers.iter().flat_map(|layer| layer.params()).for_each(|param| drop(param.gradient.take()));
+        let Trained { y, statistics, penalty } = device::train(&self.layers[..count], x, pass, self.place()?)?;
         statistics.into_iter().for_each(|seen| self.move_statistics(seen));
+        self.penalty = penalty;
         Ok(y)
+    }
+
+    pub(crate) fn place(&self) -> Result<Place<'_>> {
+        Ok(Place { arena: &self.arena, gpu: self.device.gpu()? })
+    }
+
+    /// Returns an error if the GPU has failed since the last pass.
+    pub(crate) fn check_device(&self) -> Result<()> {
+        self.device.gpu()?.map_or(Ok(()), Gpu::check)
+    }
+
+    /// Bytes that can still be allocated where the model runs, if that is known.
+    pub(crate) fn available_memory(&self) -> Result<Option<usize>> {
+        Ok(self.device.gpu()?.map_or_else(available_memory, |gpu| Some(gpu.available_memory())))
     }
 
     /// A training pass with `portable`, for tests.
@@ -132,8 +198,9 @@ impl Sequential {
         input_gradient: bool,
     ) -> Result<Images<GradientTape>> {
         let first = self.first_trained(&self.layers);
-        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient };
-        let (y, statistics) = portable::train(&self.layers, x, pass, &self.arena)?;
+        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient, on_device: false };
+        let place = Place { arena: &self.arena, gpu: None };
+        let Trained { y, statistics, .. } = portable::train(&self.layers, x, pass, place)?;
         statistics.into_iter().for_each(|seen| self.move_statistics(seen));
         Ok(y)
     }
@@ -145,11 +212,15 @@ impl Sequential {
     }
 
     /// running = momentum · running + (1 − momentum) · batch.
-    fn move_statistics(&mut self, Statistics { layer, mean, variance }: Statistics) {
+    fn move_statistics(&mut self, Statistics { layer, moments }: Statistics) {
         let layer = &mut self.layers[layer];
+        let batch = match moments {
+            Moments::Cpu(batch) => batch,
+            Moments::Gpu { moments, groups } => return device::move_statistics(layer, &moments, groups),
+        };
         let Op::BatchNorm { momentum, .. } = layer.op else { return };
-        for (param, batch) in layer.params_mut()[2..].iter_mut().zip([mean, variance]) {
-            let mut running = param.tensor.as_vec();
+        for (param, batch) in layer.params_mut()[2..].iter_mut().zip(batch) {
+            let mut running = param.tensor().as_vec();
             running.iter_mut().zip(batch).for_each(|(r, b)| *r = momentum * *r + (1.0 - momentum) * b);
             param.set(running);
         }
@@ -164,7 +235,8 @@ impl Sequential {
     /// How many images to run at a time when no gradient is needed: at most 128, and few enough that no layer's output
     /// exceeds 64 MB. For VGG16 at 224×224 that is five; more would not be faster.
     pub(crate) fn inference_batch(&self, input: Shape) -> usize {
-        const FLOATS: usize = 16 << 20;
+        // A GPU needs more images at once to be busy.
+        let (floats, most) = if let Ok(Some(_)) = self.device.gpu() { (256 << 20, 512) } else { (16 << 20, 128) };
         let mut shape = input;
         let mut largest = input.size();
         for layer in &self.layers {
@@ -172,11 +244,14 @@ impl Sequential {
             shape = output;
             largest = largest.max(output.size());
         }
-        (FLOATS / largest.max(1)).clamp(1, 128)
+        (floats / largest.max(1)).clamp(1, most)
     }
 
     /// Returns the memory that is kept for the next pass to the system.
     pub(crate) fn release_memory(&self) {
         self.arena.clear();
+        if let Ok(Some(gpu)) = self.device.gpu() {
+            gpu.release_memory();
+        }
     }
 }

@@ -13,6 +13,8 @@
 
 use crate::Result;
 use crate::model::{Layer, Op, Sequential, Shape};
+use crate::tensor::Images;
+use dfdx::shapes::HasShape;
 use std::fmt;
 use std::ops::Range;
 
@@ -76,6 +78,12 @@ pub(crate) fn groups(n: usize, size: usize) -> usize {
 }
 
 impl Plan {
+    /// The stages for this batch.
+    pub(crate) fn of<T>(layers: &[Layer], x: &Images<T>, purpose: Purpose) -> Result<Plan> {
+        let (n, h, w, c) = *x.shape();
+        Plan::new(layers, n, Shape::Map(h, w, c), purpose)
+    }
+
     /// The stages for a batch of `n` images of this shape.
     pub(crate) fn new(layers: &[Layer], n: usize, input: Shape, purpose: Purpose) -> Result<Plan> {
         let mut stages: Vec<Stage> = vec![];

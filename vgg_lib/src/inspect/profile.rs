@@ -1,7 +1,7 @@
 //! Where the time of a training step goes, layer by layer.
 
 use crate::data::Batch;
-use crate::engine::cpu::laps::timed;
+use crate::engine::laps::timed;
 use crate::model::{Op, Sequential, Shape};
 use crate::optim::{Optimizer, Updater};
 use crate::table::{Column, Table};

@@ -49,6 +49,11 @@ impl Dropout {
         Dropout { key: hash(seed as u32 ^ hash((seed >> 32) as u32)), threshold, scale: 1.0 / (1.0 - p) }
     }
 
+    /// The key, the threshold and the factor of what is kept, for the GPU's kernels.
+    pub fn parts(self) -> (u32, u32, f32) {
+        (self.key, self.threshold, self.scale)
+    }
+
     /// The factor of element `index`: 0 or 1/(1−p).
     #[inline(always)]
     pub fn factor(&self, index: u32) -> f32 {

@@ -1,4 +1,4 @@
-//! Arithmetic on plain slices, for CPUs. Matrices are row-major; images and feature maps are NHWC.
+//! Arithmetic on plain slices, for CPUs; `gpu` has that on an NVIDIA GPU. Matrices are row-major; images and feature maps are NHWC.
 //!
 //! Every kernel divides its work into pieces that do not depend on timing, runs them on rayon's threads, and adds up
 //! partial sums in the order of the pieces. The same call therefore gives the same bits, whichever thread was faster.
@@ -8,6 +8,7 @@ pub mod batch_norm;
 pub mod conv2d;
 pub mod elementwise;
 pub mod gemm;
+pub mod gpu;
 pub mod im2col;
 pub mod linear;
 pub mod muon;

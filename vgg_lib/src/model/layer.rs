@@ -3,10 +3,10 @@
 use super::init::Init;
 use super::op::{Op, Shape};
 use super::spec::LayerSpec;
+use super::values::{Gradient, Values};
 use crate::kernel::winograd::Filters;
-use crate::tensor::{Flat, device};
+use crate::tensor::Flat;
 use crate::{Error, Result};
-use dfdx::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,15 +20,19 @@ pub struct Param {
     pub dims: Vec<usize>,
     /// Whether it is learned by gradient descent. Running statistics are not.
     pub learned: bool,
-    /// The values, in row-major order.
-    pub tensor: Flat,
+    pub(crate) values: Values,
+    pub(crate) gradient: Gradient,
 }
 
 impl Param {
+    /// The values, in row-major order.
+    pub fn tensor(&self) -> &Flat {
+        self.values.tensor()
+    }
+
     /// Replaces the values. Their number must be the product of `dims`.
     pub(crate) fn set(&mut self, values: Vec<f32>) {
-        let len = values.len();
-        self.tensor = device().tensor_from_vec(values, (len,));
+        self.values = Values::new(values);
     }
 }
 
@@ -84,9 +88,8 @@ impl LayerSpec {
         op.check()?;
         op.output(name, input)?;
         let params = op.params(input).into_iter().map(|(param, dims, learned)| {
-            let values = values(param, &dims);
-            let len = values.len();
-            Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
+            let values = Values::new(values(param, &dims));
+            Param { name: param, dims, learned, values, gradient: Gradient::default() }
         });
         let params = params.collect();
         Ok(Layer { name: name.to_string(), op, params, frozen: false, l2, filters: FilterCache::default() })
@@ -131,7 +134,7 @@ impl Layer {
     }
 
     pub(crate) fn tensor(&self, index: usize) -> &Flat {
-        &self.params[index].tensor
+        self.params[index].tensor()
     }
 
     /// The shape of the output for an input of this shape, which is checked against the weights.

@@ -1,12 +1,16 @@
 //! What a network is: a list of named layers, each an operation with its parameters. This is only data; `engine` runs
 //! it.
 
+mod device;
 mod init;
 mod layer;
 mod op;
 mod sequential;
 mod spec;
+mod values;
 
+pub use crate::kernel::gpu::allow_tf32;
+pub use device::Device;
 pub use init::{Init, Seed};
 pub use layer::{Layer, Param};
 pub use op::{Op, Shape};
@@ -15,3 +19,4 @@ pub use spec::{
     BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess, Relu, Softmax,
     batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
 };
+pub(crate) use values::{Gradient, Values};

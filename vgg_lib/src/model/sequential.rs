@@ -1,10 +1,12 @@
 //! A model: a list of named layers that run one after the other.
 
+use super::device::Device;
 use super::init::{Init, Seed, layer_rng};
 use super::layer::{Layer, initial};
 use super::op::{Op, Shape};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
+use crate::kernel::gpu::Gpu;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -32,12 +34,32 @@ pub struct Sequential {
     pub(crate) steps: u64,
     /// Memory for intermediate results, which each pass leaves to the next.
     pub(crate) arena: Arc<Arena>,
+    /// Where the model runs.
+    pub(crate) device: Device,
+    /// Σ λ‖w‖² of the current weights, if the last training pass computed it.
+    pub(crate) penalty: Option<f64>,
 }
 
 impl Sequential {
     /// Creates a model without layers for images of `(height, width, channels)`.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
-        Sequential { input: Shape::Map(h, w, c), layers: vec![], seed, built: 0, steps: 0, arena: Arc::default() }
+        let (input, device) = (Shape::Map(h, w, c), Device::default());
+        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena: Arc::default(), device, penalty: None }
+    }
+
+    /// Chooses where the model runs. Its weights follow when they are needed there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no such GPU, or it cannot be used.
+    pub fn to(&mut self, device: Device) -> Result<()> {
+        device.gpu()?;
+        self.device = device;
+        Ok(())
+    }
+
+    /// What the model runs on: the GPU's name, or "CPU".
+    pub fn runs_on(&self) -> String {
+        self.device.gpu().ok().flatten().map_or("CPU", Gpu::name).to_string()
     }
 
     /// Height, width and channels of the images that the model was built for.

@@ -32,9 +32,7 @@ pub use report::LoadReport;
 use crate::formats::tensors::{FileTensor, FileTensors};
 use crate::formats::{self, Format, StateDict, WeightFile};
 use crate::model::Sequential;
-use crate::tensor::device;
 use crate::{Error, Result};
-use dfdx::prelude::*;
 use std::path::Path;
 
 impl Sequential {
@@ -87,7 +85,7 @@ impl Sequential {
         for source in sources {
             let param = &mut self.layers[source.layer].params_mut()[source.param];
             // This frees the old values first: VGG's first dense layer twice would be 800 MB.
-            param.tensor = device().tensor_from_vec(vec![0.0], (1,));
+            param.set(vec![]);
             let tensor = &tensors[&source.name];
             param.set(source.order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order)));
         }

@@ -72,7 +72,7 @@ fn convert(model: &mut Sequential, from: Convention, to: Convention) -> Result<(
         return Err(Error::Shape(what.into()));
     };
     let [weight, bias] = layer.params_mut() else { unreachable!("a convolution has a kernel and a bias") };
-    let old = weight.tensor.as_vec();
+    let old = weight.tensor().as_vec();
     let mut new = vec![0.0; old.len()];
     let outputs = weight.dims[3];
     let mut shift = vec![0.0; outputs];
@@ -91,7 +91,7 @@ fn convert(model: &mut Sequential, from: Convention, to: Convention) -> Result<(
         }
     }
     weight.set(new);
-    let moved = bias.tensor.as_vec().iter().zip(shift).map(|(b, shift)| (f64::from(*b) + shift) as f32).collect();
+    let moved = bias.tensor().as_vec().iter().zip(shift).map(|(b, shift)| (f64::from(*b) + shift) as f32).collect();
     bias.set(moved);
     Ok(())
 }

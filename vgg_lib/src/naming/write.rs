@@ -22,7 +22,7 @@ fn state(model: &Sequential, name: fn(&Layer, &Param) -> String) -> StateDict {
 }
 
 fn array(param: &Param) -> ArrayD<f32> {
-    ArrayD::from_shape_vec(param.dims.clone(), param.tensor.as_vec()).expect("as many values as dims say")
+    ArrayD::from_shape_vec(param.dims.clone(), param.tensor().as_vec()).expect("as many values as dims say")
 }
 
 /// The tensors of two `nn.Sequential`s, `features` and `classifier`, between which the map is flattened. A ReLU within

@@ -1,15 +1,15 @@
 //! The exponential moving average of a model's weights over the training steps (Polyak & Juditsky 1992; Keras'
 //! `use_ema`, timm's `ModelEma`). While the learning rate is high, it is often better than the current weights.
 
-use crate::model::Sequential;
-use crate::tensor::{Flat, device, dfdx_error};
+use crate::engine;
+use crate::model::{Sequential, Values};
+use crate::tensor::dfdx_error;
 use crate::{Error, Result};
-use dfdx::prelude::*;
 
 /// The average of each parameter of a model, including running statistics, in the model's order.
 pub(crate) struct Average {
     decay: f32,
-    pub(crate) tensors: Vec<Flat>,
+    pub(crate) values: Vec<Values>,
 }
 
 impl Average {
@@ -21,10 +21,8 @@ impl Average {
         if !(0.0..1.0).contains(&decay) {
             return Err(Error::Config(format!("ema must be at least 0 and less than 1, such as 0.999, not {decay}")));
         }
-        // Copies, because a step changes the model's tensors in place.
-        let copy = |tensor: &Flat| device().tensor_from_vec(tensor.as_vec(), *tensor.shape());
         let params = model.layers.iter().flat_map(|layer| layer.params());
-        Ok(Average { decay, tensors: params.map(|param| copy(&param.tensor)).collect() })
+        Ok(Average { decay, values: params.map(|param| param.values.clone()).collect() })
     }
 
     /// average ← d · average + (1 − d) · weights, after the step with number `steps` (from 1). At first the average
@@ -33,8 +31,8 @@ impl Average {
         let young = (1.0 + steps as f64) / (10.0 + steps as f64);
         let decay = f64::from(self.decay).min(young);
         let params = model.layers.iter().flat_map(|layer| layer.params());
-        for (average, param) in self.tensors.iter_mut().zip(params) {
-            average.try_axpy(decay, &param.tensor, 1.0 - decay).map_err(dfdx_error)?;
+        for (average, param) in self.values.iter_mut().zip(params) {
+            engine::average(average, &param.values, decay).map_err(dfdx_error)?;
         }
         Ok(())
     }
@@ -43,7 +41,7 @@ impl Average {
     pub(crate) fn of(&self, model: &Sequential) -> Sequential {
         let mut averaged = model.clone();
         let params = averaged.layers.iter_mut().flat_map(|layer| layer.params_mut());
-        params.zip(&self.tensors).for_each(|(param, average)| param.tensor = average.clone());
+        params.zip(&self.values).for_each(|(param, average)| param.values = average.clone());
         averaged
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn scale(model: &Sequential, gradients: &mut Gradients, limit: f32) -
     let mut squares = 0.0;
     for layer in model.layers.iter().filter(|layer| layer.learns()) {
         for param in layer.params().iter().filter(|p| p.learned) {
-            squares += squared_norm(&param.tensor, gradients, l2(layer, param)).map_err(dfdx_error)?;
+            squares += squared_norm(param, gradients, l2(layer, param)).map_err(dfdx_error)?;
         }
     }
     Ok((f64::from(limit) / squares.sqrt()).min(1.0))

@@ -4,9 +4,8 @@ use super::sgd::VELOCITY;
 use super::{Optimizer, Sgd, clip};
 use crate::Result;
 use crate::engine::{MomentumRule, MuonKernel, finish_update, momentum_update, muon_updates};
-use crate::model::Sequential;
-use crate::tensor::{Flat, Gradients, device, dfdx_error};
-use dfdx::prelude::*;
+use crate::model::{Param, Sequential, Values};
+use crate::tensor::{Gradients, dfdx_error};
 use std::collections::HashMap;
 
 /// Updates the parameters of a model as an [`Optimizer`] says, and holds its state, such as velocities.
@@ -28,7 +27,7 @@ pub struct Updater {
     /// The number of steps taken.
     pub(crate) steps: u64,
     /// By slot, layer and parameter name.
-    state: HashMap<Key, Flat>,
+    state: HashMap<Key, Values>,
 }
 
 type Key = (&'static str, String, &'static str);
@@ -74,19 +73,19 @@ impl Updater {
             for (param, l2) in layer.params_mut().iter_mut().zip(l2s).filter(|(p, _)| p.learned) {
                 let key = (VELOCITY, name.clone(), param.name);
                 // Another shape means that the layer was replaced.
-                let known = self.state.remove(&key).filter(|v| v.shape() == param.tensor.shape());
-                let mut velocity = known.unwrap_or_else(|| device().zeros_like(param.tensor.shape()));
+                let known = self.state.remove(&key).filter(|v| v.len() == param.values.len());
+                let mut velocity = known.unwrap_or_else(|| Values::new(vec![0.0; param.values.len()]));
                 let rule = MomentumRule { rate, scale, momentum, nesterov, l2 };
                 match self.optimizer {
                     Optimizer::Muon(muon) if param.dims.len() > 1 && Some(index) != last => {
                         let rule = MomentumRule { rate: rate * muon.factor, ..rule };
                         let outputs = param.dims[param.dims.len() - 1];
-                        kernels.push(MuonKernel { outputs, weight: &mut param.tensor, velocity, rule });
+                        let Param { values: weight, gradient, .. } = param;
+                        kernels.push(MuonKernel { outputs, weight, gradient, velocity, rule });
                         keys.push(key);
                     }
                     _ => {
-                        penalty +=
-                            momentum_update(&mut param.tensor, &mut velocity, gradients, rule).map_err(dfdx_error)?;
+                        penalty += momentum_update(param, &mut velocity, gradients, rule).map_err(dfdx_error)?;
                         self.state.insert(key, velocity);
                     }
                 }
@@ -95,7 +94,8 @@ impl Updater {
         penalty += muon_updates(&mut kernels, gradients).map_err(dfdx_error)?;
         self.state.extend(keys.into_iter().zip(kernels.into_iter().map(|kernel| kernel.velocity)));
         finish_update(gradients);
-        Ok(penalty as f32)
+        model.check_device()?;
+        Ok((penalty + model.penalty.take().unwrap_or(0.0)) as f32)
     }
 
     /// The names of the optimizer's state of each parameter.
@@ -104,12 +104,12 @@ impl Updater {
     }
 
     /// The state of a parameter; `None` before its first step.
-    pub(crate) fn state(&self, slot: &'static str, layer: &str, param: &'static str) -> Option<&Flat> {
+    pub(crate) fn state(&self, slot: &'static str, layer: &str, param: &'static str) -> Option<&Values> {
         self.state.get(&(slot, layer.to_string(), param))
     }
 
     /// Replaces the state of a parameter.
-    pub(crate) fn set_state(&mut self, slot: &'static str, layer: &str, param: &'static str, value: Option<Flat>) {
+    pub(crate) fn set_state(&mut self, slot: &'static str, layer: &str, param: &'static str, value: Option<Values>) {
         let key = (slot, layer.to_string(), param);
         match value {
             Some(value) => self.state.insert(key, value),

@@ -66,7 +66,7 @@ pub fn filters(weight: &Param, count: usize, pixels: Pixels) -> Figure {
     if weight.dims.contains(&0) {
         return Figure::message("no filters");
     }
-    let values = weight.tensor.as_vec();
+    let values = weight.tensor().as_vec();
     let (images, titles): (Vec<_>, Vec<_>) = (0..count.min(output))
         .map(|filter| {
             // The input channels of the first position, then those of the second …

@@ -34,7 +34,7 @@ fn training_pass(model: &Sequential, x: &Images, portable: bool) -> (Vec<Vec<f32
     let gradients = (y * weights).sum().backward();
     found.push(gradients.get(x).as_vec());
     for param in model.layers.iter().flat_map(|l| l.params()).filter(|p| p.learned) {
-        found.push(gradients.get(&param.tensor).as_vec());
+        found.push(gradients.get(param.tensor()).as_vec());
     }
     (found, model.state_dict())
 }
@@ -83,7 +83,7 @@ proptest! {
             assert_within(2e-3, fast.as_slice().unwrap(), slow.as_slice().unwrap(), name);
         }
         let fast = model.forward(x.clone()).unwrap().as_vec();
-        let slow = portable::infer(&model.layers, x, &model.arena).unwrap();
+        let slow = portable::infer(&model.layers, x, model.place().unwrap()).unwrap();
         assert_within(2e-3, &fast, &slow.as_vec(), "in use");
     }
 }
@@ -242,7 +242,7 @@ fn frozen_first_layers_leave_the_gradients_unchanged() -> Result<()> {
             let mut results = vec![y.as_vec()];
             let gradients = (y * weights).sum().backward();
             let layer = model.layer(learning)?;
-            results.extend(layer.params().iter().filter(|p| p.learned).map(|p| gradients.get(&p.tensor).as_vec()));
+            results.extend(layer.params().iter().filter(|p| p.learned).map(|p| gradients.get(p.tensor()).as_vec()));
             results.extend(model.state_dict().into_values().map(|v| v.into_raw_vec_and_offset().0));
             found.push(results);
         }

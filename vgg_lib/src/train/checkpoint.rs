@@ -15,12 +15,11 @@
 //! same result.
 
 use super::history::History;
-use crate::model::{Layer, Param, Sequential};
+use crate::model::{Layer, Param, Sequential, Values};
 use crate::optim::{Average, Updater};
-use crate::tensor::{Flat, device};
+use crate::tensor::Flat;
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
-use dfdx::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
@@ -172,17 +171,17 @@ impl Keeper {
             updates: updater.steps,
             history: history.clone(),
         };
-        let mut tensors: Vec<(String, Values)> = vec![];
+        let mut tensors: Vec<(String, Stored)> = vec![];
         for (name, layer, param) in params(model) {
             for slot in updater.slots() {
-                if let Some(tensor) = updater.state(slot, layer.name(), param.name) {
-                    tensors.push((slot_name(slot, &name), Values { tensor, dims: &param.dims }));
+                if let Some(state) = updater.state(slot, layer.name(), param.name) {
+                    tensors.push((slot_name(slot, &name), Stored { tensor: state.tensor(), dims: &param.dims }));
                 }
             }
-            tensors.push((name, Values { tensor: &param.tensor, dims: &param.dims }));
+            tensors.push((name, Stored { tensor: param.tensor(), dims: &param.dims }));
         }
         for (name, _, param) in trained.into_iter().flat_map(params) {
-            tensors.push((format!("{TRAINED}{name}"), Values { tensor: &param.tensor, dims: &param.dims }));
+            tensors.push((format!("{TRAINED}{name}"), Stored { tensor: param.tensor(), dims: &param.dims }));
         }
         files::write_through(&path, &to_bytes(&path, &state, tensors)?)?;
         history.save_csv(self.folder.join("history.csv"))?;
@@ -209,7 +208,7 @@ impl Keeper {
             let help = "choose another folder, or use `Checkpoints::restart` to start again in this one";
             return Err(Error::file(path, format!("belongs to another training run: {difference}; {help}")));
         }
-        let all = |prefix: &str| -> Result<Vec<Flat>> {
+        let all = |prefix: &str| -> Result<Vec<Values>> {
             let tensor = |(name, _, param): (String, _, &Param)| {
                 let name = format!("{prefix}{name}");
                 flat(&tensors, &name, &param.dims).ok_or_else(|| {
@@ -220,7 +219,7 @@ impl Keeper {
         };
         let mut weights = all("")?;
         if let Some(average) = average {
-            average.tensors = std::mem::replace(&mut weights, all(TRAINED)?);
+            average.values = std::mem::replace(&mut weights, all(TRAINED)?);
         }
         updater.steps = state.updates;
         for (name, layer, param) in params(model) {
@@ -231,7 +230,7 @@ impl Keeper {
         }
         model.steps = state.steps;
         let params = model.layers.iter_mut().flat_map(|layer| layer.params_mut());
-        params.zip(weights).for_each(|(param, tensor)| param.tensor = tensor);
+        params.zip(weights).for_each(|(param, tensor)| param.values = tensor);
         Ok(Some(state.history))
     }
 
@@ -271,12 +270,12 @@ fn difference(saved: &Settings, now: &Settings) -> Option<String> {
 }
 
 /// A tensor that is converted to bytes only when it is written.
-struct Values<'a> {
+struct Stored<'a> {
     tensor: &'a Flat,
     dims: &'a [usize],
 }
 
-impl View for Values<'_> {
+impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -298,7 +297,7 @@ impl View for Values<'_> {
 const CHECKSUM: &[u8] = br#""crc32":"00000000""#;
 const DIGITS: usize = 8;
 
-fn to_bytes(path: &Path, state: &State, tensors: Vec<(String, Values)>) -> Result<Vec<u8>> {
+fn to_bytes(path: &Path, state: &State, tensors: Vec<(String, Stored)>) -> Result<Vec<u8>> {
     let fault = |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
     let state = serde_json::to_string(state).map_err(|e| fault(&e))?;
     let metadata = [("fit", state), ("crc32", "0".repeat(DIGITS))].map(|(name, text)| (name.to_string(), text));
@@ -333,9 +332,8 @@ fn parse(bytes: &[u8]) -> std::result::Result<(State, SafeTensors<'_>), String> 
     Ok((state, SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?))
 }
 
-fn flat(tensors: &SafeTensors, name: &str, dims: &[usize]) -> Option<Flat> {
+fn flat(tensors: &SafeTensors, name: &str, dims: &[usize]) -> Option<Values> {
     let view = tensors.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32 && view.shape() == dims)?;
     let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let len = values.len();
-    Some(device().tensor_from_vec(values, (len,)))
+    Some(Values::new(values))
 }

@@ -78,7 +78,7 @@ impl Sequential {
             hash.update(format!("{:?}\n", layer.op()));
             for param in layer.params() {
                 hash.update(format!("{} {:?}\n", param.name, param.dims));
-                for some in param.tensor.as_vec().chunks(4096) {
+                for some in param.tensor().as_vec().chunks(4096) {
                     hash.update(some.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
                 }
             }

@@ -10,7 +10,6 @@ use crate::data::{Dataset, Loader, shuffled};
 use crate::engine::memory;
 use crate::model::{Sequential, Shape};
 use crate::optim::{Average, Updater};
-use crate::process::available_memory;
 use crate::tensor::Gradients;
 use crate::text::{bytes, thousands};
 use crate::{Error, Result};
@@ -196,7 +195,7 @@ impl<'a> Run<'a> {
 fn check_memory(model: &Sequential, batch_size: usize) -> Result<()> {
     let (h, w, c) = model.input_shape();
     let need = |batch_size| memory::need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);
-    let Some(free) = available_memory() else { return Ok(()) };
+    let Some(free) = model.available_memory()? else { return Ok(()) };
     if need(batch_size)? <= free {
         return Ok(());
     }

@@ -36,7 +36,7 @@ impl Sequential {
         let (values, vectors) = eigen(covariance(data, k), n);
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
-        let mut filters = weight.tensor.as_vec();
+        let mut filters = weight.tensor().as_vec();
         let signed = order.iter().flat_map(|&which| [(which, 1.0), (which, -1.0)]);
         for (output, (which, sign)) in signed.enumerate().take(outputs) {
             // Without the constant, a direction of zero variance would be divided by 0.

@@ -5,8 +5,8 @@
 
 use super::dropout::mask;
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work, add, values};
-use crate::engine::Statistics;
 use crate::engine::plan::groups;
+use crate::engine::{self, Statistics};
 use crate::kernel::arena::Buffer;
 use crate::kernel::batch_norm::{self, Moments};
 use crate::kernel::elementwise::Dropout;
@@ -25,7 +25,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
     };
     if !fixed {
         let (mean, variance) = batch_norm::together(&moments);
-        pass.statistics.push(Statistics { layer: stage.layers.start, mean, variance });
+        pass.statistics.push(Statistics { layer: stage.layers.start, moments: engine::Moments::Cpu([mean, variance]) });
     }
     let dropout = stage.fused.dropout.and_then(|index| match work.layers[index].op() {
         Op::Dropout { p } => mask(p, index, pass.seed),

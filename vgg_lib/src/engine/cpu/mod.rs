@@ -10,7 +10,6 @@ mod batch_norm;
 mod conv2d;
 mod dropout;
 mod global_avg_pool;
-pub(crate) mod laps;
 mod linear;
 mod loss;
 mod max_pool2d;
@@ -22,20 +21,20 @@ mod update;
 pub(crate) use loss::cross_entropy;
 pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
 
+use super::laps::Stopwatch;
 use super::plan::{Plan, Purpose, Stage};
-use super::{Statistics, TrainingPass};
+use super::{Statistics, Trained, TrainingPass, nhwc};
 use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::elementwise;
-use crate::model::{Layer, Op, Shape};
+use crate::model::{Layer, Op};
 use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
 use dfdx::prelude::*;
-use laps::Stopwatch;
 use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
 pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
-    let plan = plan(layers, &x, Purpose::Inference)?;
+    let plan = Plan::of(layers, &x, Purpose::Inference)?;
     let mut pass = Pass::new(layers, *x.shape(), 0);
     let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
@@ -43,7 +42,7 @@ pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<I
 
 /// The outputs of the layers with these indices, in the order of `wanted`.
 pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
-    let plan = plan(layers, &x, Purpose::Observation)?;
+    let plan = Plan::of(layers, &x, Purpose::Observation)?;
     let mut found = vec![None; layers.len()];
     let mut pass = Pass::new(layers, *x.shape(), 0);
     pass.run(&plan, to_buffer(arena, &x), |stage, y| {
@@ -59,11 +58,11 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc
 pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
-    TrainingPass { seed, first, input_gradient }: TrainingPass,
+    TrainingPass { seed, first, input_gradient, .. }: TrainingPass,
     arena: &Arc<Arena>,
-) -> Result<(Images<GradientTape>, Vec<Statistics>)> {
+) -> Result<Trained> {
     let (x, mut tape) = x.split_tape();
-    let plan = plan(layers, &x, Purpose::Training { first })?;
+    let plan = Plan::of(layers, &x, Purpose::Training { first })?;
     let mut pass = Pass::new(layers, *x.shape(), seed);
     let result = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     let Pass { kept, statistics, .. } = pass;
@@ -79,12 +78,7 @@ pub(crate) fn train(
         }
         Ok(())
     });
-    Ok((y.put_tape(tape), statistics))
-}
-
-fn plan(layers: &[Layer], x: &Images, purpose: Purpose) -> Result<Plan> {
-    let (n, h, w, c) = *x.shape();
-    Plan::new(layers, n, Shape::Map(h, w, c), purpose)
+    Ok(Trained { y: y.put_tape(tape), statistics, penalty: None })
 }
 
 /// A forward pass.
@@ -244,13 +238,6 @@ fn values(tensor: &Flat) -> &[f32] {
 /// sum += values.
 pub(crate) fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
-}
-
-fn nhwc(n: usize, shape: Shape) -> Nhwc {
-    match shape {
-        Shape::Map(h, w, c) => (n, h, w, c),
-        Shape::Flat(f) => (n, 1, 1, f),
-    }
 }
 
 fn to_buffer(arena: &Arc<Arena>, x: &Images) -> Buffer {

@@ -30,17 +30,17 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
     // dfdx lends only one gradient at a time, so all are moved out here and back below.
     let mut all = vec![];
     for MuonKernel { weight, .. } in kernels.iter() {
-        all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(*weight)?));
+        all.push(std::mem::take(&mut **gradients.get_or_alloc_mut(weight.tensor())?));
     }
     let slices = kernels.iter_mut().zip(&mut all).map(|(kernel, gradient)| {
-        let (weight, velocity) = (as_mut_slice(kernel.weight), as_mut_slice(&mut kernel.velocity));
+        let (weight, velocity) = (as_mut_slice(kernel.weight.tensor_mut()), as_mut_slice(kernel.velocity.tensor_mut()));
         (weight, &mut gradient[..], velocity, kernel.outputs, kernel.rule.step())
     });
     let slices: Vec<_> = slices.collect();
     let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step);
     let penalties: Vec<f64> = slices.into_par_iter().with_max_len(1).map(update).collect();
     for (kernel, gradient) in kernels.iter().zip(all) {
-        **gradients.get_or_alloc_mut(&*kernel.weight)? = gradient;
+        **gradients.get_or_alloc_mut(kernel.weight.tensor())? = gradient;
     }
     Ok(penalties.iter().sum())
 }

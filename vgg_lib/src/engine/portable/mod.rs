@@ -5,25 +5,25 @@ mod loss;
 mod update;
 
 pub(crate) use loss::cross_entropy;
-pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
+pub(crate) use update::{average, finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::plan::groups;
-use super::{Statistics, TrainingPass, dropout_seed};
+use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_seed};
 use crate::Result;
-use crate::kernel::arena::Arena;
 use crate::kernel::elementwise::Dropout;
+#[cfg(feature = "cuda")]
+use crate::kernel::gpu::Memory;
 use crate::model::{Layer, Op, Shape};
 use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error};
 use dfdx::prelude::*;
-use std::sync::Arc;
 
-/// Inference: the output of the last of these layers. The arena is not used, because dfdx manages its own memory.
-pub(crate) fn infer(layers: &[Layer], x: Images, _: &Arc<Arena>) -> Result<Images> {
+/// Inference: the output of the last of these layers. dfdx manages its own memory and device.
+pub(crate) fn infer(layers: &[Layer], x: Images, _: Place) -> Result<Images> {
     run(layers, 0, x, None, |_, _| ()).map(|(y, _)| y)
 }
 
 /// The outputs of the layers with these indices, in the order of `wanted`.
-pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], _: &Arc<Arena>) -> Result<Vec<Images>> {
+pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], _: Place) -> Result<Vec<Images>> {
     let mut outputs = vec![];
     run(layers, 0, x, None, |_, y| outputs.push(y.clone()))?;
     Ok(wanted.iter().map(|&index| outputs[index].clone()).collect())
@@ -34,14 +34,19 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], _: &Arc<Are
 pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
-    TrainingPass { seed, first, input_gradient }: TrainingPass,
-    _: &Arc<Arena>,
-) -> Result<(Images<GradientTape>, Vec<Statistics>)> {
+    TrainingPass { seed, first, input_gradient, .. }: TrainingPass,
+    _: Place,
+) -> Result<Trained> {
     let first = if input_gradient { 0 } else { first };
     let (x, tape) = x.split_tape();
     let (x, _) = run(&layers[..first], 0, x, None, |_, _| ())?;
-    run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())
+    let (y, statistics) = run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())?;
+    Ok(Trained { y, statistics, penalty: None })
 }
+
+/// Never called: moments are on the CPU here.
+#[cfg(feature = "cuda")]
+pub(crate) fn move_statistics(_: &mut Layer, _: &Memory, _: usize) {}
 
 /// Runs the layers from `first` on, and calls `seen` with the output of each. In training, `training` is the seed of
 /// this step's dropout.
@@ -69,8 +74,7 @@ fn run<T: Tape<f32, Device>>(
             Op::Relu => x.relu(),
             Op::BatchNorm { epsilon, .. } if training.is_none() || layer.is_frozen() => normalize(x, layer, epsilon),
             Op::BatchNorm { epsilon, group, .. } => {
-                let (mean, variance) = moments(&x);
-                statistics.push(Statistics { layer: index, mean, variance });
+                statistics.push(Statistics { layer: index, moments: Moments::Cpu(moments(&x)) });
                 batch_normalize(x, layer, epsilon, groups(n, group))
             }
             Op::Dropout { p } => match training {
@@ -111,11 +115,11 @@ fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Result<Images
 }
 
 /// Mean and variance of each channel over the whole batch, even if it is normalized in groups.
-fn moments<T: Tape<f32, Device>>(x: &Images<T>) -> (Vec<f32>, Vec<f32>) {
+fn moments<T: Tape<f32, Device>>(x: &Images<T>) -> [Vec<f32>; 2] {
     let x: Images = x.retaped();
     let mean = x.clone().mean::<(usize,), Axes3<0, 1, 2>>();
     let centered = x.clone() - mean.clone().broadcast_like::<_, Axes3<0, 1, 2>>(x.shape());
-    (mean.as_vec(), centered.square().mean::<(usize,), Axes3<0, 1, 2>>().as_vec())
+    [mean.as_vec(), centered.square().mean::<(usize,), Axes3<0, 1, 2>>().as_vec()]
 }
 
 fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {

@@ -2,17 +2,22 @@
 
 use crate::engine::{MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
+use crate::model::{Param, Values};
 use crate::tensor::{Device, Flat, Gradients};
 use dfdx::prelude::*;
 
 type Result<T> = std::result::Result<T, <Device as HasErr>::Err>;
 
 pub(crate) fn momentum_update(
-    w: &mut Flat,
-    v: &mut Flat,
+    param: &mut Param,
+    velocity: &mut Values,
     gradients: &mut Gradients,
     rule: MomentumRule,
 ) -> Result<f64> {
+    momentum(param.values.tensor_mut(), velocity.tensor_mut(), gradients, rule)
+}
+
+fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, rule: MomentumRule) -> Result<f64> {
     let MomentumRule { rate, momentum, nesterov, .. } = rule;
     let (g, penalty) = gradient(w, gradients, &rule)?;
     let momentum = f64::from(momentum);
@@ -28,7 +33,8 @@ pub(crate) fn momentum_update(
 
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> Result<f64> {
     let mut sum = 0.0;
-    for MuonKernel { weight: w, velocity: v, outputs, rule } in kernels {
+    for MuonKernel { weight, velocity, outputs, rule, .. } in kernels {
+        let (w, v) = (weight.tensor_mut(), velocity.tensor_mut());
         let MomentumRule { momentum, nesterov, .. } = *rule;
         let (mut u, penalty) = gradient(w, gradients, rule)?;
         sum += penalty;
@@ -44,7 +50,16 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
     Ok(sum)
 }
 
-pub(crate) fn squared_norm(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
+pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) -> Result<f64> {
+    squared(param.tensor(), gradients, l2)
+}
+
+/// average = decay·average + (1 − decay)·values.
+pub(crate) fn average(average: &mut Values, values: &Values, decay: f64) -> Result<()> {
+    average.tensor_mut().try_axpy(decay, values.tensor(), 1.0 - decay)
+}
+
+fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
     g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
@@ -94,6 +109,7 @@ pub(crate) fn finish_update(gradients: &mut Gradients) {
 mod tests {
     use super::*;
     use crate::engine::cpu;
+    use crate::model::Gradient;
     use crate::tensor::device;
 
     fn numbers(len: usize, factor: usize) -> Flat {
@@ -122,10 +138,10 @@ mod tests {
             let (mut w, mut v, g) = (numbers(60, 7), numbers(60, 11), numbers(60, 13));
             let (mut other_w, mut other_v) = (numbers(60, 7), numbers(60, 11));
             let (mut here, mut there) = (gradients(&w, &g), gradients(&other_w, &g));
-            let norm = squared_norm(&w, &mut here, 0.1).unwrap();
+            let norm = squared(&w, &mut here, 0.1).unwrap();
             let other = cpu::squared_norm(&other_w, &mut there, 0.1).unwrap();
             approx::assert_relative_eq!(norm, other, max_relative = 1e-5);
-            let penalty = momentum_update(&mut w, &mut v, &mut here, rule(nesterov)).unwrap();
+            let penalty = momentum(&mut w, &mut v, &mut here, rule(nesterov)).unwrap();
             let other = cpu::momentum_update(&mut other_w, &mut other_v, &mut there, rule(nesterov)).unwrap();
             close(&w, &other_w);
             close(&v, &other_v);
@@ -136,16 +152,20 @@ mod tests {
     #[test]
     fn muon_agrees_with_the_kernel() {
         for (outputs, nesterov) in [(5, true), (12, false), (20, true)] {
-            let (mut w, mut other_w, g) = (numbers(60, 7), numbers(60, 7), numbers(60, 13));
+            let (w, other_w, g) = (numbers(60, 7), numbers(60, 7), numbers(60, 13));
             let (mut here, mut there) = (gradients(&w, &g), gradients(&other_w, &g));
-            let kernel = |weight| [MuonKernel { outputs, weight, velocity: numbers(60, 11), rule: rule(nesterov) }];
+            let (mut w, mut other_w) = (Values::from(w), Values::from(other_w));
+            let none = Gradient::default();
+            let velocity = || Values::from(numbers(60, 11));
+            let kernel =
+                |weight| [MuonKernel { outputs, weight, gradient: &none, velocity: velocity(), rule: rule(nesterov) }];
             let (mut kernels, mut others) = (kernel(&mut w), kernel(&mut other_w));
             let penalty = muon_updates(&mut kernels, &mut here).unwrap();
             let other = cpu::muon_updates(&mut others, &mut there).unwrap();
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
-            close(kernels[0].weight, others[0].weight);
-            close(&kernels[0].velocity, &others[0].velocity);
-            assert_eq!(there.get(&*others[0].weight).as_vec(), vec![0.0; 60]);
+            close(kernels[0].weight.tensor(), others[0].weight.tensor());
+            close(kernels[0].velocity.tensor(), others[0].velocity.tensor());
+            assert_eq!(there.get(others[0].weight.tensor()).as_vec(), vec![0.0; 60]);
         }
     }
 }

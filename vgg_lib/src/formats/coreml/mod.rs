@@ -270,7 +270,7 @@ impl NetworkLayer {
 }
 
 fn values(layer: &Layer, param: usize) -> Vec<f32> {
-    layer.params()[param].tensor.as_vec()
+    layer.params()[param].tensor().as_vec()
 }
 
 fn weights(float_value: Vec<f32>) -> Option<Weights> {

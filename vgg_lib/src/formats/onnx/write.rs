@@ -214,7 +214,7 @@ impl GraphWriter {
 }
 
 fn values(layer: &Layer, param: usize) -> Vec<f32> {
-    layer.params()[param].tensor.as_vec()
+    layer.params()[param].tensor().as_vec()
 }
 
 fn tensor(dims: &[usize], values: &[f32]) -> proto::Tensor {

@@ -32,6 +32,11 @@ impl Stopwatch {
         Stopwatch { last: Instant::now() }
     }
 
+    /// Whether [`timed`] is running.
+    pub fn is_read() -> bool {
+        LAPS.with_borrow(Option::is_some)
+    }
+
     /// Counts the time since the last lap as this layer's.
     pub fn lap(&mut self, layer: usize, backward: bool) {
         let now = Instant::now();

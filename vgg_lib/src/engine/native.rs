@@ -1,0 +1,88 @@
+//! Our own kernels, on the CPU or on an NVIDIA GPU: each call goes to where the model runs, or to where a gradient is.
+
+use super::{MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
+use crate::Result;
+use crate::model::{Layer, Param, Values};
+use crate::tensor::{GradientTape, Gradients, Images};
+use dfdx::prelude::*;
+
+pub(crate) use cpu::{cross_entropy, finish_update};
+pub(super) use gpu::move_statistics;
+
+/// Inference: the output of the last of these layers.
+pub(super) fn infer(layers: &[Layer], x: Images, place: Place) -> Result<Images> {
+    match place.gpu {
+        Some(gpu) => gpu::infer(gpu, layers, x),
+        None => cpu::infer(layers, x, place.arena),
+    }
+}
+
+/// The outputs of the layers with these indices, in the order of `wanted`.
+pub(super) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Place) -> Result<Vec<Images>> {
+    match place.gpu {
+        Some(gpu) => gpu::observe(gpu, layers, x, wanted),
+        None => cpu::observe(layers, x, wanted, place.arena),
+    }
+}
+
+/// A training pass.
+pub(super) fn train(layers: &[Layer], x: Images<GradientTape>, pass: TrainingPass, place: Place) -> Result<Trained> {
+    match place.gpu {
+        Some(gpu) => gpu::train(gpu, layers, x, pass),
+        None => cpu::train(layers, x, pass, place.arena),
+    }
+}
+
+type DfdxResult<T> = std::result::Result<T, CpuError>;
+
+/// Updates one parameter and its velocity. Returns λ‖w‖² of the old weights; 0 on the GPU, where the forward pass has
+/// computed it.
+pub(crate) fn momentum_update(
+    param: &mut Param,
+    velocity: &mut Values,
+    gradients: &mut Gradients,
+    rule: MomentumRule,
+) -> DfdxResult<f64> {
+    match param.gradient.take() {
+        Some(gradient) => {
+            gpu::momentum_update(&mut param.values, velocity, &gradient, rule);
+            Ok(0.0)
+        }
+        None => cpu::momentum_update(param.values.tensor_mut(), velocity.tensor_mut(), gradients, rule),
+    }
+}
+
+/// Updates these kernels and their velocities. Returns Σ λ‖w‖² as [`momentum_update`] does.
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
+    let on_gpu: Option<Vec<_>> = kernels.iter().map(|kernel| kernel.gradient.take()).collect();
+    match on_gpu {
+        Some(on_gpu) => {
+            gpu::muon_updates(kernels, on_gpu);
+            Ok(0.0)
+        }
+        None => cpu::muon_updates(kernels, gradients),
+    }
+}
+
+/// ‖g + 2λw‖².
+pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) -> DfdxResult<f64> {
+    match param.gradient.take() {
+        Some(gradient) => {
+            let norm = gpu::squared_norm(&param.values, &gradient, l2);
+            param.gradient.put(gradient);
+            Ok(norm)
+        }
+        None => cpu::squared_norm(param.tensor(), gradients, l2),
+    }
+}
+
+/// average = decay·average + (1 − decay)·values.
+pub(crate) fn average(average: &mut Values, values: &Values, decay: f64) -> DfdxResult<()> {
+    match values.gpu() {
+        Some(gpu) => {
+            gpu::average(average, values, decay, gpu);
+            Ok(())
+        }
+        None => average.tensor_mut().try_axpy(decay, values.tensor(), 1.0 - decay),
+    }
+}
