@@ -42,15 +42,16 @@
 //! [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`], [`inspect`], [`plot`],
 //! [`notebook`], [`vgg`]. Notebooks need only [`prelude`].
 
+// With the feature `cuda`, models run on dfdx's device, and most of our own kernels and what serves them are unused.
+#![cfg_attr(feature = "cuda", allow(dead_code))]
+
 pub mod error;
 mod files;
 pub mod process;
 pub mod tensor;
 mod text;
 mod table;
-// With the feature `cuda`, only the dropout masks are used.
 #[cfg(not(feature = "bench"))]
-#[cfg_attr(feature = "cuda", allow(dead_code))]
 mod kernel;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

@@ -438,9 +438,10 @@ fn kernel(dims: [usize; 4], weight: impl Fn([usize; 4]) -> f32) -> Param {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i| weight(at(i))).collect();
     let mut model = Sequential::new((8, 8, input), Seed(0));
     model.push("conv", conv2d(output).kernel(k)).unwrap();
-    let mut param = model.layer("conv").unwrap().params()[0].clone();
-    param.tensor = images(values, (1, 1, 1, dims.iter().product())).unwrap().reshape_like(&(dims.iter().product(),));
-    param
+    let mut state = model.state_dict();
+    state.insert("conv.weight".into(), ndarray::ArrayD::from_shape_vec(dims.to_vec(), values).unwrap());
+    model.load_state_dict(&state).unwrap();
+    model.layer("conv").unwrap().params()[0].clone()
 }
 
 #[test]

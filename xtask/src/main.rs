@@ -5,6 +5,7 @@ mod check;
 mod download;
 mod notebooks;
 mod setup;
+mod stand_in;
 mod test;
 
 use std::{env, path::PathBuf, process::ExitCode};

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
 
-use crate::{notebooks, root, setup};
+use crate::{notebooks, root, setup, stand_in};
 
 /// Cargo's steps. One set of features is used wherever possible, so that little is compiled twice.
 const CARGO: [(&str, &str); 6] = [
@@ -24,7 +24,7 @@ const CARGO: [(&str, &str); 6] = [
     ("documentation", "rustdoc -p vgg_lib --lib --features onnx,coreml,hdf5 -- -D warnings"),
     ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench"),
     ("without features", "test -p vgg_lib --test weight_files"),
-    ("CUDA type check", "check -p vgg_lib --features cuda,ci-check"),
+    ("CUDA type check", "check -p vgg_lib --features cuda,ci-check --lib --examples"),
 ];
 
 /// The test files with tests that need Python and other people's libraries. They are marked `#[ignore]`.
@@ -83,8 +83,9 @@ fn shell() -> Result<Shell> {
 }
 
 fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
+    let gpu = stand_in::variables(sh, &mut report.skipped)?;
     for (name, arguments) in CARGO {
-        report.step(name, |skipped| cargo(sh, arguments, &[], skipped))?;
+        report.step(name, |skipped| cargo(sh, arguments, &gpu, skipped))?;
     }
     if with_notebooks {
         // What cells as such have to do, then the notebooks themselves.

@@ -61,7 +61,6 @@ pub(crate) struct Statistics {
 pub(crate) enum Moments {
     Cpu([Vec<f32>; 2]),
     /// Of each group of images.
-    #[cfg_attr(feature = "cuda", allow(dead_code))]
     Gpu {
         moments: Arc<Memory>,
         groups: usize,
@@ -78,7 +77,6 @@ pub(crate) struct TrainingPass {
     /// Whether to compute the gradient of the input.
     pub(crate) input_gradient: bool,
     /// Whether the gradients of the parameters may stay on the device, for the optimizer there.
-    #[cfg_attr(feature = "cuda", allow(dead_code))]
     pub(crate) on_device: bool,
 }
 
@@ -104,7 +102,6 @@ pub(crate) struct MomentumRule {
 pub(crate) struct MuonKernel<'a> {
     pub(crate) outputs: usize,
     pub(crate) weight: &'a mut Values,
-    #[cfg_attr(feature = "cuda", allow(dead_code))]
     pub(crate) gradient: &'a Gradient,
     pub(crate) velocity: Values,
     pub(crate) rule: MomentumRule,

@@ -1,6 +1,6 @@
 //! Where a model runs.
 
-use crate::kernel::gpu::Gpu;
+use crate::kernel::gpu::{Gpu, NoGpu, uses_tf32};
 use crate::{Error, Result};
 
 /// Where a model runs. The environment variable `VGG_DEVICE` (`cpu`, `gpu` or `auto`) sets what new models use.
@@ -32,8 +32,23 @@ impl Device {
             Device::Auto => Ok(Gpu::get(0).ok()),
             Device::Gpu(number) => match Gpu::get(number) {
                 Ok(gpu) => Ok(Some(gpu)),
-                Err(reason) => Err(Error::Device(format!("cannot use GPU {number}: {reason}"))),
+                Err(no) => Err(Error::Device(format!("cannot use GPU {number}: {}", no.reason()))),
             },
+        }
+    }
+
+    /// What a person should know before training begins: that it runs on a GPU, or that the GPU cannot be used.
+    pub(crate) fn note(self) -> Option<String> {
+        match self.gpu() {
+            Ok(Some(gpu)) if uses_tf32(gpu) => Some(format!("on the {}, with TF32", gpu.name())),
+            Ok(Some(gpu)) => Some(format!("on the {}", gpu.name())),
+            Ok(None) if self == Device::Auto && matches!(Device::of_environment(), Ok(Device::Auto)) => {
+                match Gpu::get(0) {
+                    Err(NoGpu::Unusable(reason)) => Some(format!("on the CPU, because {reason}")),
+                    _ => None,
+                }
+            }
+            _ => None,
         }
     }
 

@@ -156,7 +156,6 @@ impl Layer {
 
     /// The transformed filters of a 3×3 convolution: the cached ones if they `fit`, otherwise new ones, which are
     /// cached until the weights change.
-    #[cfg_attr(feature = "cuda", allow(dead_code))] // only the CPU kernels use it
     pub(crate) fn filters(&self, fit: impl Fn(&Filters) -> bool, new: impl FnOnce() -> Filters) -> Arc<Filters> {
         let mut kept = self.filters.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {

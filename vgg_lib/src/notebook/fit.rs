@@ -19,7 +19,7 @@ impl Sequential {
     /// the weights are those before it.
     pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
         let (verbosity, monitor) = (config.verbosity, config.monitor.clone());
-        let mut show = Show { verbosity, monitor, progress: None };
+        let mut show = Show { verbosity, monitor, device: self.device.note(), progress: None };
         self.fit_with(train, validation, config, &mut |event| show.event(event))
     }
 }
@@ -28,6 +28,8 @@ impl Sequential {
 struct Show {
     verbosity: Verbosity,
     monitor: Option<Monitor>,
+    /// What to say about the device at the beginning.
+    device: Option<String>,
     progress: Option<Progress>,
 }
 
@@ -38,7 +40,7 @@ impl Show {
         }
         let Some(progress) = &mut self.progress else { return };
         match event {
-            Event::Begin { .. } => {}
+            Event::Begin { .. } => self.device.iter().for_each(|note| progress.note(note)),
             Event::Resumed { epochs, note } => {
                 progress.note(note);
                 progress.resumed(epochs);

@@ -41,6 +41,28 @@ pub(super) enum Fault {
     Call(String),
 }
 
+/// Why a GPU cannot be used.
+#[derive(Debug)]
+pub enum NoGpu {
+    /// There is none, as on most machines.
+    Absent(String),
+    /// There is one, but something is missing or too old.
+    Unusable(String),
+}
+
+impl NoGpu {
+    pub fn reason(&self) -> &str {
+        let (NoGpu::Absent(reason) | NoGpu::Unusable(reason)) = self;
+        reason
+    }
+}
+
+impl From<String> for NoGpu {
+    fn from(reason: String) -> NoGpu {
+        NoGpu::Unusable(reason)
+    }
+}
+
 /// A value for a kernel.
 #[derive(Clone, Copy)]
 pub enum Argument {
@@ -95,13 +117,12 @@ impl Gpu {
     ///
     /// # Errors
     /// The reason, if there is no such GPU or it cannot be used.
-    pub fn get(number: usize) -> std::result::Result<&'static Gpu, &'static str> {
-        static GPUS: [OnceLock<std::result::Result<Gpu, String>>; 16] = [const { OnceLock::new() }; 16];
-        let gpu = GPUS.get(number).ok_or("GPUs are numbered from 0 to 15")?;
-        gpu.get_or_init(|| Gpu::open(number as i32)).as_ref().map_err(String::as_str)
+    pub fn get(number: usize) -> std::result::Result<&'static Gpu, &'static NoGpu> {
+        static GPUS: [OnceLock<std::result::Result<Gpu, NoGpu>>; 16] = [const { OnceLock::new() }; 16];
+        GPUS[number.min(15)].get_or_init(|| Gpu::open(number as i32)).as_ref()
     }
 
-    fn open(number: i32) -> std::result::Result<Gpu, String> {
+    fn open(number: i32) -> std::result::Result<Gpu, NoGpu> {
         let driver = Driver::open()?;
         let ok = |code: Code, what: &str| match code {
             0 => Ok(()),
@@ -113,16 +134,17 @@ impl Gpu {
         // SAFETY: every pointer is to a local variable of the type that the driver writes.
         let kernels = unsafe {
             if (driver.init)(0) != 0 || (driver.device_count)(&mut count) != 0 || count == 0 {
-                return Err("the NVIDIA driver finds no GPU".to_string());
+                return Err(NoGpu::Absent("the NVIDIA driver finds no GPU".to_string()));
             }
             if number >= count {
-                return Err(format!("there is no GPU {number}; the last is number {}", count - 1));
+                return Err(NoGpu::Absent(format!("the last GPU has number {}", count - 1)));
             }
             let mut version = 0;
             (driver.version)(&mut version);
             if version < 12_010 {
                 let (major, minor) = (version / 1000, version % 1000 / 10);
-                return Err(format!("the NVIDIA driver is too old (for CUDA {major}.{minor}); 530 or newer is needed"));
+                let text = format!("the NVIDIA driver is too old (for CUDA {major}.{minor}); 530 or newer is needed");
+                return Err(text.into());
             }
             ok((driver.device)(&mut device, number), "opening the GPU")?;
             ok((driver.device_name)(name.as_mut_ptr(), name.len() as i32, device), "asking for its name")?;
@@ -137,9 +159,9 @@ impl Gpu {
         };
         let capability = capability[0] * 10 + capability[1];
         if capability < 75 {
-            return Err(format!(
-                "GPUs before Turing (compute capability 7.5) are not supported; this one has {capability}"
-            ));
+            let text =
+                format!("GPUs before Turing (compute capability 7.5) are not supported; this one has {capability}");
+            return Err(text.into());
         }
         let blas = Blas::open()?;
         // SAFETY: as above.

@@ -4,6 +4,7 @@
 //! the same program runs on machines with and without a GPU. These few declarations replace the crate `cudarc`, which
 //! takes ten seconds to compile, on every reader's machine.
 
+use super::device::NoGpu;
 use libloading::Library;
 use std::ffi::{c_char, c_void};
 
@@ -73,10 +74,10 @@ functions! { Blas {
 } }
 
 impl Driver {
-    pub fn open() -> Result<Driver, String> {
-        let library = first_of(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"])
-            .ok_or("no NVIDIA driver is installed (libcuda.so.1 is missing)")?;
-        Driver::load(library).map_err(|text| format!("the NVIDIA driver is too old: {text}"))
+    pub fn open() -> Result<Driver, NoGpu> {
+        let library = first_of(&["libcuda.so.1", "libcuda.so", "nvcuda.dll"]);
+        let absent = || NoGpu::Absent("no NVIDIA driver is installed (libcuda.so.1 is missing)".to_string());
+        Ok(Driver::load(library.ok_or_else(absent)?).map_err(|text| format!("the NVIDIA driver is too old: {text}"))?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! runs in one order, memory may be lent again while the GPU still uses it for earlier work.
 
 use super::device::{Fault, Gpu, lock};
+use rayon::prelude::*;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
@@ -34,8 +35,10 @@ impl Default for Piece {
     }
 }
 
-/// The largest copy that goes through pinned memory.
+/// The largest copy that goes through pinned memory, in bytes.
 const STAGED: usize = 64 << 20;
+/// Floats that a thread copies at a time.
+const CHUNK: usize = 1 << 18;
 
 impl Gpu {
     /// Memory for `len` floats. Its content is arbitrary.
@@ -127,7 +130,8 @@ impl Staging {
                 }
                 piece.size = grown;
             }
-            piece.pointer.copy_from_nonoverlapping(values.as_ptr().cast(), size);
+            let pinned = std::slice::from_raw_parts_mut(piece.pointer.cast::<f32>(), values.len());
+            pinned.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
         }
         piece.pointer
     }

@@ -9,7 +9,7 @@ mod driver;
 mod memory;
 
 pub(crate) use device::launch;
-pub use device::{Argument, Gemm, Gpu, over};
+pub use device::{Argument, Gemm, Gpu, NoGpu, over};
 pub use memory::Memory;
 
 use std::sync::LazyLock;
