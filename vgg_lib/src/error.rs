@@ -51,8 +51,8 @@ pub enum Error {
         /// The newest checkpoint, if there is one; `load_weights` reads it.
         checkpoint: Option<PathBuf>,
     },
-    /// dfdx refused: out of memory, a CUDA failure and the like.
-    #[error("dfdx: {0}")]
+    /// dfdx or the GPU refused: out of memory, no such GPU and the like.
+    #[error("{0}")]
     Device(String),
     /// A fault of this library.
     #[error("{0}; this is a fault of vgg_lib, please report it")]

@@ -56,7 +56,7 @@ pub(crate) fn device() -> Device {
 }
 
 pub(crate) fn dfdx_error(error: impl std::fmt::Debug) -> crate::Error {
-    crate::Error::Device(format!("{error:?}"))
+    crate::Error::Device(format!("dfdx: {error:?}"))
 }
 
 #[cfg(not(feature = "cuda"))]

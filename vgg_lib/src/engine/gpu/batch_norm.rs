@@ -123,37 +123,37 @@ impl Backward for Kept {
     }
 
     fn backward(self: Box<Self>, mut flow: Flow, gradients: &mut Gradients, _: bool) -> DfdxResult<Flow> {
-        let Kept { x, gamma, moments, groups, epsilon, dropout, relu_before, gradients: to } = *self;
+        let [dgamma, dbeta] = self.gradient_in_place(&flow.dy);
+        if let Some([to_gamma, to_beta]) = self.gradients {
+            to_gamma.put(dgamma, gradients)?;
+            to_beta.put(dbeta, gradients)?;
+        }
+        flow.relu_done = self.relu_before;
+        Ok(flow)
+    }
+}
+
+impl Kept {
+    /// Turns dy into dx. Returns dγ and dβ.
+    fn gradient_in_place(&self, dy: &Memory) -> [Memory; 2] {
+        let Kept { x, gamma, moments, groups, epsilon, dropout, relu_before, .. } = self;
+        let (groups, epsilon, relu_before) = (*groups, *epsilon, *relu_before);
         let (gpu, c) = (x.gpu(), gamma.len());
         let rows = x.len() / c / groups;
         let (chunk, blocks) = (chunk(rows), c.div_ceil(32));
         let chunks = rows.div_ceil(chunk);
-        let (key, threshold, scale) = parts(dropout);
+        let (key, threshold, scale) = parts(*dropout);
         let partial = gpu.take(groups * chunks * 2 * c);
         let grid = [blocks, chunks, groups];
-        launch!(
-            gpu,
-            "norm_backward_sums",
-            grid,
-            &flow.dy,
-            &*x,
-            &*moments,
-            rows,
-            c,
-            chunk,
-            key,
-            threshold,
-            scale,
-            &partial,
-        );
+        launch!(gpu, "norm_backward_sums", grid, dy, &**x, &**moments, rows, c, chunk, key, threshold, scale, &partial,);
         let (constants, dgamma, dbeta) = (gpu.take(groups * 3 * c), gpu.take(c), gpu.take(c));
         launch!(
             gpu,
             "norm_backward_finish",
             [blocks, 1, 1],
             &partial,
-            &*moments,
-            &*gamma,
+            &**moments,
+            &**gamma,
             epsilon,
             rows,
             c,
@@ -168,8 +168,8 @@ impl Backward for Kept {
             gpu,
             kernel,
             over(x.len() / lanes),
-            &flow.dy,
-            &*x,
+            dy,
+            &**x,
             x.len(),
             c,
             rows * c,
@@ -179,11 +179,6 @@ impl Backward for Kept {
             scale,
             relu_before,
         );
-        if let Some([to_gamma, to_beta]) = to {
-            to_gamma.put(dgamma, gradients)?;
-            to_beta.put(dbeta, gradients)?;
-        }
-        flow.relu_done = relu_before;
-        Ok(flow)
+        [dgamma, dbeta]
     }
 }
