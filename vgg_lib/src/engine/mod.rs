@@ -8,6 +8,7 @@
 pub(crate) mod cpu;
 pub(crate) mod memory;
 pub(crate) mod plan;
+mod statistics;
 #[cfg(any(test, feature = "cuda"))]
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, unused_imports))] // the tests call some of it
 pub(crate) mod portable;
@@ -19,10 +20,12 @@ use portable as device;
 
 pub(crate) use device::{cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
 pub use plan::{Plan, Plans};
+pub(crate) use statistics::check_batch_norms;
 
 use crate::Result;
 use crate::model::{Op, Sequential, Shape};
 use crate::tensor::{Flat, GradientTape, Images};
+use dfdx::shapes::HasShape;
 
 /// The statistics of a batch in one batch norm, which update its running statistics.
 pub(crate) struct Statistics {
@@ -100,8 +103,11 @@ impl Sequential {
     /// parameter that is not frozen, compute a loss from the result and call `backward()` on it.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
+    /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model,
+    /// [`Error::Config`](crate::Error::Config) if a batch norm would have a single value per channel.
     pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
+        let (n, h, w, c) = *x.shape();
+        check_batch_norms(&self.layers, Shape::Map(h, w, c), n)?;
         self.training_pass(x, self.layers.len(), 0, true)
     }
 

@@ -76,6 +76,11 @@ impl Arena {
         self.free().clear();
     }
 
+    /// The bytes of the free memory.
+    pub fn free_bytes(&self) -> usize {
+        self.free().iter().map(|memory| memory.lines * size_of::<CacheLine>()).sum()
+    }
+
     /// Free memory for `lines` cache lines, or memory that is too small and has to be replaced.
     fn reuse(&self, lines: usize) -> Option<Memory> {
         let mut free = self.free();

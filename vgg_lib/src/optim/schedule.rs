@@ -80,6 +80,9 @@ impl Schedule {
                 "a schedule needs a rate of at least 0 and a warm-up between 0 and 1, not {self:?}"
             )));
         }
+        if let Schedule::Halving { every: 0, .. } = self {
+            return Err(Error::Config("a schedule halves the rate every 1 or more epochs, not every 0".to_string()));
+        }
         Ok(())
     }
 }

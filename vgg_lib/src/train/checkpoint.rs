@@ -17,7 +17,7 @@
 use super::history::History;
 use crate::model::{Layer, Param, Sequential};
 use crate::optim::{Average, Updater};
-use crate::tensor::{Flat, device};
+use crate::tensor::{Flat, all_finite, device};
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
 use dfdx::prelude::*;
@@ -219,6 +219,9 @@ impl Keeper {
             params(model).map(tensor).collect()
         };
         let mut weights = all("")?;
+        if !weights.iter().all(all_finite) {
+            return Err(self.damaged(&path, "it has NaN or infinite weights"));
+        }
         if let Some(average) = average {
             average.tensors = std::mem::replace(&mut weights, all(TRAINED)?);
         }

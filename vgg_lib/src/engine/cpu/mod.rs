@@ -23,7 +23,7 @@ pub(crate) use loss::cross_entropy;
 pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::plan::{Plan, Purpose, Stage};
-use super::{Statistics, TrainingPass};
+use super::{Statistics, TrainingPass, memory};
 use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::elementwise;
@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
 pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
-    let plan = plan(layers, &x, Purpose::Inference)?;
+    let plan = plan(layers, &x, Purpose::Inference, &[], arena)?;
     let mut pass = Pass::new(layers, *x.shape(), 0);
     let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
@@ -43,7 +43,7 @@ pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<I
 
 /// The outputs of the layers with these indices, in the order of `wanted`.
 pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
-    let plan = plan(layers, &x, Purpose::Observation)?;
+    let plan = plan(layers, &x, Purpose::Observation, wanted, arena)?;
     let mut found = vec![None; layers.len()];
     let mut pass = Pass::new(layers, *x.shape(), 0);
     pass.run(&plan, to_buffer(arena, &x), |stage, y| {
@@ -63,7 +63,7 @@ pub(crate) fn train(
     arena: &Arc<Arena>,
 ) -> Result<(Images<GradientTape>, Vec<Statistics>)> {
     let (x, mut tape) = x.split_tape();
-    let plan = plan(layers, &x, Purpose::Training { first })?;
+    let plan = plan(layers, &x, Purpose::Training { first }, &[], arena)?;
     let mut pass = Pass::new(layers, *x.shape(), seed);
     let result = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     let Pass { kept, statistics, .. } = pass;
@@ -82,9 +82,12 @@ pub(crate) fn train(
     Ok((y.put_tape(tape), statistics))
 }
 
-fn plan(layers: &[Layer], x: &Images, purpose: Purpose) -> Result<Plan> {
+/// The stages of a pass that keeps the outputs of the layers `observed`, after a check that it fits in memory.
+fn plan(layers: &[Layer], x: &Images, purpose: Purpose, observed: &[usize], arena: &Arena) -> Result<Plan> {
     let (n, h, w, c) = *x.shape();
-    Plan::new(layers, n, Shape::Map(h, w, c), purpose)
+    let plan = Plan::new(layers, n, Shape::Map(h, w, c), purpose)?;
+    memory::check_pass(&plan, n, observed, arena)?;
+    Ok(plan)
 }
 
 /// A forward pass.

@@ -1,0 +1,26 @@
+//! The statistics of a training batch, by which a batch norm normalizes it.
+
+use super::plan::groups;
+use crate::model::{Layer, Op, Shape};
+use crate::{Error, Result};
+
+/// Returns an error if a batch norm would normalize each value by itself: (x − x)/√(0 + ε) is 0 whatever x is, so nothing
+/// before this layer would learn. PyTorch refuses such batches, too.
+pub(crate) fn check_batch_norms(layers: &[Layer], input: Shape, n: usize) -> Result<()> {
+    let mut shape = input;
+    for layer in layers {
+        let positions = shape.size() / shape.channels().max(1);
+        if let Op::BatchNorm { group, .. } = layer.op()
+            && !layer.is_frozen()
+            && n / groups(n, group) * positions == 1
+        {
+            let (name, more) = (layer.name(), if n == 1 { "a batch" } else { "groups" });
+            return Err(Error::Config(format!(
+                "batch norm '{name}' would have a single value per channel, from which it learns nothing: train on \
+                 {more} of at least 2 images, or freeze the layer"
+            )));
+        }
+        shape = layer.output(shape)?;
+    }
+    Ok(())
+}
