@@ -28,12 +28,7 @@ pub(crate) fn available_memory() -> Option<usize> {
 ///
 /// # Errors
 /// [`Error::Config`] with the sentence.
-pub(crate) fn check_memory(
-    what: &str,
-    need: usize,
-    reused: usize,
-    advice: impl FnOnce(usize) -> String,
-) -> Result<()> {
+pub(crate) fn check_memory(what: &str, need: usize, reused: usize, advice: impl FnOnce(usize) -> String) -> Result<()> {
     const SMALL: usize = 64 << 20;
     if need <= SMALL {
         return Ok(()); // asking the system would take longer than the work
@@ -43,7 +38,10 @@ pub(crate) fn check_memory(
         Some(free) if new > free => free.saturating_add(reused),
         None if Vec::<u8>::new().try_reserve_exact(new).is_err() => {
             let need = bytes(need);
-            return Err(Error::Config(format!("{what} needs {need} of memory, more than the system gives: {}", advice(0))));
+            return Err(Error::Config(format!(
+                "{what} needs {need} of memory, more than the system gives: {}",
+                advice(0)
+            )));
         }
         _ => return Ok(()),
     };
@@ -77,7 +75,8 @@ mod tests {
     fn more_memory_than_there_is_is_refused_with_a_sentence() {
         super::check_memory("a small thing", 1 << 20, 0, |_| unreachable!()).unwrap();
         super::check_memory("a thing in used memory", usize::MAX, usize::MAX, |_| unreachable!()).unwrap();
-        let error = super::check_memory("a large thing", usize::MAX, 0, |_| "take less".into()).unwrap_err().to_string();
+        let error =
+            super::check_memory("a large thing", usize::MAX, 0, |_| "take less".into()).unwrap_err().to_string();
         assert!(error.starts_with("a large thing needs 16,777,216 TiB of memory, "), "{error}");
         assert!(error.ends_with(": take less"), "{error}");
     }

@@ -475,9 +475,7 @@ mod x86 {
         }
         #[inline(always)]
         fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
-            let half = |a, b| unsafe {
-                _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
-            };
+            let half = |a, b| unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) };
             [half(a[0], b[0]), half(a[1], b[1])]
         }
         #[inline(always)]

@@ -117,7 +117,15 @@ impl LayerSpec {
             Param { name: param, dims, learned, tensor: device().tensor_from_vec(values, (len,)) }
         });
         let params = params.collect();
-        Ok(Layer { name: name.to_string(), op, params, frozen: false, l2, classes: None, filters: FilterCache::default() })
+        Ok(Layer {
+            name: name.to_string(),
+            op,
+            params,
+            frozen: false,
+            l2,
+            classes: None,
+            filters: FilterCache::default(),
+        })
     }
 }
 

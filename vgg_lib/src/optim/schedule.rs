@@ -43,7 +43,7 @@ impl Default for Schedule {
 impl Schedule {
     /// The rate at step `step` of epoch `epoch`, both counted from 0. There are `epochs` epochs of `steps` steps each.
     pub fn rate(&self, epoch: usize, epochs: usize, step: usize, steps: usize) -> f64 {
-        let total = (epochs * steps).max(1) as f64;
+        let total = (epochs as f64 * steps as f64).max(1.0); // as integers, a huge number of epochs would overflow
         let done = (epoch * steps + step) as f64;
         match *self {
             Schedule::Constant(rate) => rate,

@@ -190,7 +190,8 @@ fn a_whole_network_answers_nan() {
         assert!(y[..10].iter().all(|y| y.is_nan()), "{y:?}");
         assert!(y[10..].iter().all(|y| y.is_finite()), "the other image: {y:?}");
     }
-    let names: Vec<String> = model.layers.iter().filter(|layer| !layer.params().is_empty()).map(|l| l.name.clone()).collect();
+    let names: Vec<String> =
+        model.layers.iter().filter(|layer| !layer.params().is_empty()).map(|l| l.name.clone()).collect();
     for name in names {
         let whole = model.clone();
         let at = model.position(&name).unwrap();

@@ -245,7 +245,8 @@ fn check_data(model: &Sequential, train: &Dataset, validation: &Dataset) -> Resu
 fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
     if !model.layers.iter().any(Layer::learns) {
         let all_frozen = model.layers.iter().any(Layer::is_frozen);
-        let help = if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
+        let help =
+            if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
         return Err(Error::Config(format!("no layer of the model learns; {help}")));
     }
     let (h, w, c) = model.input_shape();
