@@ -106,6 +106,23 @@ fn batches_whose_size_cannot_be_counted_are_refused() {
 }
 
 #[test]
+fn a_batch_without_images_gives_no_answers() {
+    let mut model = Sequential::new((8, 8, 3), Seed(0));
+    model.push("conv", conv2d(4).relu()).unwrap();
+    model.push("norm", batch_norm()).unwrap();
+    model.push("conv2", conv2d(4).kernel(5).relu()).unwrap();
+    model.push("pool", max_pool2d()).unwrap();
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(2)).unwrap();
+    model.push("softmax", softmax()).unwrap();
+    let empty = images(vec![], (0, 8, 8, 3)).unwrap();
+    assert_eq!(*model.forward(empty.clone()).unwrap().shape(), (0, 1, 1, 2));
+    assert_eq!(*model.activations(empty.clone(), &["conv2"]).unwrap()[0].shape(), (0, 8, 8, 4));
+    let error = message(model.forward_mut(empty.leaky_traced()));
+    assert_eq!(error, "a training step needs at least one image");
+}
+
+#[test]
 fn images_without_pixels_are_refused() {
     for shape in [(0, 0, 3), (32, 0, 3), (32, 32, 0), (1 << 40, 1 << 40, 3)] {
         let mut model = Sequential::new(shape, Seed(0));

@@ -301,6 +301,11 @@ fn a_trained_model_remembers_the_names_of_its_classes() {
                     `with_classes(train.classes())` numbers its images by name";
     assert_eq!(error, expected);
     model.evaluate(&swapped.with_classes(train.classes()).unwrap()).unwrap();
+    let predictions = model.predict(&swapped).unwrap();
+    assert_eq!(predictions.accuracy(swapped.labels()).unwrap_err().to_string(), expected);
+    model.predict(&train).unwrap().accuracy(train.labels()).unwrap();
+    // Images of no known class, as in a folder of new photos: the labels come from elsewhere.
+    model.predict(&two_classes(&["photos", "more"])).unwrap().accuracy(train.labels()).unwrap();
 
     // Other weights mean other classes: nothing is known of them.
     let mut loaded = model.clone();

@@ -20,7 +20,7 @@ use portable as device;
 
 pub(crate) use device::{cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
 pub use plan::{Plan, Plans};
-pub(crate) use statistics::check_batch_norms;
+pub(crate) use statistics::check_batch;
 
 use crate::Result;
 use crate::model::{Op, Sequential, Shape};
@@ -107,7 +107,7 @@ impl Sequential {
     /// [`Error::Config`](crate::Error::Config) if a batch norm would have a single value per channel.
     pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
         let (n, h, w, c) = *x.shape();
-        check_batch_norms(&self.layers, Shape::Map(h, w, c), n)?;
+        check_batch(&self.layers, Shape::Map(h, w, c), n)?;
         self.training_pass(x, self.layers.len(), 0, true)
     }
 

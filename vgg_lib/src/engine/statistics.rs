@@ -4,9 +4,12 @@ use super::plan::groups;
 use crate::model::{Layer, Op, Shape};
 use crate::{Error, Result};
 
-/// Returns an error if a batch norm would normalize each value by itself: (x − x)/√(0 + ε) is 0 whatever x is, so nothing
-/// before this layer would learn. PyTorch refuses such batches, too.
-pub(crate) fn check_batch_norms(layers: &[Layer], input: Shape, n: usize) -> Result<()> {
+/// Returns an error if a training batch is empty, or if a batch norm would normalize each value by itself:
+/// (x − x)/√(0 + ε) is 0 whatever x is, so nothing before this layer would learn. PyTorch refuses such batches, too.
+pub(crate) fn check_batch(layers: &[Layer], input: Shape, n: usize) -> Result<()> {
+    if n == 0 {
+        return Err(Error::Shape("a training step needs at least one image".to_string()));
+    }
     let mut shape = input;
     for layer in layers {
         let positions = shape.size() / shape.channels().max(1);

@@ -35,6 +35,15 @@ impl Sequential {
         head.classes.as_ref().map(|classes| &classes[..])
     }
 
+    /// Why the labels of `data` stand for other classes of this model, if they do: the names are the model's, but not the
+    /// numbers.
+    pub(crate) fn misnumbered(&self, data: &Dataset) -> Option<String> {
+        let known = self.known_classes()?;
+        let all_known = data.classes().iter().all(|name| known.iter().any(|class| same_name(class, name)));
+        let error = check_classes("the dataset", data, "the model was trained on", known).err()?;
+        all_known.then(|| error.to_string())
+    }
+
     pub(super) fn remember_classes(&mut self, classes: &[String]) {
         if let Some(head) = self.layers.iter_mut().rfind(|layer| !layer.params().is_empty()) {
             head.classes = Some(Arc::new(classes.to_vec()));

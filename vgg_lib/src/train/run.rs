@@ -8,7 +8,7 @@ use super::history::{EpochRecord, History};
 use super::settings::settings;
 use super::watch::{Event, Observer};
 use crate::data::{Dataset, Loader, shuffled};
-use crate::engine::{check_batch_norms, memory};
+use crate::engine::{check_batch, memory};
 use crate::model::{Layer, Sequential, Shape};
 use crate::optim::{Average, Updater};
 use crate::tensor::{Gradients, all_finite};
@@ -250,7 +250,7 @@ fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
         return Err(Error::Config(format!("no layer of the model learns; {help}")));
     }
     let (h, w, c) = model.input_shape();
-    check_batch_norms(&model.layers, Shape::Map(h, w, c), batch_size)?;
+    check_batch(&model.layers, Shape::Map(h, w, c), batch_size)?;
     memory::check_training(model, batch_size)
 }
 
