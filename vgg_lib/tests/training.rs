@@ -189,6 +189,16 @@ fn a_run_ends_with_finite_numbers_or_a_sentence() {
     assert!(ended > 0, "every rate was tame");
 }
 
+/// The cross-entropy is finite, and so are the weights.
+#[test]
+fn the_penalty_is_part_of_the_loss_that_has_to_be_finite() {
+    let (train, test) = data();
+    let mut model = model();
+    model.set_l2("", 3e38).unwrap();
+    let error = model.fit(&train, &test, FitConfig { schedule: Schedule::Constant(0.0), ..config(1) }).unwrap_err();
+    assert!(error.to_string().starts_with("training stopped: the loss became inf in epoch 1, step 1"), "{error}");
+}
+
 /// The loss of the only step is finite; it is the step that makes the weights infinite.
 #[test]
 fn weights_that_are_not_finite_are_not_saved() {
@@ -231,7 +241,10 @@ fn a_loss_that_is_not_finite_from_the_start_has_another_cause() {
     let mut head = Sequential::new((1, 1, 4), Seed(0));
     head.push("predictions", linear(2)).unwrap();
     let error = head.fit(&features, &features, FitConfig { batch_size: 8, ..config(1) }).unwrap_err().to_string();
-    assert!(error.ends_with("image 3 of the training data has NaN or infinite values: leave it out"), "{error}");
+    assert!(
+        error.ends_with("the training data has NaN or infinite values in 1 image of 8, the first is image 3"),
+        "{error}"
+    );
     assert!(head.state_dict().values().flatten().all(|v| v.is_finite()), "the step was not taken");
 }
 

@@ -1,10 +1,10 @@
 //! Estimates the memory that a model needs, counted as in Stanford's CS231n: weights, gradients and layer outputs in
 //! f32. Working memory of the algorithms, such as transformed filters, is not included.
 
-use super::plan::Plan;
+use super::plan::{Plan, Stage};
 use crate::Result;
 use crate::kernel::arena::Arena;
-use crate::model::{Op, Sequential, Shape};
+use crate::model::{Layer, Op, Sequential, Shape};
 use crate::process::check_memory;
 use crate::text::{counted, thousands};
 
@@ -76,9 +76,12 @@ pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()
 
 /// Returns an error if a pass through these stages does not fit in memory together with the outputs of the layers
 /// `observed`, which are kept and copied. `arena` is the memory that the last pass left.
-pub(crate) fn check_pass(plan: &Plan, n: usize, observed: &[usize], arena: &Arena) -> Result<()> {
+#[cfg_attr(feature = "cuda", allow(dead_code))] // only the CPU engine uses it
+pub(crate) fn check_pass(layers: &[Layer], plan: &Plan, n: usize, observed: &[usize], arena: &Arena) -> Result<()> {
     let (mut pair, mut kept) = (0usize, 0usize);
-    for stage in &plan.stages {
+    // The same layers are left out as in `need`.
+    let counts = |stage: &&Stage| !matches!(layers[stage.layers.start].op(), Op::Dropout { .. } | Op::Flatten);
+    for stage in plan.stages.iter().filter(counts) {
         let output = stage.output.size();
         pair = pair.max(stage.input.size().saturating_add(output));
         let copies = usize::from(stage.trains) + if observed.contains(&stage.layers.start) { 2 } else { 0 };

@@ -4,11 +4,11 @@
 //! [`Plan`] of fused stages and runs these with our own kernels. `portable` builds each layer from dfdx's operations,
 //! so it runs on every dfdx device. The tests compare the two.
 
+mod check;
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
 pub(crate) mod memory;
 pub(crate) mod plan;
-mod statistics;
 #[cfg(any(test, feature = "cuda"))]
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, unused_imports))] // the tests call some of it
 pub(crate) mod portable;
@@ -18,9 +18,9 @@ use cpu as device;
 #[cfg(feature = "cuda")]
 use portable as device;
 
+pub(crate) use check::check_batch;
 pub(crate) use device::{cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
 pub use plan::{Plan, Plans};
-pub(crate) use statistics::check_batch;
 
 use crate::Result;
 use crate::model::{Op, Sequential, Shape};

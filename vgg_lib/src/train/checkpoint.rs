@@ -342,3 +342,39 @@ fn flat(tensors: &SafeTensors, name: &str, dims: &[usize]) -> Option<Flat> {
     let len = values.len();
     Some(device().tensor_from_vec(values, (len,)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Seed, linear};
+    use crate::optim::Optimizer;
+    use crate::train::EpochRecord;
+
+    /// `fit` does not write such a checkpoint, but earlier versions did.
+    #[test]
+    fn a_checkpoint_with_nan_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Checkpoints::resume(&folder).open(vec![]).unwrap();
+        let mut model = Sequential::new((1, 1, 2), Seed(0));
+        model.push("predictions", linear(2)).unwrap();
+        let record = |epoch| EpochRecord {
+            epoch,
+            seconds: 1.0,
+            images_per_second: 1.0,
+            lr: 0.1,
+            loss: 1.0,
+            acc: 0.5,
+            val_loss: None,
+            val_acc: None,
+        };
+        let mut updater = Updater::new(Optimizer::default()).unwrap();
+        let mut history = History { epochs: vec![record(1)] };
+        keeper.save(&model, None, &updater, &history).unwrap();
+        model.layers[0].params_mut()[0].set(vec![1.0, f32::NAN, 1.0, 1.0]);
+        history.epochs.push(record(2));
+        keeper.save(&model, None, &updater, &history).unwrap();
+        let error = keeper.load(&mut model, &mut updater, None).unwrap_err().to_string();
+        assert!(error.contains("epoch_0002.safetensors: is damaged or not a checkpoint"), "{error}");
+        assert!(error.ends_with("(it has NaN or infinite weights); delete it to resume after epoch 1"), "{error}");
+    }
+}

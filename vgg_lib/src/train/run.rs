@@ -12,7 +12,7 @@ use crate::engine::{check_batch, memory};
 use crate::model::{Layer, Sequential, Shape};
 use crate::optim::{Average, Updater};
 use crate::tensor::{Gradients, all_finite};
-use crate::text::listed;
+use crate::text::{counted, listed, thousands};
 use crate::{Error, Result};
 use std::time::Instant;
 
@@ -149,8 +149,9 @@ impl<'a> Run<'a> {
         let broken = broken_layer(model).filter(|_| self.updater.steps == 0);
         let help = if let Some(layer) = broken {
             format!("layer '{layer}' had NaN or infinite weights from the start: load others")
-        } else if let Some(index) = broken_image(self.train) {
-            format!("image {index} of the training data has NaN or infinite values: leave it out")
+        } else if let (Some(first), count) = broken_images(self.train) {
+            let (images, all) = (counted(count, "image", "images"), thousands(self.train.len()));
+            format!("the training data has NaN or infinite values in {images} of {all}, the first is image {first}")
         } else {
             "try a lower rate".to_string()
         };
@@ -260,12 +261,15 @@ fn broken_layer(model: &Sequential) -> Option<&str> {
     model.layers.iter().find(broken).map(Layer::name)
 }
 
-/// The number of the first image with NaN or infinite values.
-fn broken_image(data: &Dataset) -> Option<usize> {
+/// The number of the first image with NaN or infinite values, and how many have such values.
+fn broken_images(data: &Dataset) -> (Option<usize>, usize) {
     let (h, w, c) = data.image_shape();
     let mut image = vec![0.0; h * w * c];
-    (0..data.len()).find(|&index| {
-        data.read(index, &mut image);
+    let broken = |index: &usize| {
+        data.read(*index, &mut image);
         !image.iter().all(|value| value.is_finite())
-    })
+    };
+    let mut broken = (0..data.len()).filter(broken);
+    let first = broken.next();
+    (first, usize::from(first.is_some()) + broken.count())
 }

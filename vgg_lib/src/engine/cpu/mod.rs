@@ -93,7 +93,7 @@ pub(crate) fn train(
 fn plan(layers: &[Layer], x: &Images, purpose: Purpose, observed: &[usize], arena: &Arena) -> Result<Plan> {
     let (n, h, w, c) = *x.shape();
     let plan = Plan::new(layers, n, Shape::Map(h, w, c), purpose)?;
-    memory::check_pass(&plan, n, observed, arena)?;
+    memory::check_pass(layers, &plan, n, observed, arena)?;
     Ok(plan)
 }
 

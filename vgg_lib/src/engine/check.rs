@@ -1,4 +1,4 @@
-//! The statistics of a training batch, by which a batch norm normalizes it.
+//! What a training batch must have for the model to learn from it.
 
 use super::plan::groups;
 use crate::model::{Layer, Op, Shape};
