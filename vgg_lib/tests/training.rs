@@ -294,6 +294,10 @@ fn classes_are_compared_by_name() {
     assert_eq!(mapped.labels(), [2, 1, 2, 1, 2, 1, 2, 1]);
     assert_eq!(mapped.classes(), three.classes());
     head(3).fit(&three, &mapped, small()).unwrap();
+    let no_wolves = two_classes(&["cat", "wolf"]).take(1);
+    let error = head(2).fit(&train, &no_wolves, small()).unwrap_err().to_string();
+    assert!(error.ends_with("`with_classes(train.classes())` numbers its images by name"), "{error}");
+    head(2).fit(&train, &no_wolves.with_classes(train.classes()).unwrap(), small()).unwrap();
     let error = two_classes(&["cat", "wolf"]).with_classes(three.classes()).unwrap_err().to_string();
     assert_eq!(error, "there are images of 'wolf', which is not one of the classes bird, cat, dog");
 

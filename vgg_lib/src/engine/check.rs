@@ -15,7 +15,7 @@ pub(crate) fn check_batch(layers: &[Layer], input: Shape, n: usize) -> Result<()
         let positions = shape.size() / shape.channels().max(1);
         if let Op::BatchNorm { group, .. } = layer.op()
             && !layer.is_frozen()
-            && n / groups(n, group) * positions == 1
+            && (n / groups(n, group)).saturating_mul(positions) == 1
         {
             let (name, more) = (layer.name(), if n == 1 { "a batch" } else { "groups" });
             return Err(Error::Config(format!(

@@ -17,6 +17,7 @@
 use super::history::History;
 use crate::model::{Layer, Param, Sequential};
 use crate::optim::{Average, Updater};
+use crate::process::check_memory;
 use crate::tensor::{Flat, all_finite, device};
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
@@ -184,6 +185,8 @@ impl Keeper {
         for (name, _, param) in trained.into_iter().flat_map(params) {
             tensors.push((format!("{TRAINED}{name}"), Values { tensor: &param.tensor, dims: &param.dims }));
         }
+        let size = tensors.iter().map(|(_, values)| values.data_len()).sum();
+        check_memory("the checkpoint", size, 0, |_| "use a smaller model".to_string())?;
         files::write_through(&path, &to_bytes(&path, &state, tensors)?)?;
         history.save_csv(self.folder.join("history.csv"))?;
         history.save_json(self.folder.join("history.json"))?;

@@ -18,9 +18,13 @@ pub(super) fn check_classes(what: &str, data: &Dataset, whose: &str, classes: &[
     if same_classes(found, classes) {
         return Ok(());
     }
-    let unknown = found.iter().find(|name| !classes.iter().any(|class| same_name(class, name)));
+    // A class without images does no harm.
+    let unknown = found
+        .iter()
+        .enumerate()
+        .find(|(label, name)| data.labels().contains(label) && !classes.iter().any(|class| same_name(class, name)));
     let help = match unknown {
-        Some(name) => format!("'{name}' is not one of them: use the same names"),
+        Some((_, name)) => format!("'{name}' is not one of them: use the same names"),
         None => "`with_classes(train.classes())` numbers its images by name".to_string(),
     };
     let (found, classes) = (listed(found, ", "), listed(classes, ", "));
