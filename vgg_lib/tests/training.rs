@@ -233,11 +233,7 @@ fn a_loss_that_is_not_finite_from_the_start_has_another_cause() {
     let expected = "layer 'block2_conv1' had NaN or infinite weights from the start: load others";
     assert!(error.ends_with(expected), "{error}");
 
-    let mut values = vec![0.5; 8 * 4];
-    values[13] = f32::NAN;
-    let names = ["a", "b"].map(String::from).to_vec();
-    let labels = vec![0, 1, 0, 1, 0, 1, 0, 1];
-    let features = Dataset::from_floats(values, (1, 1, 4), labels, names).unwrap();
+    let features = features_with(f32::NAN);
     let mut head = Sequential::new((1, 1, 4), Seed(0));
     head.push("predictions", linear(2)).unwrap();
     let error = head.fit(&features, &features, FitConfig { batch_size: 8, ..config(1) }).unwrap_err().to_string();
@@ -246,6 +242,32 @@ fn a_loss_that_is_not_finite_from_the_start_has_another_cause() {
         "{error}"
     );
     assert!(head.state_dict().values().flatten().all(|v| v.is_finite()), "the step was not taken");
+}
+
+/// Eight vectors; the fourth has this value.
+fn features_with(value: f32) -> Dataset {
+    let mut values = vec![0.5; 8 * 4];
+    values[13] = value;
+    let names = ["a", "b"].map(String::from).to_vec();
+    Dataset::from_floats(values, (1, 1, 4), vec![0, 1, 0, 1, 0, 1, 0, 1], names).unwrap()
+}
+
+#[test]
+fn a_validation_loss_that_is_not_finite_is_a_warning() {
+    let mut head = Sequential::new((1, 1, 4), Seed(0));
+    head.push("predictions", linear(2)).unwrap();
+    let mut warnings = vec![];
+    let mut observer = |event: vgg_lib::train::Event| {
+        if let vgg_lib::train::Event::Warning(text) = event {
+            warnings.push(text.to_string());
+        }
+    };
+    let (train, test) = (features_with(0.5), features_with(f32::NAN));
+    let history = head.fit_with(&train, &test, FitConfig { batch_size: 8, ..config(3) }, &mut observer).unwrap();
+    assert!(history.epochs.iter().all(|record| record.val_loss.unwrap().is_nan()));
+    let expected = "warning: the validation loss became NaN in epoch 1; the validation data has NaN or infinite values \
+                    in 1 image of 8, the first is image 3";
+    assert_eq!(warnings, [expected]);
 }
 
 /// Eight images of two colors, with classes of these names.

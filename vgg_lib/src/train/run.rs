@@ -149,11 +149,8 @@ impl<'a> Run<'a> {
         let broken = broken_layer(model).filter(|_| self.updater.steps == 0);
         let help = if let Some(layer) = broken {
             format!("layer '{layer}' had NaN or infinite weights from the start: load others")
-        } else if let (Some(first), count) = broken_images(self.train) {
-            let (images, all) = (counted(count, "image", "images"), thousands(self.train.len()));
-            format!("the training data has NaN or infinite values in {images} of {all}, the first is image {first}")
         } else {
-            "try a lower rate".to_string()
+            broken_images("training", self.train).unwrap_or("try a lower rate".to_string())
         };
         Err(self.not_finite(format!("the loss became {loss}"), help, at))
     }
@@ -163,6 +160,19 @@ impl<'a> Run<'a> {
         let Some(layer) = broken_layer(model) else { return Ok(()) };
         let what = format!("the weights of layer '{layer}' became NaN or infinite");
         Err(self.not_finite(what, "try a lower rate".to_string(), at))
+    }
+
+    /// Warns when the validation loss becomes NaN or infinite. It does not end training: later epochs may do better, and
+    /// batch norms use other statistics in training.
+    fn warn_of_validation(&mut self, record: &EpochRecord) {
+        let finite = |record: &EpochRecord| record.val_loss.is_none_or(f32::is_finite);
+        if finite(record) || self.history.epochs.last().is_some_and(|last| !finite(last)) {
+            return;
+        }
+        let help = broken_images("validation", self.validation).unwrap_or("try a lower learning rate".to_string());
+        let (epoch, loss) = (record.epoch, record.val_loss.unwrap_or(f32::NAN));
+        let text = format!("warning: the validation loss became {loss} in epoch {epoch}; {help}");
+        (self.observer)(Event::Warning(&text));
     }
 
     fn not_finite(&self, what: String, help: String, At { epoch, step, rate }: At) -> Error {
@@ -201,6 +211,7 @@ impl<'a> Run<'a> {
             val_acc: Some(reached.accuracy),
         };
         (self.observer)(Event::EpochEnd(&record));
+        self.warn_of_validation(&record);
         self.history.epochs.push(record.clone());
         if self.config.restore_best && self.history.best().is_some_and(|best| best.epoch == record.epoch) {
             self.best = Some(validated.clone());
@@ -261,8 +272,8 @@ fn broken_layer(model: &Sequential) -> Option<&str> {
     model.layers.iter().find(broken).map(Layer::name)
 }
 
-/// The number of the first image with NaN or infinite values, and how many have such values.
-fn broken_images(data: &Dataset) -> (Option<usize>, usize) {
+/// A sentence that says how many images of the data have NaN or infinite values, if any have.
+fn broken_images(what: &str, data: &Dataset) -> Option<String> {
     let (h, w, c) = data.image_shape();
     let mut image = vec![0.0; h * w * c];
     let broken = |index: &usize| {
@@ -270,6 +281,7 @@ fn broken_images(data: &Dataset) -> (Option<usize>, usize) {
         !image.iter().all(|value| value.is_finite())
     };
     let mut broken = (0..data.len()).filter(broken);
-    let first = broken.next();
-    (first, usize::from(first.is_some()) + broken.count())
+    let first = broken.next()?;
+    let (images, all) = (counted(1 + broken.count(), "image", "images"), thousands(data.len()));
+    Some(format!("the {what} data has NaN or infinite values in {images} of {all}, the first is image {first}"))
 }
