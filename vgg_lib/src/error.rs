@@ -34,14 +34,16 @@ pub enum Error {
     /// A setting outside its range.
     #[error("{0}")]
     Config(String),
-    /// The loss became NaN or infinite.
+    /// The loss or a weight became NaN or infinite.
     #[error(
-        "training stopped: the loss became {loss} in epoch {epoch}, step {step}, at learning rate {learning_rate}; try a lower rate{}",
+        "training stopped: {what} in epoch {epoch}, step {step}, at learning rate {learning_rate}; {help}{}",
         last_good(checkpoint)
     )]
     NotFinite {
-        /// The loss of that step.
-        loss: f32,
+        /// What is not a number: "the loss became NaN".
+        what: String,
+        /// What to do: "try a lower rate".
+        help: String,
         /// From 1.
         epoch: usize,
         /// Within the epoch, from 1.

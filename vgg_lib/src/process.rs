@@ -1,5 +1,8 @@
 //! Memory of this process, as the operating system reports it.
 
+use crate::text::bytes;
+use crate::{Error, Result};
+
 /// Bytes that this process can still allocate before the machine swaps or the container's limit (cgroup v2) is
 /// reached. `None` if the system does not report it; Linux does.
 pub(crate) fn available_memory() -> Option<usize> {
@@ -17,6 +20,38 @@ pub(crate) fn available_memory() -> Option<usize> {
         Some((limit + cache).saturating_sub(used))
     };
     Some(container().map_or(machine, |left| left.min(machine)))
+}
+
+/// Returns an error if `what` needs more memory than there is: the system would end the process, and a notebook would
+/// lose all its variables. `reused` bytes are this process's own, to be used again. `advice` gets the bytes that are
+/// free.
+///
+/// # Errors
+/// [`Error::Config`] with the sentence.
+pub(crate) fn check_memory(what: &str, need: usize, reused: usize, advice: impl FnOnce(usize) -> String) -> Result<()> {
+    const SMALL: usize = 64 << 20;
+    if need <= SMALL {
+        return Ok(()); // asking the system would take longer than the work
+    }
+    let new = need.saturating_sub(reused);
+    let free = match available_memory() {
+        Some(free) if new > free => free.saturating_add(reused),
+        None if Vec::<u8>::new().try_reserve_exact(new).is_err() => {
+            let need = bytes(need);
+            return Err(Error::Config(format!(
+                "{what} needs {need} of memory, more than the system gives: {}",
+                advice(0)
+            )));
+        }
+        _ => return Ok(()),
+    };
+    Err(too_little(what, need, free, advice))
+}
+
+/// The sentence for `what`, which needs more memory than is `free`; `advice(free)` says what to do.
+pub(crate) fn too_little(what: &str, need: usize, free: usize, advice: impl FnOnce(usize) -> String) -> Error {
+    let (need, available) = (bytes(need), bytes(free));
+    Error::Config(format!("{what} needs {need} of memory, but {available} are free: {}", advice(free)))
 }
 
 /// The peak memory (resident set size) of this process in bytes, since it started or since the last call of
@@ -37,6 +72,16 @@ pub fn reset_peak_memory() -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn more_memory_than_there_is_is_refused_with_a_sentence() {
+        super::check_memory("a small thing", 1 << 20, 0, |_| unreachable!()).unwrap();
+        super::check_memory("a thing in used memory", usize::MAX, usize::MAX, |_| unreachable!()).unwrap();
+        let error =
+            super::check_memory("a large thing", usize::MAX, 0, |_| "take less".into()).unwrap_err().to_string();
+        assert!(error.starts_with("a large thing needs 16,777,216 TiB of memory, "), "{error}");
+        assert!(error.ends_with(": take less"), "{error}");
+    }
+
     /// Other tests of this process allocate and free memory at the same time, so this only asks for the block's size,
     /// not for a difference.
     #[test]

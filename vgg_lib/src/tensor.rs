@@ -27,12 +27,11 @@ pub type Flat = Tensor<(usize,), f32, Device>;
 /// [`crate::Error::Shape`] if the number of values is not n × h × w × c.
 pub fn images(values: Vec<f32>, shape: Nhwc) -> crate::Result<Images> {
     let (n, h, w, c) = shape;
-    if values.len() != n * h * w * c {
-        return Err(crate::Error::Shape(format!(
-            "{} values do not fill a batch of {n}×{h}×{w}×{c} ({} values)",
-            values.len(),
-            n * h * w * c
-        )));
+    let size = [h, w, c].iter().try_fold(n, |size, &side| size.checked_mul(side));
+    if size != Some(values.len()) {
+        let size = size.map_or("more than can be counted".to_string(), |size| format!("{size} values"));
+        let values = values.len();
+        return Err(crate::Error::Shape(format!("{values} values do not fill a batch of {n}×{h}×{w}×{c} ({size})")));
     }
     device().try_tensor_from_vec(values, shape).map_err(dfdx_error)
 }
@@ -111,6 +110,16 @@ pub(crate) fn values(tensor: &Images) -> Cow<'_, [f32]> {
     Cow::Owned(tensor.as_vec())
 }
 
+/// Whether no value is NaN or infinite.
+pub(crate) fn all_finite(tensor: &Flat) -> bool {
+    #[cfg(not(feature = "cuda"))]
+    let values = as_slice(tensor).map_or_else(|| Cow::Owned(tensor.as_vec()), Cow::Borrowed);
+    #[cfg(feature = "cuda")]
+    let values = tensor.as_vec();
+    // Each part without an early exit, so that the loop vectorizes.
+    values.chunks(4096).all(|part| part.iter().fold(true, |finite, value| finite & value.is_finite()))
+}
+
 #[cfg(test)]
 mod argmax_tests {
     use super::argmax;
@@ -160,5 +169,8 @@ mod tests {
     #[test]
     fn a_wrong_number_of_values_is_refused() {
         assert!(images(vec![0.0; 5], (1, 2, 2, 1)).unwrap_err().to_string().contains("5 values"));
+        // The product would wrap around to 0.
+        let error = images(vec![], (1 << 32, 1 << 32, 1, 1)).unwrap_err().to_string();
+        assert!(error.contains("0 values do not fill") && error.contains("more than can be counted"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Formatting of numbers and text for tables, plots and sentences.
 
 use indicatif::HumanCount;
+use unicode_normalization::UnicodeNormalization;
 
 /// An integer with thousands separators: 1234567 is "1,234,567".
 pub(crate) fn thousands(n: usize) -> String {
@@ -17,10 +18,14 @@ pub(crate) fn rounded(value: f64) -> String {
     if value.is_finite() { thousands(value.max(0.0).round_ties_even() as usize) } else { "–".to_string() }
 }
 
-/// A number of bytes in MiB or GiB: "527.8 MiB", "1.50 GiB".
+/// A number of bytes in MiB, GiB or TiB: "527.8 MiB", "1.50 GiB", "3,456 TiB".
 pub(crate) fn bytes(n: usize) -> String {
     let mib = n as f64 / (1u64 << 20) as f64;
-    if mib < 1000.0 { format!("{mib:.1} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
+    match mib {
+        ..1000.0 => format!("{mib:.1} MiB"),
+        ..1e7 => format!("{:.2} GiB", mib / 1024.0),
+        _ => format!("{} TiB", rounded(mib / 1024.0 / 1024.0)),
+    }
 }
 
 /// A number of seconds as "9.9 s", "41 s", "3 min 20 s", "2 h 50 min", "3 d 4 h".
@@ -85,6 +90,12 @@ pub(crate) fn listed(items: &[String], separator: &str) -> String {
         text += &format!(" and {} more", items.len() - SHOWN);
     }
     text
+}
+
+/// Whether two names look the same. "é" is one character or two, depending on the system that wrote it; Unicode's normal
+/// form C makes it one.
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    a == b || a.nfc().eq(b.nfc())
 }
 
 /// Text from a file for an error sentence: at most 160 characters, with "?" in place of control characters.

@@ -140,3 +140,9 @@ fn a_dropped_loader_ends_its_thread() {
 fn an_unknown_image_is_refused_at_once() {
     Loader::new(&ten(), 4, vec![0, 10], AUGMENT, 0, 0);
 }
+
+#[test]
+#[should_panic(expected = "augmentation needs a rotation of at least 0, not NaN")]
+fn an_augmentation_by_nan_is_refused_at_once() {
+    Loader::new(&ten(), 4, vec![0], Augment { rotation: f32::NAN, ..AUGMENT }, 0, 0);
+}

@@ -123,6 +123,19 @@ fn the_observer_hears_of_every_image_and_of_the_file() {
 }
 
 #[test]
+fn features_that_are_nan_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut model, photos) = (convolutions(), photos());
+    let mut state = model.state_dict();
+    state.get_mut("conv.bias").unwrap()[[2]] = f32::NAN;
+    model.load_state_dict(&state).unwrap();
+    let mut notes = vec![];
+    model.precompute_with(&photos, &folder, &mut |event| notes.push(format!("{event:?}"))).unwrap();
+    let warning = format!("Note(\"warning: the features of {N} images are NaN or infinite\")");
+    assert!(notes.contains(&warning), "{notes:?}");
+}
+
+#[test]
 fn another_model_or_other_data_do_not_reuse_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let (model, photos) = (convolutions(), photos());

@@ -4,7 +4,6 @@
 
 use std::{fs, path::Path};
 
-use dfdx::prelude::ReshapeTo;
 use image::{Rgb, RgbImage};
 use vgg_lib::{
     inspect::Heatmap,

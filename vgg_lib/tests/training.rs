@@ -157,6 +157,274 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     );
 }
 
+/// Whatever the rate: either all numbers of a run are numbers, or it ends with a sentence.
+#[test]
+fn a_run_ends_with_finite_numbers_or_a_sentence() {
+    let (train, test) = data();
+    let mut ended = 0;
+    for rate in [0.3, 1.0, 3.0, 10.0, 100.0, 1e4, 1e20] {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Some(Checkpoints::resume(&folder));
+        let mut model = model();
+        model.replace("predictions", linear(10).relu()).unwrap(); // a dense layer whose ReLU hid NaN
+        let schedule = Schedule::Constant(rate);
+        match model.fit(&train, &test, FitConfig { schedule, checkpoints, ..config(4) }) {
+            Ok(history) => {
+                assert!(history.epochs.iter().all(|record| record.loss.is_finite()), "{rate}: {history}");
+                assert!(model.state_dict().values().flatten().all(|v| v.is_finite()), "{rate}");
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::NotFinite { .. }), "{rate}: {error}");
+                ended += 1;
+            }
+        }
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "safetensors") {
+                model.load_weights(&path).unwrap();
+                assert!(model.state_dict().values().flatten().all(|v| v.is_finite()), "{rate}: {}", path.display());
+            }
+        }
+    }
+    assert!(ended > 0, "every rate was tame");
+}
+
+/// The cross-entropy is finite, and so are the weights.
+#[test]
+fn the_penalty_is_part_of_the_loss_that_has_to_be_finite() {
+    let (train, test) = data();
+    let mut model = model();
+    model.set_l2("", 3e38).unwrap();
+    let error = model.fit(&train, &test, FitConfig { schedule: Schedule::Constant(0.0), ..config(1) }).unwrap_err();
+    assert!(error.to_string().starts_with("training stopped: the loss became inf in epoch 1, step 1"), "{error}");
+}
+
+/// The loss of the only step is finite; it is the step that makes the weights infinite.
+#[test]
+fn weights_that_are_not_finite_are_not_saved() {
+    let (train, test) = data();
+    for ema in [None, Some(0.9)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut model = model();
+        let config = FitConfig {
+            schedule: Schedule::Constant(1e300),
+            max_steps: Some(1),
+            checkpoints: Some(Checkpoints::resume(&folder)),
+            restore_best: true,
+            ema,
+            ..config(1)
+        };
+        let error = model.fit(&train, &test, config).unwrap_err().to_string();
+        let expected =
+            "training stopped: the weights of layer 'block1_conv1' became NaN or infinite in epoch 1, step 1";
+        assert!(error.starts_with(expected) && error.ends_with("try a lower rate"), "{error}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "only the lock");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_from_the_start_has_another_cause() {
+    let (train, test) = data();
+    let mut broken = model();
+    let mut state = broken.state_dict();
+    state.get_mut("block2_conv1.weight").unwrap()[[1, 1, 0, 0]] = f32::NAN;
+    broken.load_state_dict(&state).unwrap();
+    let error = broken.fit(&train, &test, config(1)).unwrap_err().to_string();
+    let expected = "layer 'block2_conv1' had NaN or infinite weights from the start: load others";
+    assert!(error.ends_with(expected), "{error}");
+
+    let features = features_with(f32::NAN);
+    let mut head = Sequential::new((1, 1, 4), Seed(0));
+    head.push("predictions", linear(2)).unwrap();
+    let error = head.fit(&features, &features, FitConfig { batch_size: 8, ..config(1) }).unwrap_err().to_string();
+    assert!(
+        error.ends_with("the training data has NaN or infinite values in 1 image of 8, the first is image 3"),
+        "{error}"
+    );
+    assert!(head.state_dict().values().flatten().all(|v| v.is_finite()), "the step was not taken");
+}
+
+/// Eight vectors; the fourth has this value.
+fn features_with(value: f32) -> Dataset {
+    let mut values = vec![0.5; 8 * 4];
+    values[13] = value;
+    let names = ["a", "b"].map(String::from).to_vec();
+    Dataset::from_floats(values, (1, 1, 4), vec![0, 1, 0, 1, 0, 1, 0, 1], names).unwrap()
+}
+
+#[test]
+fn a_validation_loss_that_is_not_finite_is_a_warning() {
+    let mut head = Sequential::new((1, 1, 4), Seed(0));
+    head.push("predictions", linear(2)).unwrap();
+    let mut warnings = vec![];
+    let mut observer = |event: vgg_lib::train::Event| {
+        if let vgg_lib::train::Event::Warning(text) = event {
+            warnings.push(text.to_string());
+        }
+    };
+    let (train, test) = (features_with(0.5), features_with(f32::NAN));
+    let history = head.fit_with(&train, &test, FitConfig { batch_size: 8, ..config(3) }, &mut observer).unwrap();
+    assert!(history.epochs.iter().all(|record| record.val_loss.unwrap().is_nan()));
+    let expected = "warning: the validation loss became NaN in epoch 1; the validation data has NaN or infinite values \
+                    in 1 image of 8, the first is image 3";
+    assert_eq!(warnings, [expected]);
+}
+
+/// Eight images of two colors, with classes of these names.
+fn two_classes(names: &[&str]) -> Dataset {
+    let labels: Vec<usize> = (0..8).map(|i| i % 2).collect();
+    let pixels = labels.iter().flat_map(|&label| vec![200 * label as u8; 4 * 4 * 3]).collect();
+    Dataset::new(pixels, (4, 4, 3), labels, names.iter().map(|name| name.to_string()).collect()).unwrap()
+}
+
+fn head(classes: usize) -> Sequential {
+    let mut model = Sequential::new((4, 4, 3), Seed(1));
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(classes)).unwrap();
+    model
+}
+
+#[test]
+fn classes_are_compared_by_name() {
+    let small = || FitConfig { batch_size: 4, schedule: Schedule::Constant(1e-5), ..config(1) };
+    let train = two_classes(&["cat", "dog"]);
+    let refused = |names: &[&str], help: &str| {
+        let error = head(2).fit(&train, &two_classes(names), small()).unwrap_err().to_string();
+        let found = names.join(", ");
+        let expected =
+            format!("the validation data has the classes {found}, but the training data has cat, dog; {help}");
+        assert_eq!(error, expected);
+    };
+    refused(&["cat", "Dog"], "'Dog' is not one of them: use the same names");
+    refused(&["dog", "wolf"], "'wolf' is not one of them: use the same names");
+    refused(&["dog", "cat"], "`with_classes(train.classes())` numbers its images by name");
+
+    // With more classes, a part of them, or another order, mapped by name.
+    let three = Dataset::new(
+        vec![7; 6 * 48],
+        (4, 4, 3),
+        vec![0, 1, 2, 0, 1, 2],
+        ["bird", "cat", "dog"].map(String::from).to_vec(),
+    );
+    let three = three.unwrap();
+    let error = head(3).fit(&three, &train, small()).unwrap_err().to_string();
+    assert!(
+        error.contains("has the classes cat, dog, but the training data has bird, cat, dog; `with_classes"),
+        "{error}"
+    );
+    let mapped = two_classes(&["dog", "cat"]).with_classes(three.classes()).unwrap();
+    assert_eq!(mapped.labels(), [2, 1, 2, 1, 2, 1, 2, 1]);
+    assert_eq!(mapped.classes(), three.classes());
+    head(3).fit(&three, &mapped, small()).unwrap();
+    let no_wolves = two_classes(&["cat", "wolf"]).take(1);
+    let error = head(2).fit(&train, &no_wolves, small()).unwrap_err().to_string();
+    assert!(error.ends_with("`with_classes(train.classes())` numbers its images by name"), "{error}");
+    head(2).fit(&train, &no_wolves.with_classes(train.classes()).unwrap(), small()).unwrap();
+    let error = two_classes(&["cat", "wolf"]).with_classes(three.classes()).unwrap_err().to_string();
+    assert_eq!(error, "there are images of 'wolf', which is not one of the classes bird, cat, dog");
+
+    // The same name in the two ways in which Unicode writes it: macOS splits "é" in file names.
+    head(2).fit(&two_classes(&["caf\u{e9}", "bar"]), &two_classes(&["cafe\u{301}", "bar"]), small()).unwrap();
+}
+
+#[test]
+fn a_trained_model_remembers_the_names_of_its_classes() {
+    let small = || FitConfig { batch_size: 4, schedule: Schedule::Constant(1e-5), ..config(1) };
+    let (train, swapped) = (two_classes(&["cat", "dog"]), two_classes(&["dog", "cat"]));
+    let mut model = head(2);
+    model.evaluate(&swapped).unwrap(); // not trained: any names
+    model.fit(&train, &train, FitConfig { restore_best: true, ..small() }).unwrap();
+    model.evaluate(&train).unwrap();
+    let error = model.evaluate(&swapped).unwrap_err().to_string();
+    let expected = "the dataset has the classes dog, cat, but the model was trained on cat, dog; \
+                    `with_classes(train.classes())` numbers its images by name";
+    assert_eq!(error, expected);
+    model.evaluate(&swapped.with_classes(train.classes()).unwrap()).unwrap();
+    let predictions = model.predict(&swapped).unwrap();
+    assert_eq!(predictions.accuracy(swapped.labels()).unwrap_err().to_string(), expected);
+    model.predict(&train).unwrap().accuracy(train.labels()).unwrap();
+    // Images of no known class, as in a folder of new photos: the labels come from elsewhere.
+    model.predict(&two_classes(&["photos", "more"])).unwrap().accuracy(train.labels()).unwrap();
+
+    // Other weights mean other classes: nothing is known of them.
+    let mut loaded = model.clone();
+    loaded.load_state_dict(&head(2).state_dict()).unwrap();
+    loaded.evaluate(&swapped).unwrap();
+    let mut replaced = model.clone();
+    replaced.replace("predictions", linear(2)).unwrap();
+    replaced.evaluate(&swapped).unwrap();
+
+    // To train on other classes is a choice, but a visible one.
+    let mut warnings = vec![];
+    let mut observer = |event: vgg_lib::train::Event| {
+        if let vgg_lib::train::Event::Warning(text) = event {
+            warnings.push(text.to_string());
+        }
+    };
+    model.fit_with(&swapped, &swapped, small(), &mut observer).unwrap();
+    assert_eq!(warnings, ["warning: the model was trained on cat, dog before; now it learns dog, cat"]);
+    model.evaluate(&swapped).unwrap();
+}
+
+#[test]
+fn a_model_in_which_nothing_learns_is_refused() {
+    let (train, test) = data();
+    let mut frozen = model();
+    frozen.freeze("").unwrap();
+    let error = frozen.fit(&train, &test, config(1)).unwrap_err().to_string();
+    assert_eq!(error, "no layer of the model learns; undo `freeze` with `unfreeze`");
+    let mut empty = Sequential::new((1, 1, 10), Seed(0));
+    empty.push("flatten", flatten()).unwrap();
+    let names = (0..10).map(|k| k.to_string()).collect();
+    let features = Dataset::from_floats(vec![0.5; 40], (1, 1, 10), vec![0, 1, 2, 3], names).unwrap();
+    let error = empty.fit(&features, &features, FitConfig { batch_size: 4, ..config(1) }).unwrap_err().to_string();
+    assert_eq!(error, "no layer of the model learns; add a layer with weights, such as linear");
+}
+
+/// torch: "Expected more than 1 value per channel when training".
+#[test]
+fn a_batch_norm_needs_more_than_one_value_per_channel() {
+    let (train, test) = data();
+    let mut model = model();
+    model.insert(8, "hidden", linear(384)).unwrap();
+    model.insert(9, "hidden_norm", batch_norm()).unwrap();
+    let one = || FitConfig { batch_size: 1, max_steps: Some(2), ..config(1) };
+    let error = model.fit(&train, &test, one()).unwrap_err().to_string();
+    let expected = "batch norm 'hidden_norm' would have a single value per channel, from which it learns nothing: train \
+                    on a batch of at least 2 images, or freeze the layer";
+    assert_eq!(error, expected);
+    let x = images(vec![0.5; 768], (1, 16, 16, 3)).unwrap();
+    assert_eq!(model.forward_mut(x.clone().leaky_traced()).err().unwrap().to_string(), expected);
+    model.forward(x).unwrap(); // in inference it has running statistics
+    model.freeze("hidden_norm").unwrap();
+    model.fit(&train, &test, one()).unwrap();
+    model.unfreeze("hidden_norm").unwrap();
+    model.set_batch_norm_group("hidden_norm", 1).unwrap();
+    let error = model.fit(&train, &test, config(1)).unwrap_err().to_string();
+    assert!(error.contains("train on groups of at least 2 images"), "{error}");
+}
+
+#[test]
+fn data_without_images_is_refused() {
+    let (train, _) = data();
+    let error = model().fit(&train, &train.take(0), config(1)).unwrap_err().to_string();
+    assert_eq!(error, "the validation data has no images");
+    let error = model().evaluate(&train.take(0)).unwrap_err().to_string();
+    assert_eq!(error, "the dataset has no images to evaluate the model on");
+}
+
+#[test]
+fn heatmaps_of_nan_are_refused() {
+    let model = model();
+    let mut pixels = vec![0.5; 768];
+    pixels[400] = f32::NAN;
+    let image = images(pixels, (1, 16, 16, 3)).unwrap();
+    let expected = "there is no heatmap: the model answers NaN or infinity";
+    for error in [model.grad_cam(image.clone(), "block2_pool", 0), model.occlusion(image, 0, 4, 4)] {
+        assert!(error.as_ref().unwrap_err().to_string().starts_with(expected), "{error:?}");
+    }
+}
+
 #[test]
 fn callbacks_see_each_epoch_and_may_stop() {
     let (train, test) = data();
@@ -182,6 +450,52 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     refuse(&mut model(), &train, FitConfig { schedule: Schedule::Constant(f64::NAN), ..config(1) }, "schedule");
     let optimizer = Optimizer::Muon(Muon { factor: 0.0, ..Muon::default() });
     refuse(&mut model(), &train, FitConfig { optimizer, ..config(1) }, "Muon's factor of the rate must be above 0");
+    let refuse_config = |config: FitConfig, words: &str| refuse(&mut model(), &train, config, words);
+    refuse_config(FitConfig { epochs: 0, ..config(1) }, "0 epochs train nothing");
+    refuse_config(FitConfig { max_steps: Some(0), ..config(1) }, "max_steps: Some(0) trains nothing");
+    refuse_config(FitConfig { batch_size: usize::MAX, ..config(1) }, "do not fill a batch of 18446744073709551615");
+    for value in [f32::NAN, -0.1, f32::INFINITY] {
+        refuse_config(FitConfig { label_smoothing: value, ..config(1) }, "label smoothing must be at least 0");
+        refuse_config(FitConfig { ema: Some(value), ..config(1) }, "ema must be at least 0");
+        let sgd = Sgd { momentum: value, ..Sgd::default() };
+        refuse_config(FitConfig { optimizer: Optimizer::Sgd(sgd), ..config(1) }, "SGD needs a momentum");
+        let sgd = Sgd { decay: f64::from(value), ..Sgd::default() };
+        refuse_config(FitConfig { optimizer: Optimizer::Sgd(sgd), ..config(1) }, "a decay of at least 0");
+        let muon = Muon { factor: f64::from(value), ..Muon::default() };
+        refuse_config(FitConfig { optimizer: Optimizer::Muon(muon), ..config(1) }, "Muon's factor");
+        let rate = f64::from(value);
+        for schedule in [
+            Schedule::Constant(rate),
+            Schedule::Cosine(rate),
+            Schedule::Halving { rate, every: 1 },
+            Schedule::OneCycle { max: rate, warm_up: 0.3 },
+            Schedule::Triangle { max: rate, warm_up: 0.3 },
+            Schedule::OneCycle { max: 0.1, warm_up: rate },
+            Schedule::Triangle { max: 0.1, warm_up: rate },
+        ] {
+            refuse_config(FitConfig { schedule, ..config(1) }, "a schedule needs a rate of at least 0");
+        }
+        for (name, augment) in [
+            ("rotation", Augment { rotation: value, ..Augment::default() }),
+            ("width_shift", Augment { width_shift: value, ..Augment::default() }),
+            ("height_shift", Augment { height_shift: value, ..Augment::default() }),
+        ] {
+            refuse_config(FitConfig { augment, ..config(1) }, &format!("augmentation needs a {name} of at least 0"));
+        }
+    }
+    for value in [f32::NAN, -0.1, 0.0] {
+        refuse_config(FitConfig { clip_norm: Some(value), ..config(1) }, "clipped to a norm above 0");
+    }
+    for value in [f64::NAN, -1.0] {
+        refuse_config(FitConfig { verbosity: Verbosity::Lines(value), ..config(1) }, "between two lines of progress");
+        let (mut model, mut updater) = (model(), Updater::new(Optimizer::default()).unwrap());
+        let error = updater.step(&mut model, &mut vgg_lib::tensor::Gradients::leaky(), value).unwrap_err();
+        assert!(error.to_string().contains("a learning rate must be at least 0"), "{error}");
+    }
+    let schedule = Schedule::Halving { rate: 0.1, every: 0 };
+    refuse_config(FitConfig { schedule, ..config(1) }, "every 1 or more epochs, not every 0");
+    let endless = FitConfig { epochs: usize::MAX, patience: Some(1), schedule: Schedule::Cosine(0.0), ..config(1) };
+    assert_eq!(model().fit(&train, &test, endless).unwrap().epochs.len(), 2);
     let mut two = model();
     two.replace("predictions", linear(2)).unwrap();
     refuse(&mut two, &train, config(1), "10 classes; end the model in linear(10)");

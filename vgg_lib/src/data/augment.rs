@@ -14,6 +14,7 @@
 
 use std::ops::Range;
 
+use crate::{Error, Result};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -59,6 +60,17 @@ pub struct Transform {
 }
 
 impl Augment {
+    /// Returns an error if a setting is outside its range.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Augment { rotation, width_shift, height_shift, .. } = *self;
+        for (name, value) in [("rotation", rotation), ("width_shift", width_shift), ("height_shift", height_shift)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::Config(format!("augmentation needs a {name} of at least 0, not {value}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Draws a transform for an image of `h` rows and `w` columns. Each value is uniform over its range.
     pub fn sample(&self, h: usize, w: usize, rng: &mut ChaCha8Rng) -> Transform {
         // More padding than this would only make more of the crops black.

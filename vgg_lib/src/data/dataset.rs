@@ -85,7 +85,7 @@ impl Dataset {
         if h == 0 || w == 0 || c == 0 {
             return Err(Error::Shape(format!("images of {h}×{w}×{c} are not supported: each size must be at least 1")));
         }
-        let expected = labels.len() * h * w * c;
+        let expected = [h, w, c].iter().fold(labels.len(), |values, &size| values.saturating_mul(size));
         if storage.len() != expected {
             let what = if storage.is_bytes() { "bytes of pixels" } else { "values" };
             return Err(Error::Shape(format!(

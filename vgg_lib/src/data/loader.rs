@@ -42,7 +42,7 @@ impl Loader {
     /// epoch, the other half in the second, and so on, so any two consecutive epochs show each image both ways.
     ///
     /// # Panics
-    /// If `order` names an image that `dataset` does not have.
+    /// If `order` names an image that `dataset` does not have, or a setting of `augment` is negative or no number.
     pub fn new(
         dataset: &Dataset,
         batch_size: usize,
@@ -53,6 +53,9 @@ impl Loader {
     ) -> Loader {
         if let Some(index) = order.iter().find(|&&index| index >= dataset.len()) {
             panic!("the order names image {index}, but the dataset has {} images", dataset.len());
+        }
+        if let Err(error) = augment.check() {
+            panic!("{error}");
         }
         let batch_size = batch_size.max(1);
         let left = order.len().div_ceil(batch_size);

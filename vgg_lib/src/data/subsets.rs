@@ -7,6 +7,7 @@ use super::{
     Dataset, shuffled,
     storage::{Storage, Values},
 };
+use crate::text::{listed, same_name};
 use crate::{Error, Result};
 
 impl Dataset {
@@ -92,6 +93,35 @@ impl Dataset {
             classes: Arc::new(classes.iter().map(|name| name.to_string()).collect()),
             ..self.subset(&kept)
         })
+    }
+}
+
+impl Dataset {
+    /// The same images with their labels renumbered by name, so that label k means `classes[k]`: for data that has other
+    /// classes than the training data has, or has them in another order.
+    ///
+    /// ```
+    /// use vgg_lib::data::shapes;
+    /// let train = shapes::generate(100, (32, 32), 0);
+    /// let stars = shapes::generate(100, (32, 32), 1).only(&["star"])?.with_classes(train.classes())?;
+    /// assert_eq!(stars.classes(), train.classes());
+    /// assert!(stars.labels().iter().all(|&label| train.classes()[label] == "star"));
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Name`] if an image belongs to another class.
+    pub fn with_classes(&self, classes: &[String]) -> Result<Dataset> {
+        let number = |name: &String| classes.iter().position(|class| same_name(class, name));
+        let numbers: Vec<Option<usize>> = self.classes.iter().map(number).collect();
+        let label = |&old: &usize| {
+            numbers[old].ok_or_else(|| {
+                let (name, classes) = (&self.classes[old], listed(classes, ", "));
+                Error::Name(format!("there are images of '{name}', which is not one of the classes {classes}"))
+            })
+        };
+        let labels = self.labels.iter().map(label).collect::<Result<Vec<usize>>>()?;
+        Ok(Dataset { labels: Arc::new(labels), classes: Arc::new(classes.to_vec()), ..self.clone() })
     }
 }
 

@@ -1,8 +1,12 @@
 //! Estimates the memory that a model needs, counted as in Stanford's CS231n: weights, gradients and layer outputs in
 //! f32. Working memory of the algorithms, such as transformed filters, is not included.
 
+use super::plan::{Plan, Stage};
 use crate::Result;
-use crate::model::{Op, Sequential, Shape};
+use crate::kernel::arena::Arena;
+use crate::model::{Layer, Op, Sequential, Shape};
+use crate::process::{check_memory, too_little};
+use crate::text::{counted, thousands};
 
 const FLOAT: usize = size_of::<f32>();
 
@@ -21,13 +25,13 @@ pub(crate) struct Need {
     pub(crate) inference: usize,
 }
 
-/// What `model` needs for `batch_size` images of shape `input`.
+/// What `model` needs for `batch_size` images of shape `input`. Numbers that are too large to count are `usize::MAX`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if a layer cannot take its input.
 pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Result<Need> {
     let (mut shape, mut learned) = (input, 0);
-    let (mut kept, mut largest, mut pair) = (0, 0, 0);
+    let (mut kept, mut largest, mut pair) = (0usize, 0, 0);
     let mut trained = false;
     let mut activations = input.size();
     for layer in model.layers() {
@@ -41,21 +45,62 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
         // on. Dropout is not counted either: it usually runs in the stage of the batch norm before it, or on small
         // vectors.
         if trained && !matches!(layer.op(), Op::Dropout { .. } | Op::Flatten) {
-            kept += output.size();
+            kept = kept.saturating_add(output.size());
             largest = largest.max(shape.size()).max(output.size());
         }
-        pair = pair.max(shape.size() + output.size());
-        activations += output.size();
+        pair = pair.max(shape.size().saturating_add(output.size()));
+        activations = activations.saturating_add(output.size());
         shape = output;
     }
     let weights = FLOAT * model.parameter_count();
     let optimizer = FLOAT * 2 * learned;
-    let bytes = |floats: usize| FLOAT * floats * batch_size;
+    let bytes = |floats: usize| FLOAT.saturating_mul(floats).saturating_mul(batch_size);
+    let step = bytes(kept.saturating_add(largest.saturating_mul(2)).max(pair));
     Ok(Need {
         weights,
         optimizer,
         activations: bytes(activations),
-        training: weights + optimizer + bytes((kept + 2 * largest).max(pair)),
-        inference: weights + bytes(pair),
+        training: step.saturating_add(weights + optimizer),
+        inference: bytes(pair).saturating_add(weights),
     })
+}
+
+/// Returns an error if a training step of `batch_size` images does not fit in memory.
+pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()> {
+    let (h, w, c) = model.input_shape();
+    let need = |batch_size| need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);
+    let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);
+    let what = format!("a training step of {}", counted(batch_size, "image", "images"));
+    let advice = |free: usize| advice(free.saturating_sub(none) / (one - none).max(1));
+    match model.device.gpu()? {
+        Some(gpu) if all > gpu.available_memory() => Err(too_little(&what, all, gpu.available_memory(), advice)),
+        Some(_) => Ok(()),
+        None => check_memory(&what, all, 0, advice),
+    }
+}
+
+/// Returns an error if a pass through these stages does not fit in memory together with the outputs of the layers
+/// `observed`, which are kept and copied. `arena` is the memory that the last pass left.
+#[cfg_attr(feature = "cuda", allow(dead_code))] // only the CPU engine uses it
+pub(crate) fn check_pass(layers: &[Layer], plan: &Plan, n: usize, observed: &[usize], arena: &Arena) -> Result<()> {
+    let (mut pair, mut kept) = (0usize, 0usize);
+    // The same layers are left out as in `need`.
+    let counts = |stage: &&Stage| !matches!(layers[stage.layers.start].op(), Op::Dropout { .. } | Op::Flatten);
+    for stage in plan.stages.iter().filter(counts) {
+        let output = stage.output.size();
+        pair = pair.max(stage.input.size().saturating_add(output));
+        let copies = usize::from(stage.trains) + if observed.contains(&stage.layers.start) { 2 } else { 0 };
+        kept = kept.saturating_add(output.saturating_mul(copies));
+    }
+    let one = FLOAT.saturating_mul(pair.saturating_add(kept));
+    let what = format!("a forward pass of {}", counted(n, "image", "images"));
+    check_memory(&what, one.saturating_mul(n), arena.free_bytes(), |free| advice(free / one.max(1)))
+}
+
+/// What to do if only `images` fit.
+fn advice(images: usize) -> String {
+    match images {
+        0 => "not even one image does; use smaller images or a smaller model".to_string(),
+        _ => format!("take at most {}", thousands(images)),
+    }
 }

@@ -4,6 +4,7 @@
 //! a [`Plan`] of fused stages and runs these with our own kernels, on the CPU (`cpu`) or on an NVIDIA GPU (`gpu`).
 //! `portable` builds each layer from dfdx's operations, so it runs on every dfdx device. The tests compare the three.
 
+mod check;
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
 #[cfg(not(feature = "cuda"))]
@@ -22,6 +23,7 @@ use native as device;
 #[cfg(feature = "cuda")]
 use portable as device;
 
+pub(crate) use check::check_batch;
 pub(crate) use device::{average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
 pub use plan::{Plan, Plans};
 
@@ -29,8 +31,8 @@ use crate::Result;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::{Gpu, Memory};
 use crate::model::{Gradient, Op, Sequential, Shape, Values};
-use crate::process::available_memory;
 use crate::tensor::{GradientTape, Images, Nhwc};
+use dfdx::shapes::HasShape;
 use std::sync::Arc;
 
 /// Where a pass runs.
@@ -145,8 +147,11 @@ impl Sequential {
     /// parameter that is not frozen, compute a loss from the result and call `backward()` on it.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
+    /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model,
+    /// [`Error::Config`](crate::Error::Config) if a batch norm would have a single value per channel.
     pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
+        let (n, h, w, c) = *x.shape();
+        check_batch(&self.layers, Shape::Map(h, w, c), n)?;
         let pass = TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false };
         self.training_pass(x, self.layers.len(), pass)
     }
@@ -180,11 +185,6 @@ impl Sequential {
     /// Returns an error if the GPU has failed since the last pass.
     pub(crate) fn check_device(&self) -> Result<()> {
         self.device.gpu()?.map_or(Ok(()), Gpu::check)
-    }
-
-    /// Bytes that can still be allocated where the model runs, if that is known.
-    pub(crate) fn available_memory(&self) -> Result<Option<usize>> {
-        Ok(self.device.gpu()?.map_or_else(available_memory, |gpu| Some(gpu.available_memory())))
     }
 
     /// A training pass with `portable`, for tests.

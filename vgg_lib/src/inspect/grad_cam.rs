@@ -4,7 +4,7 @@
 //! αₖ = 1/(h·w) Σᵢⱼ ∂y/∂Aᵢⱼₖ, and the heatmap is max(0, Σₖ αₖ Aᵢⱼₖ), scaled so that its largest value is 1.
 
 use super::Heatmap;
-use super::heatmap::{check_class, one_image};
+use super::heatmap::{check_class, check_finite, one_image};
 use crate::model::{Op, Sequential};
 use crate::tensor::{Images, images};
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ impl Sequential {
     ///
     /// # Errors
     /// [`Error::Name`] if there is no such layer; [`Error::Shape`] if the image does not fit the model, the layer's
-    /// output is no map or the model has no such class.
+    /// output is no map, the model has no such class, or the image or the weights have NaN or infinite values.
     pub fn grad_cam(&self, image: Images, layer: &str, class: usize) -> Result<Heatmap> {
         let (features, mut head) = self.split_after(layer)?;
         let maps = features.forward(one_image(image)?)?;
@@ -33,11 +33,13 @@ impl Sequential {
         let chosen = images((0..classes).map(|k| f32::from(k == class)).collect(), (1, 1, 1, classes))?;
         let gradients = (logits * chosen).sum().backward();
         let gradient = gradients.get(&maps).as_vec();
+        check_finite(&gradient)?;
         let mut weights = vec![0.0; channels];
         for position in gradient.chunks_exact(channels) {
             weights.iter_mut().zip(position).for_each(|(w, g)| *w += g / (rows * columns) as f32);
         }
         let maps = maps.as_vec();
+        check_finite(&maps)?;
         let positions = maps.chunks_exact(channels);
         let mut values: Vec<f32> =
             positions.map(|p| p.iter().zip(&weights).map(|(a, w)| a * w).sum::<f32>().max(0.0)).collect();

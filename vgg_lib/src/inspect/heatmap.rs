@@ -24,6 +24,17 @@ pub(super) fn one_image(image: Images) -> Result<Images> {
     }
 }
 
+/// Refuses values of a pass that are no numbers: a heatmap would show them as 0.
+pub(super) fn check_finite(values: &[f32]) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::Shape(
+        "there is no heatmap: the model answers NaN or infinity, because the image or its weights have such values"
+            .to_string(),
+    ))
+}
+
 /// Refuses a class that a model with `classes` outputs does not have.
 pub(super) fn check_class(classes: usize, class: usize) -> Result<()> {
     if class >= classes {

@@ -2,7 +2,7 @@
 //! arXiv:1311.2901).
 
 use super::Heatmap;
-use super::heatmap::{check_class, one_image};
+use super::heatmap::{check_class, check_finite, one_image};
 use crate::model::{Sequential, Shape};
 use crate::tensor::{Images, images};
 use crate::{Error, Result};
@@ -59,12 +59,14 @@ impl Sequential {
         let logits = self.logits(images(values, shape)?)?;
         let classes = logits.shape().3;
         check_class(classes, class)?;
+        let logits = logits.as_vec();
+        check_finite(&logits)?;
         let row = |row: &[f32]| {
             let others = || row.iter().enumerate().filter(|(k, _)| *k != class).map(|(_, &logit)| logit);
             let largest = others().fold(f32::NEG_INFINITY, f32::max);
             row[class] - largest - others().map(|logit| (logit - largest).exp()).sum::<f32>().ln()
         };
-        Ok(logits.as_vec().chunks_exact(classes).map(row).collect())
+        Ok(logits.chunks_exact(classes).map(row).collect())
     }
 }
 

@@ -17,6 +17,8 @@ use dfdx::prelude::*;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     rows: Vec<Vec<f32>>,
+    /// Why the labels of the images stand for other classes of the model, if they do.
+    misnumbered: Option<String>,
 }
 
 /// How many images of one class were recognized. [`Predictions::per_class`] returns one for each class.
@@ -64,10 +66,11 @@ impl Sequential {
             let probabilities = logits.softmax::<Axis<3>>().as_vec();
             rows.extend(probabilities.chunks(classes).map(<[f32]>::to_vec));
         }
-        Ok(Predictions { rows })
+        Ok(Predictions { rows, misnumbered: self.misnumbered(data) })
     }
 }
 
+/// The methods that take labels return [`Error::Name`] if the dataset numbers the model's classes in another way.
 impl Predictions {
     /// Predictions from rows of probabilities that were computed elsewhere, one row per image.
     ///
@@ -80,7 +83,7 @@ impl Predictions {
                 "row {i} has {} probabilities, but row 0 has {classes}; all rows must have the same length",
                 rows[i].len()
             ))),
-            None => Ok(Predictions { rows }),
+            None => Ok(Predictions { rows, misnumbered: None }),
         }
     }
 
@@ -206,11 +209,15 @@ impl Predictions {
         }
         let mean = |(a, b): (&f32, &f32)| 0.5 * (a + b);
         let rows = self.rows.iter().zip(&other.rows).map(|(a, b)| a.iter().zip(b).map(mean).collect());
-        Ok(Predictions { rows: rows.collect() })
+        let misnumbered = self.misnumbered.clone().or_else(|| other.misnumbered.clone());
+        Ok(Predictions { rows: rows.collect(), misnumbered })
     }
 
     /// For each image whether its label is the most probable class.
     fn hits(&self, labels: &[usize]) -> Result<Vec<bool>> {
+        if let Some(why) = &self.misnumbered {
+            return Err(Error::Name(why.clone()));
+        }
         if labels.len() != self.len() {
             return Err(Error::Shape(format!(
                 "there are predictions for {} images but {} labels; pass one label per image",

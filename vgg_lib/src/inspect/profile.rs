@@ -2,6 +2,7 @@
 
 use crate::data::Batch;
 use crate::engine::laps::timed;
+use crate::engine::memory::check_training;
 use crate::model::{Op, Sequential, Shape};
 use crate::optim::{Optimizer, Updater};
 use crate::table::{Column, Table};
@@ -47,11 +48,13 @@ impl Sequential {
     /// layer. The model itself does not change.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the model does not end in a vector, [`Error::Config`] if `batch_size` or `steps` is 0.
+    /// [`Error::Shape`] if the model does not end in a vector, [`Error::Config`] if `batch_size` or `steps` is 0 or a step
+    /// does not fit in memory.
     pub fn profile(&self, batch_size: usize, steps: usize) -> Result<Profile> {
         if batch_size == 0 || steps == 0 {
             return Err(Error::Config("a profile needs at least one image and one step".to_string()));
         }
+        check_training(self, batch_size)?;
         let (h, w, c) = self.input_shape();
         let Shape::Flat(classes) = self.output_shape(Shape::Map(h, w, c))? else {
             return Err(Error::Shape("a profile needs a classifier; end the model in linear(classes)".to_string()));

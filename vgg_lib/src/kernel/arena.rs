@@ -11,7 +11,8 @@
 //! All memory starts on a cache line, because a vector that straddles two lines costs two accesses.
 
 use super::simd::LANES;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use crate::text::bytes;
+use std::alloc::{Layout, alloc, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -74,6 +75,11 @@ impl Arena {
     /// Returns all free memory to the system.
     pub fn clear(&self) {
         self.free().clear();
+    }
+
+    /// The bytes of the free memory.
+    pub fn free_bytes(&self) -> usize {
+        self.free().iter().map(|memory| memory.lines * size_of::<CacheLine>()).sum()
     }
 
     /// Free memory for `lines` cache lines, or memory that is too small and has to be replaced.
@@ -180,7 +186,10 @@ impl Memory {
         // SAFETY: the layout is not empty, and the memory is written before anyone can read it.
         unsafe {
             let memory = alloc(layout);
-            let Some(base) = NonNull::new(memory.cast()) else { handle_alloc_error(layout) };
+            // A panic, which unlike the usual abort leaves a notebook its variables.
+            let Some(base) = NonNull::new(memory.cast()) else {
+                panic!("there is no memory for {}; use smaller batches or a smaller model", bytes(layout.size()))
+            };
             #[cfg(target_os = "linux")]
             if layout.align() == Memory::LARGE_PAGE {
                 unsafe extern "C" {

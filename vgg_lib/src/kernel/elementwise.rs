@@ -4,17 +4,23 @@ use super::simd::{LANES, Simd, VectorLoop, run};
 use super::{CHUNK, rows_per_chunk, sum_chunks};
 use rayon::prelude::*;
 
+/// max(x, 0), and NaN for NaN, where `f32::max` would return 0.
+#[inline(always)]
+pub fn rectify(x: f32) -> f32 {
+    if x <= 0.0 { 0.0 } else { x }
+}
+
 /// y = max(x, 0).
 pub fn relu(x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x.max(0.0));
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = rectify(x));
     });
 }
 
-/// Turns dy into dx in place: the gradient is 0 where y, the output of the ReLU, is 0.
+/// Turns dy into dx in place: the gradient is 0 where y, the output of the ReLU, is 0. It passes where y is NaN.
 pub fn relu_backward(dy: &mut [f32], y: &[f32]) {
     dy.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(dy, y)| {
-        dy.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > 0.0 { *d } else { 0.0 });
+        dy.iter_mut().zip(y).for_each(|(d, &y)| *d = if y <= 0.0 { 0.0 } else { *d });
     });
 }
 

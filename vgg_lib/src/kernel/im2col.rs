@@ -97,7 +97,11 @@ fn block_rows(rows: usize, width: usize) -> usize {
 fn add_bias(y: &mut [f32], bias: &[f32], relu: bool) {
     let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
     for row in y.chunks_exact_mut(bias.len()) {
-        row.iter_mut().zip(bias).for_each(|(y, b)| *y = (*y + b).max(floor));
+        for (y, b) in row.iter_mut().zip(bias) {
+            let v = *y + b;
+            // Unlike `f32::max`, this keeps NaN.
+            *y = if v < floor { floor } else { v };
+        }
     }
 }
 

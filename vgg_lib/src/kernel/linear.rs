@@ -1,5 +1,6 @@
 //! The dense layer: y = x·w + b. `x`: n×i, `weight`: i×o, `bias`: o, `y`: n×o.
 
+use super::elementwise::rectify;
 use super::gemm::{Matrix, gemm};
 use super::simd::{LANES, Simd, VectorLoop, run};
 use std::ops::Range;
@@ -25,7 +26,7 @@ pub fn forward(x: &[f32], n: usize, weight: &[f32], bias: &[f32], relu: bool, y:
         gemm(y, Matrix::new(x, n, inputs), Matrix::new(weight, inputs, out), true, true);
     }
     if relu {
-        y.iter_mut().for_each(|y| *y = y.max(0.0));
+        y.iter_mut().for_each(|y| *y = rectify(*y));
     }
 }
 

@@ -27,11 +27,12 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], outputs: usize, step:
         .fold((0.0, 0.0), |(of_w, of_u), (w, u)| (of_w + f64::from(w), of_u + f64::from(u)));
     let inputs = w.len() / outputs;
     let size = inputs.min(outputs);
-    if of_w > 0.0 {
+    // Not `> 0.0`, which would skip NaN.
+    if of_w != 0.0 {
         let keep = (size as f64 / of_w).sqrt() as f32;
         w.iter_mut().for_each(|w| *w *= keep);
     }
-    if of_u > 0.0 {
+    if of_u != 0.0 {
         let u = Matrix::new(g, inputs, outputs);
         // The Gram matrix of the smaller side: its polynomial is multiplied with u from that side.
         let (tall, wide) = if inputs >= outputs { (u, u.t()) } else { (u.t(), u) };

@@ -11,7 +11,7 @@ pub fn pooled((n, h, w, c): Nhwc) -> Nhwc {
 }
 
 /// y = the maximum of each 2×2 window. `index` receives its position in the window (0 to 3, row by row); of equal
-/// values, the first one counts.
+/// values, the first one counts. NaN counts as larger than every number.
 pub fn max_forward(x: &[f32], shape: Nhwc, y: &mut [f32], index: &mut [u8]) {
     let (_, h, w, c) = shape;
     let (_, ho, wo, _) = pooled(shape);
@@ -45,7 +45,7 @@ impl VectorLoop for MaxRow<'_> {
             for k in 0..c {
                 let (mut best, mut which) = (a[k], 0);
                 for (i, v) in [(1, b[k]), (2, d[k]), (3, e[k])] {
-                    let larger = v > best;
+                    let larger = (v > best) | v.is_nan();
                     best = if larger { v } else { best };
                     which = if larger { i } else { which };
                 }

@@ -61,7 +61,9 @@ pub unsafe trait Simd: Copy {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// a if a > b, otherwise b. So if either is NaN, the result is b.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// v where mask > 0, and 0 elsewhere.
+    /// a if a > b or a is NaN, otherwise b. So if either is NaN, the result is NaN.
+    fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V;
+    /// 0 where mask ≤ 0, and v elsewhere.
     fn positive(self, mask: Self::V, v: Self::V) -> Self::V;
 
     /// The transpose: vector i of the result holds element i of each row.
@@ -281,8 +283,12 @@ unsafe impl Simd for Plain {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if (a > b) | a.is_nan() { a } else { b })
+    }
+    #[inline(always)]
     fn positive(self, mask: Self::V, v: Self::V) -> Self::V {
-        zip(mask, v, |mask, v| if mask > 0.0 { v } else { 0.0 })
+        zip(mask, v, |mask, v| if mask <= 0.0 { 0.0 } else { v })
     }
 }
 
@@ -361,8 +367,12 @@ mod x86 {
             unsafe { _mm512_max_ps(a, b) }
         }
         #[inline(always)]
+        fn max_or_nan(self, a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mask_max_ps(a, _mm512_cmp_ps_mask::<_CMP_ORD_Q>(a, a), a, b) }
+        }
+        #[inline(always)]
         fn positive(self, mask: __m512, v: __m512) -> __m512 {
-            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), v) }
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps()), v) }
         }
         #[inline(always)]
         fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {
@@ -464,8 +474,13 @@ mod x86 {
             unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
         }
         #[inline(always)]
+        fn max_or_nan(self, a: Self::V, b: Self::V) -> Self::V {
+            let half = |a, b| unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) };
+            [half(a[0], b[0]), half(a[1], b[1])]
+        }
+        #[inline(always)]
         fn positive(self, mask: Self::V, v: Self::V) -> Self::V {
-            let half = |mask, v| unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(mask, _mm256_setzero_ps()), v) };
+            let half = |mask, v| unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(mask, _mm256_setzero_ps()), v) };
             [half(mask[0], v[0]), half(mask[1], v[1])]
         }
     }

@@ -1,5 +1,6 @@
 //! Initial weights.
 
+use crate::{Error, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -24,6 +25,16 @@ pub enum Init {
 }
 
 impl Init {
+    /// Returns an error if a setting is outside its range.
+    pub(super) fn check(self) -> Result<()> {
+        match self {
+            Init::Normal(std) if !(std >= 0.0 && std.is_finite()) => {
+                Err(Error::Config(format!("the initial weights need a standard deviation of at least 0, not {std}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Initial values of a kernel with the dimensions `dims`: (k, k, in, out) or (in, out).
     pub(crate) fn values(self, dims: &[usize], rng: &mut ChaCha8Rng) -> Vec<f32> {
         let (field, channels) = dims.split_at(dims.len() - 2);

@@ -1,11 +1,13 @@
 //! A layer of a model: an operation, its parameters, and how they are trained.
 
 use super::init::Init;
-use super::op::{Op, Shape};
+use super::op::{Op, Shape, check_l2};
 use super::spec::LayerSpec;
 use super::values::{Gradient, Values};
 use crate::kernel::winograd::Filters;
+use crate::process::check_memory;
 use crate::tensor::Flat;
+use crate::text::thousands;
 use crate::{Error, Result};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -36,6 +38,14 @@ impl Param {
     }
 }
 
+/// The most values of one array: an allocation has at most `isize::MAX` bytes.
+pub(super) const MOST_VALUES: usize = isize::MAX as usize / size_of::<f32>();
+
+/// The number of values of an array with these dimensions; `usize::MAX` if there are more than that.
+fn count(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |count, &size| count.saturating_mul(size))
+}
+
 /// The initial values of a parameter with this name.
 pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let len = dims.iter().product();
@@ -54,12 +64,23 @@ pub struct Layer {
     params: Vec<Param>,
     pub(crate) frozen: bool,
     pub(crate) l2: f32,
+    /// The names of the classes that the outputs of this layer stand for, if training has told them.
+    pub(crate) classes: Option<Arc<Vec<String>>>,
     filters: FilterCache,
 }
 
 impl LayerSpec {
     /// Creates the layer, with initial weights, for inputs of this shape.
     pub(super) fn build(self, name: &str, input: Shape, rng: &mut ChaCha8Rng) -> Result<Layer> {
+        let params = self.op.params(input);
+        let largest = params.iter().map(|(_, dims, _)| dims).max_by_key(|dims| count(dims));
+        if let Some(dims) = largest {
+            let sizes: Vec<String> = dims.iter().map(|&size| thousands(size)).collect();
+            let what = format!("layer '{name}' ({}) with {} weights", self.op.type_name(), sizes.join(" × "));
+            check_memory(&what, count(dims).saturating_mul(size_of::<f32>()), 0, |_| {
+                "use a smaller layer, or put more pooling layers before it".to_string()
+            })?;
+        }
         self.assemble(name, input, |param, dims| initial(param, dims, self.init, rng))
     }
 
@@ -67,7 +88,7 @@ impl LayerSpec {
     #[cfg(feature = "onnx")]
     pub(super) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
         let params = self.op.params(input);
-        let wanted = params.iter().map(|(_, dims, _)| dims.iter().product::<usize>());
+        let wanted = params.iter().map(|(_, dims, _)| count(dims));
         if !wanted.eq(values.iter().map(Vec::len)) {
             let kind = self.op.type_name();
             return Err(Error::Shape(format!(
@@ -84,15 +105,30 @@ impl LayerSpec {
         input: Shape,
         mut values: impl FnMut(&'static str, &[usize]) -> Vec<f32>,
     ) -> Result<Layer> {
-        let LayerSpec { op, l2, .. } = self;
+        let LayerSpec { op, l2, init } = self;
         op.check()?;
-        op.output(name, input)?;
+        check_l2(l2)?;
+        init.check()?;
+        if op.output(name, input)?.size() > MOST_VALUES {
+            let kind = op.type_name();
+            return Err(Error::Shape(format!(
+                "layer '{name}' ({kind}) would give more values than a computer can address; use a smaller layer"
+            )));
+        }
         let params = op.params(input).into_iter().map(|(param, dims, learned)| {
             let values = Values::new(values(param, &dims));
             Param { name: param, dims, learned, values, gradient: Gradient::default() }
         });
         let params = params.collect();
-        Ok(Layer { name: name.to_string(), op, params, frozen: false, l2, filters: FilterCache::default() })
+        Ok(Layer {
+            name: name.to_string(),
+            op,
+            params,
+            frozen: false,
+            l2,
+            classes: None,
+            filters: FilterCache::default(),
+        })
     }
 }
 
@@ -115,6 +151,7 @@ impl Layer {
     /// The parameters, to change them. Discards what was computed from the old values.
     pub(crate) fn params_mut(&mut self) -> &mut [Param] {
         self.filters = FilterCache::default();
+        self.classes = None;
         &mut self.params
     }
 

@@ -69,10 +69,10 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Number of values per image.
+    /// Number of values per image; `usize::MAX` if there are more than that.
     pub fn size(self) -> usize {
         match self {
-            Shape::Map(h, w, c) => h * w * c,
+            Shape::Map(h, w, c) => h.saturating_mul(w).saturating_mul(c),
             Shape::Flat(f) => f,
         }
     }
@@ -167,17 +167,37 @@ impl Op {
             Op::Conv2d { kernel, .. } if kernel % 2 == 0 => {
                 format!("a {kernel}×{kernel} kernel has no center; choose an odd size such as 3 or 1")
             }
-            Op::Dropout { p } if !(0.0..1.0).contains(&p) => {
-                format!("dropout p must be at least 0 and less than 1, not {p}")
-            }
-            Op::BatchNorm { momentum, epsilon, .. } if !(0.0..=1.0).contains(&momentum) || epsilon <= 0.0 => {
+            Op::Dropout { p } => return check_dropout(p),
+            Op::BatchNorm { momentum, epsilon, .. } if !(0.0..=1.0).contains(&momentum) || !is_positive(epsilon) => {
                 format!("batch norm needs a momentum from 0 to 1 and an epsilon above 0, not {momentum} and {epsilon}")
             }
-            Op::Preprocess { std, .. } if std.iter().any(|s| *s <= 0.0) => {
+            Op::Preprocess { std, .. } if !std.iter().all(|&s| is_positive(s)) => {
                 format!("a standard deviation must be above 0, not as in {std:?}")
+            }
+            Op::Preprocess { mean, .. } if !mean.iter().all(|m| m.is_finite()) => {
+                format!("the means of red, green and blue must be numbers, not {mean:?}")
             }
             _ => return Ok(()),
         };
         Err(Error::Config(fault))
     }
+}
+
+/// Whether x is a number above 0; NaN and infinity are not.
+fn is_positive(x: f32) -> bool {
+    x > 0.0 && x.is_finite()
+}
+
+pub(super) fn check_dropout(p: f32) -> Result<()> {
+    if (0.0..1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(Error::Config(format!("dropout p must be at least 0 and less than 1, not {p}")))
+}
+
+pub(super) fn check_l2(lambda: f32) -> Result<()> {
+    if lambda >= 0.0 && lambda.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Config(format!("l2 must be at least 0, not {lambda}")))
 }

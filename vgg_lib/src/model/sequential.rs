@@ -2,8 +2,8 @@
 
 use super::device::Device;
 use super::init::{Init, Seed, layer_rng};
-use super::layer::{Layer, initial};
-use super::op::{Op, Shape};
+use super::layer::{Layer, MOST_VALUES, initial};
+use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
@@ -42,6 +42,8 @@ pub struct Sequential {
 
 impl Sequential {
     /// Creates a model without layers for images of `(height, width, channels)`.
+    ///
+    /// A size of 0 is an error when the first layer is added.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         let (input, device) = (Shape::Map(h, w, c), Device::default());
         Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena: Arc::default(), device, penalty: None }
@@ -168,10 +170,26 @@ impl Sequential {
     }
 
     fn build(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<Layer> {
+        self.check_input()?;
+        if name.is_empty() {
+            return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
+        }
         let input = self.layers[..index].iter().try_fold(self.input, |shape, layer| layer.output(shape))?;
         let built = layer.build(name, input, &mut layer_rng(self.seed, self.built))?;
         self.built += 1;
         Ok(built)
+    }
+
+    /// Returns an error if there are no images of the model's input shape.
+    fn check_input(&self) -> Result<()> {
+        let (h, w, c) = self.input_shape();
+        if (1..=MOST_VALUES).contains(&self.input.size()) {
+            return Ok(());
+        }
+        Err(Error::Shape(format!(
+            "a model for images of {h}×{w}×{c} cannot have layers: height, width and channels must be at least 1 and \
+             their product small enough to count"
+        )))
     }
 
     fn keep_if_it_fits(&mut self, undo: impl FnOnce(&mut Sequential)) -> Result<()> {
@@ -238,9 +256,7 @@ impl Sequential {
     /// # Errors
     /// If no dropout layer is selected, or `p` is not in 0 ≤ p < 1.
     pub fn set_dropout(&mut self, name: &str, p: f32) -> Result<()> {
-        if !(0.0..1.0).contains(&p) {
-            return Err(Error::Config(format!("dropout p must be at least 0 and less than 1, not {p}")));
-        }
+        check_dropout(p)?;
         let mut found = false;
         for i in self.select(name)? {
             if let Op::Dropout { p: old } = &mut self.layers[i].op {
@@ -275,9 +291,7 @@ impl Sequential {
     /// # Errors
     /// If no selected layer has a penalty (and `lambda` is not 0), or `lambda` is negative.
     pub fn set_l2(&mut self, name: &str, lambda: f32) -> Result<()> {
-        if lambda.is_nan() || lambda < 0.0 {
-            return Err(Error::Config(format!("l2 must be at least 0, not {lambda}")));
-        }
+        check_l2(lambda)?;
         let regularized: Vec<usize> = self.select(name)?.into_iter().filter(|&i| self.layers[i].l2 > 0.0).collect();
         if regularized.is_empty() && lambda > 0.0 {
             return Err(Error::Name(format!("'{name}' names no layer with l2")));
@@ -290,8 +304,9 @@ impl Sequential {
     /// ("" selects every layer). Biases become 0.
     ///
     /// # Errors
-    /// [`Error::Name`] if no selected layer has a kernel.
+    /// [`Error::Name`] if no selected layer has a kernel, [`Error::Config`] if the standard deviation is no number.
     pub fn set_init(&mut self, name: &str, init: Init) -> Result<()> {
+        init.check()?;
         let has_kernel = |layer: &Layer| matches!(layer.op, Op::Conv2d { .. } | Op::Linear { .. });
         let found: Vec<usize> = self.select(name)?.into_iter().filter(|&i| has_kernel(&self.layers[i])).collect();
         if found.is_empty() {

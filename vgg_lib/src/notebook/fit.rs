@@ -13,10 +13,11 @@ impl Sequential {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the images or classes do not fit the model;
-    /// [`Error::Config`](crate::Error::Config) for a setting outside its range or a batch that does not fit into
-    /// memory; [`Error::File`](crate::Error::File) if the checkpoint is damaged or belongs to another training run;
-    /// [`Error::NotFinite`](crate::Error::NotFinite) when the loss becomes NaN or infinite: the step is not taken, so
-    /// the weights are those before it.
+    /// [`Error::Name`](crate::Error::Name) if `validation` has classes with other names or in another order than
+    /// `train`; [`Error::Config`](crate::Error::Config) for a setting outside its range, a batch that does not fit into
+    /// memory or a model in which no layer learns; [`Error::File`](crate::Error::File) if the checkpoint is damaged or belongs to another training run;
+    /// [`Error::NotFinite`](crate::Error::NotFinite) when the loss or a weight becomes NaN or infinite. Such weights are
+    /// never saved in a checkpoint.
     pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
         let (verbosity, monitor) = (config.verbosity, config.monitor.clone());
         let mut show = Show { verbosity, monitor, device: self.device.note(), progress: None };

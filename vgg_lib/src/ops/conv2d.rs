@@ -1,6 +1,7 @@
 //! 2-D convolution, stride 1, "same" padding: y[n, i, j, o] = b[o] + Σ x[n, i+p−k/2, j+q−k/2, c]·w[p, q, c, o].
 
 use crate::kernel;
+use crate::process::check_memory;
 use crate::tensor::{Images, as_slice, device, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -8,7 +9,7 @@ use dfdx::prelude::*;
 /// Convolves a batch (n, h, w, c) with a kernel (k, k, c, o), k odd, and adds a bias (o,). The result is (n, h, w, o).
 ///
 /// # Errors
-/// [`Error::Shape`] if the three shapes do not fit together.
+/// [`Error::Shape`] if the three shapes do not fit together, [`Error::Config`] if the result does not fit in memory.
 ///
 /// ```
 /// use dfdx::prelude::*;
@@ -38,6 +39,8 @@ pub fn conv2d<T: Tape<f32, Cpu>>(
     }
     let (x, mut tape) = x.split_tape();
     let (x, weight) = (contiguous(x)?, contiguous(weight.clone())?);
+    let bytes = [n, h, w, out].iter().fold(size_of::<f32>(), |bytes, &size| bytes.saturating_mul(size));
+    check_memory("the output of conv2d", bytes, 0, |_| "use a smaller batch".to_string())?;
     let mut y = vec![0.0; n * h * w * out];
     kernel::conv2d::forward(values(&x), shape, k, values(&weight), Some(&bias.as_vec()), false, &mut y);
     let y = device().try_tensor_from_vec(y, (n, h, w, out)).map_err(dfdx_error)?;

@@ -43,7 +43,7 @@ impl Default for Schedule {
 impl Schedule {
     /// The rate at step `step` of epoch `epoch`, both counted from 0. There are `epochs` epochs of `steps` steps each.
     pub fn rate(&self, epoch: usize, epochs: usize, step: usize, steps: usize) -> f64 {
-        let total = (epochs * steps).max(1) as f64;
+        let total = (epochs as f64 * steps as f64).max(1.0); // as integers, a huge number of epochs would overflow
         let done = (epoch * steps + step) as f64;
         match *self {
             Schedule::Constant(rate) => rate,
@@ -79,6 +79,9 @@ impl Schedule {
             return Err(Error::Config(format!(
                 "a schedule needs a rate of at least 0 and a warm-up between 0 and 1, not {self:?}"
             )));
+        }
+        if let Schedule::Halving { every: 0, .. } = self {
+            return Err(Error::Config("a schedule halves the rate every 1 or more epochs, not every 0".to_string()));
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ impl Default for Sgd {
 impl Sgd {
     pub(super) fn check(&self) -> Result<()> {
         let Sgd { momentum, decay, .. } = self;
-        if !(0.0..1.0).contains(momentum) || decay.is_nan() || *decay < 0.0 {
+        if !((0.0..1.0).contains(momentum) && *decay >= 0.0 && decay.is_finite()) {
             return Err(Error::Config(format!(
                 "SGD needs a momentum from 0 to less than 1 and a decay of at least 0, not {momentum} and {decay}"
             )));

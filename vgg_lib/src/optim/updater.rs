@@ -2,10 +2,10 @@
 
 use super::sgd::VELOCITY;
 use super::{Optimizer, Sgd, clip};
-use crate::Result;
 use crate::engine::{MomentumRule, MuonKernel, finish_update, momentum_update, muon_updates};
 use crate::model::{Param, Sequential, Values};
 use crate::tensor::{Gradients, dfdx_error};
+use crate::{Error, Result};
 use std::collections::HashMap;
 
 /// Updates the parameters of a model as an [`Optimizer`] says, and holds its state, such as velocities.
@@ -56,8 +56,12 @@ impl Updater {
     /// layers' λ‖w‖² before the step.
     ///
     /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the learning rate is negative or no number,
     /// [`Error::Device`](crate::Error::Device) if dfdx cannot allocate.
     pub fn step(&mut self, model: &mut Sequential, gradients: &mut Gradients, learning_rate: f64) -> Result<f32> {
+        if !(learning_rate >= 0.0 && learning_rate.is_finite()) {
+            return Err(Error::Config(format!("a learning rate must be at least 0, such as 0.1, not {learning_rate}")));
+        }
         let Sgd { momentum, nesterov, decay } = self.optimizer.sgd();
         let rate = learning_rate / (1.0 + decay * self.steps as f64);
         self.steps += 1;

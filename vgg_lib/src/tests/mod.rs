@@ -2,4 +2,5 @@
 
 mod engine;
 mod kernels;
+mod not_finite;
 mod winograd_training;

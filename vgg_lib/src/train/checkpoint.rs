@@ -17,7 +17,8 @@
 use super::history::History;
 use crate::model::{Layer, Param, Sequential, Values};
 use crate::optim::{Average, Updater};
-use crate::tensor::Flat;
+use crate::process::check_memory;
+use crate::tensor::{Flat, all_finite};
 use crate::{Error, Result, files};
 use ::safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,8 @@ impl Keeper {
         for (name, _, param) in trained.into_iter().flat_map(params) {
             tensors.push((format!("{TRAINED}{name}"), Stored { tensor: param.tensor(), dims: &param.dims }));
         }
+        let size = tensors.iter().map(|(_, values)| values.data_len()).sum();
+        check_memory("the checkpoint", size, 0, |_| "use a smaller model".to_string())?;
         files::write_through(&path, &to_bytes(&path, &state, tensors)?)?;
         history.save_csv(self.folder.join("history.csv"))?;
         history.save_json(self.folder.join("history.json"))?;
@@ -218,6 +221,9 @@ impl Keeper {
             params(model).map(tensor).collect()
         };
         let mut weights = all("")?;
+        if !weights.iter().all(|values| all_finite(values.tensor())) {
+            return Err(self.damaged(&path, "it has NaN or infinite weights"));
+        }
         if let Some(average) = average {
             average.values = std::mem::replace(&mut weights, all(TRAINED)?);
         }
@@ -336,4 +342,40 @@ fn flat(tensors: &SafeTensors, name: &str, dims: &[usize]) -> Option<Values> {
     let view = tensors.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32 && view.shape() == dims)?;
     let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     Some(Values::new(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Seed, linear};
+    use crate::optim::Optimizer;
+    use crate::train::EpochRecord;
+
+    /// `fit` does not write such a checkpoint, but earlier versions did.
+    #[test]
+    fn a_checkpoint_with_nan_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Checkpoints::resume(&folder).open(vec![]).unwrap();
+        let mut model = Sequential::new((1, 1, 2), Seed(0));
+        model.push("predictions", linear(2)).unwrap();
+        let record = |epoch| EpochRecord {
+            epoch,
+            seconds: 1.0,
+            images_per_second: 1.0,
+            lr: 0.1,
+            loss: 1.0,
+            acc: 0.5,
+            val_loss: None,
+            val_acc: None,
+        };
+        let mut updater = Updater::new(Optimizer::default()).unwrap();
+        let mut history = History { epochs: vec![record(1)] };
+        keeper.save(&model, None, &updater, &history).unwrap();
+        model.layers[0].params_mut()[0].set(vec![1.0, f32::NAN, 1.0, 1.0]);
+        history.epochs.push(record(2));
+        keeper.save(&model, None, &updater, &history).unwrap();
+        let error = keeper.load(&mut model, &mut updater, None).unwrap_err().to_string();
+        assert!(error.contains("epoch_0002.safetensors: is damaged or not a checkpoint"), "{error}");
+        assert!(error.ends_with("(it has NaN or infinite weights); delete it to resume after epoch 1"), "{error}");
+    }
 }

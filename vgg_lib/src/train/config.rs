@@ -6,6 +6,7 @@ use super::watch::{Monitor, Verbosity};
 use crate::data::Augment;
 use crate::model::{Seed, Sequential};
 use crate::optim::{Optimizer, Schedule};
+use crate::{Error, Result};
 use std::ops::ControlFlow;
 
 /// Called after each epoch with its results and the model that was validated. `Break` ends training.
@@ -14,7 +15,7 @@ pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>
 /// The settings of a training run. The defaults are those of the Keras CIFAR-10 VGG notebook, but with one epoch
 /// instead of 250, and without augmentation.
 pub struct FitConfig {
-    /// The number of passes over the training images.
+    /// The number of passes over the training images, at least 1.
     pub epochs: usize,
     /// Images per step. The incomplete last batch is dropped; shuffling makes it a different one each epoch.
     pub batch_size: usize,
@@ -28,7 +29,7 @@ pub struct FitConfig {
     pub label_smoothing: f32,
     /// The seed of the order of the images and of their augmentation.
     pub seed: Seed,
-    /// The maximum number of steps per epoch; `None` for no limit.
+    /// The maximum number of steps per epoch, at least 1; `None` for no limit.
     pub max_steps: Option<usize>,
     /// Scales the gradients of a step so that their joint norm is at most this; see
     /// [`Updater::clip_norm`](crate::optim::Updater::clip_norm).
@@ -48,6 +49,30 @@ pub struct FitConfig {
     pub callbacks: Vec<Callback>,
     /// A live view of training in a notebook.
     pub monitor: Option<Monitor>,
+}
+
+impl FitConfig {
+    /// Returns an error if a setting is outside its range. `images`: the number of training images.
+    pub(super) fn check(&self, images: usize) -> Result<()> {
+        let FitConfig { epochs, batch_size, label_smoothing, .. } = *self;
+        let fault = if epochs == 0 {
+            "0 epochs train nothing; set epochs to at least 1".to_string()
+        } else if batch_size == 0 || images < batch_size {
+            format!("{images} training images do not fill a batch of {batch_size}")
+        } else if self.max_steps == Some(0) {
+            "max_steps: Some(0) trains nothing; take at least 1 step per epoch, or None for no limit".to_string()
+        } else if !(0.0..1.0).contains(&label_smoothing) {
+            format!("label smoothing must be at least 0 and less than 1, not {label_smoothing}")
+        } else if let Verbosity::Lines(seconds) = self.verbosity
+            && (seconds.is_nan() || seconds < 0.0)
+        {
+            format!("the seconds between two lines of progress must be at least 0, not {seconds}")
+        } else {
+            self.schedule.check()?;
+            return self.augment.check();
+        };
+        Err(Error::Config(fault))
+    }
 }
 
 impl Default for FitConfig {

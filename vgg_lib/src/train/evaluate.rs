@@ -1,5 +1,6 @@
 //! Evaluates a model: loss and accuracy on a dataset.
 
+use super::classes::check_classes;
 use crate::data::{Dataset, Loader};
 use crate::model::{Sequential, Shape};
 use crate::ops::softmax_cross_entropy;
@@ -20,9 +21,16 @@ impl Sequential {
     /// Computes the loss and accuracy on a dataset.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the images or classes do not fit the model.
+    /// [`Error::Shape`] if the images or classes do not fit the model or there are no images; [`Error::Name`] if the
+    /// model was trained on classes with other names or in another order.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        if let Some(classes) = self.known_classes() {
+            check_classes("the dataset", data, "the model was trained on", classes)?;
+        }
         self.check_fit(data)?;
+        if data.is_empty() {
+            return Err(Error::Shape("the dataset has no images to evaluate the model on".to_string()));
+        }
         let (h, w, c) = data.image_shape();
         let mut mean = Mean::default();
         for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::data::{Dataset, Event, Loader, Observer};
 use crate::model::{Sequential, Shape};
 use crate::tensor::images;
-use crate::text::{duration, hex, thousands};
+use crate::text::{counted, duration, hex, thousands};
 use crate::{Error, Result, files};
 
 impl Sequential {
@@ -60,12 +60,19 @@ impl Sequential {
             other => Error::file(path, format!("cannot be written: {other}")),
         })?;
         observer(Event::Begin { what: "features", total: data.len() });
+        let mut broken = 0;
         for batch in Loader::in_order(data, self.inference_batch(Shape::Map(height, width, channels))) {
             let n = batch.n;
             let y = self.forward(images(batch.images, (n, height, width, channels))?)?;
-            let bytes: Vec<u8> = y.as_vec().into_iter().flat_map(f32::to_ne_bytes).collect();
+            let values = y.as_vec();
+            broken += values.chunks(h * w * c).filter(|image| !image.iter().all(|value| value.is_finite())).count();
+            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_ne_bytes).collect();
             file.as_file_mut().write_all(&bytes).map_err(Error::io("write", path))?;
             observer(Event::Advance(n));
+        }
+        if broken > 0 {
+            let images = counted(broken, "image", "images");
+            observer(Event::Note(&format!("warning: the features of {images} are NaN or infinite")));
         }
         self.release_memory();
         files::persist_through(file, path)

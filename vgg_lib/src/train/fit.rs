@@ -3,7 +3,7 @@
 use super::config::FitConfig;
 use super::evaluate::{Mean, count_correct};
 use super::history::History;
-use super::run::{Run, Trained};
+use super::run::{At, Run, Trained};
 use super::watch::Observer;
 use crate::Result;
 use crate::data::{Batch, Dataset};
@@ -33,12 +33,14 @@ impl Sequential {
                 rate = run.rate(epoch, step);
                 let images = batch.n;
                 let (loss, correct) = self.loss(batch, gradients, run.config.label_smoothing)?;
-                let value = run.finite(loss.array(), epoch, step, rate)?;
+                let at = At { epoch, step, rate };
+                let value = run.finite(loss.array(), self, at)?;
                 gradients = loss.backward();
                 let penalty = run.update(self, &mut gradients, rate)?;
-                mean.add(images, value + penalty, correct);
+                mean.add(images, run.finite(value + penalty, self, at)?, correct);
                 run.tell_step(images, mean.value());
             }
+            run.check_weights(self, At { epoch, step: run.steps - 1, rate })?;
             run.validate(self, Trained { epoch, rate, started, mean })?;
         }
         run.finish(self)

@@ -1,6 +1,7 @@
 //! Training: [`Sequential::fit`](crate::model::Sequential::fit) and its parts, from the settings to the checkpoints.
 
 mod checkpoint;
+mod classes;
 mod config;
 mod evaluate;
 mod features;

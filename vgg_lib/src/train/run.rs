@@ -1,17 +1,18 @@
 //! The state of a training run, and the parts of the loop in `fit.rs` that need it.
 
 use super::checkpoint::Keeper;
+use super::classes::{check_classes, same_classes};
 use super::config::FitConfig;
 use super::evaluate::{Evaluation, Mean};
 use super::history::{EpochRecord, History};
 use super::settings::settings;
 use super::watch::{Event, Observer};
 use crate::data::{Dataset, Loader, shuffled};
-use crate::engine::memory;
-use crate::model::{Sequential, Shape};
+use crate::engine::{check_batch, memory};
+use crate::model::{Layer, Sequential, Shape};
 use crate::optim::{Average, Updater};
-use crate::tensor::Gradients;
-use crate::text::{bytes, thousands};
+use crate::tensor::{Gradients, all_finite};
+use crate::text::{counted, listed, thousands};
 use crate::{Error, Result};
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ pub(super) struct Run<'a> {
     pub(super) config: FitConfig,
     observer: Observer<'a>,
     /// Steps per epoch.
-    steps: usize,
+    pub(super) steps: usize,
     updater: Updater,
     average: Option<Average>,
     keeper: Option<Keeper>,
@@ -31,6 +32,17 @@ pub(super) struct Run<'a> {
     best: Option<Sequential>,
     /// Why training ends before the last epoch, if it does.
     ended_by: Option<&'static str>,
+}
+
+/// A step of a training run.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    /// Counted from 0.
+    pub(super) epoch: usize,
+    /// Counted from 0.
+    pub(super) step: usize,
+    /// The learning rate.
+    pub(super) rate: f64,
 }
 
 /// A trained epoch that is not yet validated.
@@ -52,15 +64,10 @@ impl<'a> Run<'a> {
         config: FitConfig,
         observer: Observer<'a>,
     ) -> Result<Run<'a>> {
-        model.check_fit(train)?;
-        model.check_fit(validation)?;
-        config.schedule.check()?;
+        check_data(model, train, validation)?;
+        config.check(train.len())?;
         let batch_size = config.batch_size;
-        if batch_size == 0 || train.len() < batch_size {
-            let n = train.len();
-            return Err(Error::Config(format!("{n} training images do not fill a batch of {batch_size}")));
-        }
-        check_memory(model, batch_size)?;
+        check_model(model, batch_size)?;
         let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
@@ -75,8 +82,20 @@ impl<'a> Run<'a> {
         let (history, best, ended_by) = (History::default(), None, None);
         let mut run =
             Run { train, validation, config, observer, steps, updater, average, keeper, history, best, ended_by };
+        run.rename_classes(model);
         run.resume(model)?;
         Ok(run)
+    }
+
+    /// Warns if the model was trained on other classes before.
+    fn rename_classes(&mut self, model: &mut Sequential) {
+        let classes = self.train.classes();
+        if let Some(known) = model.known_classes().filter(|known| !same_classes(known, classes)) {
+            let (known, classes) = (listed(known, ", "), listed(classes, ", "));
+            let text = format!("warning: the model was trained on {known} before; now it learns {classes}");
+            (self.observer)(Event::Warning(&text));
+        }
+        model.remember_classes(classes);
     }
 
     /// Loads the newest checkpoint, if there is one.
@@ -123,12 +142,42 @@ impl<'a> Run<'a> {
     }
 
     /// Returns an error, which ends training, if the loss is NaN or infinite.
-    pub(super) fn finite(&self, loss: f32, epoch: usize, step: usize, learning_rate: f64) -> Result<f32> {
+    pub(super) fn finite(&self, loss: f32, model: &Sequential, at: At) -> Result<f32> {
         if loss.is_finite() {
             return Ok(loss);
         }
+        let broken = broken_layer(model).filter(|_| self.updater.steps == 0);
+        let help = if let Some(layer) = broken {
+            format!("layer '{layer}' had NaN or infinite weights from the start: load others")
+        } else {
+            broken_images("training", self.train).unwrap_or("try a lower rate".to_string())
+        };
+        Err(self.not_finite(format!("the loss became {loss}"), help, at))
+    }
+
+    /// Returns an error, which ends training, if a weight is NaN or infinite. Such weights are never saved.
+    pub(super) fn check_weights(&self, model: &Sequential, at: At) -> Result<()> {
+        let Some(layer) = broken_layer(model) else { return Ok(()) };
+        let what = format!("the weights of layer '{layer}' became NaN or infinite");
+        Err(self.not_finite(what, "try a lower rate".to_string(), at))
+    }
+
+    /// Warns when the validation loss becomes NaN or infinite. It does not end training: later epochs may do better, and
+    /// batch norms use other statistics in training.
+    fn warn_of_validation(&mut self, record: &EpochRecord) {
+        let finite = |record: &EpochRecord| record.val_loss.is_none_or(f32::is_finite);
+        if finite(record) || self.history.epochs.last().is_some_and(|last| !finite(last)) {
+            return;
+        }
+        let help = broken_images("validation", self.validation).unwrap_or("try a lower learning rate".to_string());
+        let (epoch, loss) = (record.epoch, record.val_loss.unwrap_or(f32::NAN));
+        let text = format!("warning: the validation loss became {loss} in epoch {epoch}; {help}");
+        (self.observer)(Event::Warning(&text));
+    }
+
+    fn not_finite(&self, what: String, help: String, At { epoch, step, rate }: At) -> Error {
         let checkpoint = self.keeper.as_ref().and_then(Keeper::latest);
-        Err(Error::NotFinite { loss, epoch: epoch + 1, step: step + 1, learning_rate, checkpoint })
+        Error::NotFinite { what, help, epoch: epoch + 1, step: step + 1, learning_rate: rate, checkpoint }
     }
 
     /// Updates the weights and their average. Returns the l2 penalty of the old weights.
@@ -162,6 +211,7 @@ impl<'a> Run<'a> {
             val_acc: Some(reached.accuracy),
         };
         (self.observer)(Event::EpochEnd(&record));
+        self.warn_of_validation(&record);
         self.history.epochs.push(record.clone());
         if self.config.restore_best && self.history.best().is_some_and(|best| best.epoch == record.epoch) {
             self.best = Some(validated.clone());
@@ -186,29 +236,52 @@ impl<'a> Run<'a> {
         if let Some(chosen) = self.best.or(averaged) {
             model.layers = chosen.layers;
         }
+        model.remember_classes(self.train.classes());
         model.release_memory();
         Ok(self.history)
     }
 }
 
-/// Returns an error for a batch that does not fit in memory, for which the system would kill the process.
-fn check_memory(model: &Sequential, batch_size: usize) -> Result<()> {
-    let (h, w, c) = model.input_shape();
-    let need = |batch_size| memory::need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);
-    let Some(free) = model.available_memory()? else { return Ok(()) };
-    if need(batch_size)? <= free {
-        return Ok(());
+/// Returns an error if the model cannot take the data, or if the two datasets have different classes.
+fn check_data(model: &Sequential, train: &Dataset, validation: &Dataset) -> Result<()> {
+    check_classes("the validation data", validation, "the training data has", train.classes())?;
+    model.check_fit(train)?;
+    model.check_fit(validation)?;
+    if validation.is_empty() {
+        return Err(Error::Shape("the validation data has no images".to_string()));
     }
-    let (none, one) = (need(0)?, need(1)?);
-    let fits = free.saturating_sub(none) / (one - none).max(1);
-    let advice = match fits {
-        0 => "not even one image does; use smaller images or a smaller model".to_string(),
-        fits => format!("take at most {}", thousands(fits)),
+    Ok(())
+}
+
+/// Returns an error if no layer learns, or a batch is too large for the memory or too small for a batch norm.
+fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
+    if !model.layers.iter().any(Layer::learns) {
+        let all_frozen = model.layers.iter().any(Layer::is_frozen);
+        let help =
+            if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
+        return Err(Error::Config(format!("no layer of the model learns; {help}")));
+    }
+    let (h, w, c) = model.input_shape();
+    check_batch(&model.layers, Shape::Map(h, w, c), batch_size)?;
+    memory::check_training(model, batch_size)
+}
+
+/// The name of the first layer with NaN or infinite weights or statistics.
+fn broken_layer(model: &Sequential) -> Option<&str> {
+    let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(param.tensor()));
+    model.layers.iter().find(broken).map(Layer::name)
+}
+
+/// A sentence that says how many images of the data have NaN or infinite values, if any have.
+fn broken_images(what: &str, data: &Dataset) -> Option<String> {
+    let (h, w, c) = data.image_shape();
+    let mut image = vec![0.0; h * w * c];
+    let broken = |index: &usize| {
+        data.read(*index, &mut image);
+        !image.iter().all(|value| value.is_finite())
     };
-    Err(Error::Config(format!(
-        "a training step of {} images needs {} of memory, but {} are free: {advice}",
-        thousands(batch_size),
-        bytes(need(batch_size)?),
-        bytes(free)
-    )))
+    let mut broken = (0..data.len()).filter(broken);
+    let first = broken.next()?;
+    let (images, all) = (counted(1 + broken.count(), "image", "images"), thousands(data.len()));
+    Some(format!("the {what} data has NaN or infinite values in {images} of {all}, the first is image {first}"))
 }

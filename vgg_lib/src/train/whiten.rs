@@ -18,7 +18,7 @@ impl Sequential {
     ///
     /// # Errors
     /// [`Error::Name`] if the model has no convolution; [`Error::Shape`] if the dataset is empty or its images have
-    /// another number of channels or are smaller than the kernel.
+    /// another number of channels or are smaller than the kernel, or have NaN or infinite values.
     pub fn whiten(&mut self, data: &Dataset) -> Result<()> {
         let Some(layer) = self.layers.iter_mut().find(|layer| matches!(layer.op, Op::Conv2d { .. })) else {
             return Err(Error::Name("the model has no convolution that could whiten the images".into()));
@@ -33,7 +33,11 @@ impl Sequential {
             )));
         }
         let n = k * k * c;
-        let (values, vectors) = eigen(covariance(data, k), n);
+        let covariance = covariance(data, k);
+        if !covariance.iter().all(|value| value.is_finite()) {
+            return Err(Error::Shape("the images have NaN or infinite values, so they cannot be whitened".to_string()));
+        }
+        let (values, vectors) = eigen(covariance, n);
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
         let mut filters = weight.tensor().as_vec();

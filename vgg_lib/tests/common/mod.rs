@@ -16,7 +16,11 @@ pub fn real_data(sub: &str) -> Option<PathBuf> {
         return Some(path);
     }
     let reason = format!("{} is missing; see data/README.md, or set VGG_DATA", path.display());
-    assert!(env::var("VGG_REQUIRE_DATA").as_deref() != Ok("1"), "{reason}");
+    match env::var("VGG_REQUIRE_DATA").as_deref() {
+        Ok("1") => panic!("{reason}"),
+        Ok("" | "0") | Err(env::VarError::NotPresent) => {}
+        other => panic!("the environment variable VGG_REQUIRE_DATA is {other:?}; set it to 1 (on) or 0 (off)"),
+    }
     skip(&reason);
     None
 }

@@ -23,18 +23,21 @@ pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_no
 
 use super::laps::Stopwatch;
 use super::plan::{Plan, Purpose, Stage};
-use super::{Statistics, Trained, TrainingPass, nhwc};
+use super::{Statistics, Trained, TrainingPass, memory, nhwc};
 use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::elementwise;
 use crate::model::{Layer, Op};
-use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
+use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error, images};
 use dfdx::prelude::*;
 use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
 pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
-    let plan = Plan::of(layers, &x, Purpose::Inference)?;
+    let plan = plan(layers, &x, Purpose::Inference, &[], arena)?;
+    if x.shape().0 == 0 {
+        return images(vec![], nhwc(0, plan.output));
+    }
     let mut pass = Pass::new(layers, *x.shape(), 0);
     let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
@@ -42,7 +45,11 @@ pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<I
 
 /// The outputs of the layers with these indices, in the order of `wanted`.
 pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
-    let plan = Plan::of(layers, &x, Purpose::Observation)?;
+    let plan = plan(layers, &x, Purpose::Observation, wanted, arena)?;
+    if x.shape().0 == 0 {
+        let output = |index: &usize| plan.stages[*index].output; // one stage per layer
+        return wanted.iter().map(|index| images(vec![], nhwc(0, output(index)))).collect();
+    }
     let mut found = vec![None; layers.len()];
     let mut pass = Pass::new(layers, *x.shape(), 0);
     pass.run(&plan, to_buffer(arena, &x), |stage, y| {
@@ -62,7 +69,7 @@ pub(crate) fn train(
     arena: &Arc<Arena>,
 ) -> Result<Trained> {
     let (x, mut tape) = x.split_tape();
-    let plan = Plan::of(layers, &x, Purpose::Training { first })?;
+    let plan = plan(layers, &x, Purpose::Training { first }, &[], arena)?;
     let mut pass = Pass::new(layers, *x.shape(), seed);
     let result = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     let Pass { kept, statistics, .. } = pass;
@@ -79,6 +86,13 @@ pub(crate) fn train(
         Ok(())
     });
     Ok(Trained { y: y.put_tape(tape), statistics, penalty: None })
+}
+
+/// The stages of a pass that keeps the outputs of the layers `observed`, after a check that it fits in memory.
+fn plan(layers: &[Layer], x: &Images, purpose: Purpose, observed: &[usize], arena: &Arena) -> Result<Plan> {
+    let plan = Plan::of(layers, x, purpose)?;
+    memory::check_pass(layers, &plan, x.shape().0, observed, arena)?;
+    Ok(plan)
 }
 
 /// A forward pass.

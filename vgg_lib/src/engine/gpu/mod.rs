@@ -21,13 +21,16 @@ use super::{Statistics, Trained, TrainingPass, nhwc};
 use crate::Result;
 use crate::kernel::gpu::{Gpu, Memory};
 use crate::model::{Gradient, Layer, Op};
-use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, device, dfdx_error, values};
+use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, device, dfdx_error, images, values};
 use dfdx::prelude::*;
 use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
 pub(crate) fn infer(gpu: &'static Gpu, layers: &[Layer], x: Images) -> Result<Images> {
     let plan = Plan::of(layers, &x, Purpose::Inference)?;
+    if x.shape().0 == 0 {
+        return images(vec![], nhwc(0, plan.output));
+    }
     let mut pass = Pass::new(gpu, layers, *x.shape(), 0);
     let y = pass.run(&plan, gpu.upload(&values(&x)), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
@@ -36,6 +39,10 @@ pub(crate) fn infer(gpu: &'static Gpu, layers: &[Layer], x: Images) -> Result<Im
 /// The outputs of the layers with these indices, in the order of `wanted`.
 pub(crate) fn observe(gpu: &'static Gpu, layers: &[Layer], x: Images, wanted: &[usize]) -> Result<Vec<Images>> {
     let plan = Plan::of(layers, &x, Purpose::Observation)?;
+    if x.shape().0 == 0 {
+        let output = |index: &usize| plan.stages[*index].output; // one stage per layer
+        return wanted.iter().map(|index| images(vec![], nhwc(0, output(index)))).collect();
+    }
     let mut found = vec![None; layers.len()];
     let mut pass = Pass::new(gpu, layers, *x.shape(), 0);
     pass.run(&plan, gpu.upload(&values(&x)), |stage, y| {

@@ -225,10 +225,9 @@ impl<A: Scheme> TilesOut<'_, A> {
                         let v = if size == 1 {
                             tile[i][j]
                         } else {
-                            // Each `max` takes the later value first: of a NaN and a number, pooling keeps the earlier one.
                             let (upper, lower) = (tile[2 * i], tile[2 * i + 1]);
-                            let best = s.max(lower[2 * j], s.max(upper[2 * j + 1], upper[2 * j]));
-                            s.max(lower[2 * j + 1], best)
+                            let best = s.max_or_nan(lower[2 * j], s.max_or_nan(upper[2 * j + 1], upper[2 * j]));
+                            s.max_or_nan(lower[2 * j + 1], best)
                         };
                         store((image * h + top + i) * w + left + j, v);
                     }
