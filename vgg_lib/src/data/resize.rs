@@ -3,9 +3,16 @@
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::Image};
 use image::RgbImage;
 
+use super::image_file::MOST_PIXELS;
+
 /// The image in another size, (height, width). Bilinear with antialiasing: each new pixel averages all the pixels it
 /// covers, like Pillow's `resize(…, BILINEAR)` and torchvision's `Resize(…, antialias=True)`. A size of 0 counts as 1.
+///
+/// # Panics
+/// If the new image has more than 179 million pixels.
 pub fn resize(image: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
+    let fits = h.checked_mul(w).is_some_and(|pixels| pixels as u64 <= MOST_PIXELS);
+    assert!(fits, "an image of {h}×{w} is too large; at most {MOST_PIXELS} pixels");
     let whole = (0.0, 0.0, f64::from(image.height()), f64::from(image.width()));
     resize_box(image, whole, (h.max(1), w.max(1)))
 }
