@@ -155,7 +155,7 @@ fn rgb_of([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     let light = 255 - u32::from(k);
     [c, m, y].map(|ink| {
         let product = u32::from(ink) * light + 128;
-        (light - ((product >> 8) + product >> 8)) as u8
+        (light - (((product >> 8) + product) >> 8)) as u8
     })
 }
 
