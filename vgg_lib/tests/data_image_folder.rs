@@ -293,6 +293,13 @@ fn files_that_are_no_images_say_what_they_are() {
         let reason = reason(&file_of(npz("jpeg_files"), name));
         assert!(reason.starts_with(&format!("is a JPEG file with {what}")) && reason.ends_with("; save it as PNG"));
     }
+    // Bytes of the usual file that say something else: its bits per color, and Adobe's color space.
+    let usual = file("jpeg");
+    let frame = usual.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    let deep = [&usual[..frame + 4], &[12], &usual[frame + 5..]].concat();
+    assert!(reason(&deep).starts_with("is a JPEG file with more than 8 bits per color, which is not supported; "));
+    let adobe = [&usual[..2], b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07", &usual[2..]].concat();
+    assert!(reason(&adobe).starts_with("is a JPEG file with an unknown color space, which is not supported; "));
 }
 
 /// A decoder must not be asked for a file that never ends, or for one that waits for a writer.

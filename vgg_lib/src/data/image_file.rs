@@ -116,7 +116,10 @@ fn unusual_jpeg(bytes: &[u8], header: &Header) -> std::result::Result<(RgbImage,
     if jpeg::is_truncated(bytes) {
         return Err(format!("is truncated; {AGAIN}"));
     }
-    let mut image = DynamicImage::from(header.decode(bytes).map_err(|text| damaged(&text))?);
+    let mut image = DynamicImage::from(header.decode(bytes).map_err(|e| match e {
+        jpeg_decoder::Error::Unsupported(_) => unsupported(&e.to_string()),
+        _ => damaged(&e.to_string()),
+    })?);
     image.apply_orientation(header.exif.map_or(Orientation::NoTransforms, orientation));
     Ok((image.into_rgb8(), turn))
 }
@@ -161,12 +164,12 @@ fn limited(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDe
 }
 
 fn reason(error: &ImageError) -> String {
-    match error {
-        ImageError::Unsupported(what) => {
-            format!("has an unsupported format ({}); save it as PNG or JPEG", one_line(&what.to_string()))
-        }
-        _ => damaged(&error.to_string()),
-    }
+    let text = error.to_string();
+    if matches!(error, ImageError::Unsupported(_)) { unsupported(&text) } else { damaged(&text) }
+}
+
+fn unsupported(text: &str) -> String {
+    format!("has an unsupported format ({}); save it as PNG or JPEG", one_line(text))
 }
 
 fn damaged(text: &str) -> String {

@@ -19,6 +19,8 @@ use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 pub(super) struct Header<'a> {
     /// The kind of compression: C0 is baseline, C2 progressive, C9 and above arithmetic coding.
     frame: u8,
+    /// Bits per color.
+    precision: u8,
     pub(super) width: u32,
     pub(super) height: u32,
     components: Vec<Component>,
@@ -43,6 +45,7 @@ impl<'a> Header<'a> {
     pub(super) fn read(jpeg: &'a [u8]) -> Option<Header<'a>> {
         let mut header = Header {
             frame: 0,
+            precision: 0,
             width: 0,
             height: 0,
             components: vec![],
@@ -79,8 +82,9 @@ impl<'a> Header<'a> {
             0xee if content.starts_with(b"Adobe") => self.adobe = Some(*content.get(11)?),
             // Frames; C4, C8 and CC among them are tables.
             0xc0..=0xcf if !matches!(kind, 0xc4 | 0xc8 | 0xcc) => {
-                let &[_, h1, h0, w1, w0, count] = content.get(..6)? else { return None };
+                let &[precision, h1, h0, w1, w0, count] = content.get(..6)? else { return None };
                 self.frame = kind;
+                self.precision = precision;
                 self.height = u16::from_be_bytes([h1, h0]).into();
                 self.width = u16::from_be_bytes([w1, w0]).into();
                 let component = |c: &[u8]| Component { id: c[0], sampling: (c[1] >> 4, c[1] & 15) };
@@ -96,7 +100,9 @@ impl<'a> Header<'a> {
         match self.frame {
             0xc9.. => Some("with arithmetic coding"),
             0xc5..=0xc7 => Some("of several resolutions"),
+            _ if self.precision != 8 => Some("with more than 8 bits per color"),
             _ if !matches!(self.components.len(), 1 | 3 | 4) => Some("with neither 1 nor 3 nor 4 color components"),
+            _ if self.adobe > Some(2) => Some("with an unknown color space"),
             _ => None,
         }
     }
@@ -115,7 +121,7 @@ impl<'a> Header<'a> {
             (1 | 3, _) => true,
             _ => false,
         };
-        matches!(self.frame, 0xc0..=0xc2) && interleaved && sampling && colors
+        matches!(self.frame, 0xc0..=0xc2) && interleaved && sampling && colors && self.unsupported().is_none()
     }
 
     fn has_rgb_names(&self) -> bool {
@@ -134,19 +140,18 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// Decodes the file with jpeg-decoder. The error is a reason, without the file's name.
-    pub(super) fn decode(&self, jpeg: &[u8]) -> Result<RgbImage, String> {
+    /// Decodes the file with jpeg-decoder.
+    pub(super) fn decode(&self, jpeg: &[u8]) -> Result<RgbImage, jpeg_decoder::Error> {
         let mut decoder = Decoder::new(Cursor::new(jpeg));
         decoder.set_color_transform(self.transform());
-        let pixels = decoder.decode().map_err(|e| e.to_string())?;
-        let format = decoder.info().map(|info| info.pixel_format);
-        let rgb = match format {
-            Some(PixelFormat::RGB24) => pixels,
+        let pixels = decoder.decode()?;
+        let rgb = match decoder.info().map(|info| info.pixel_format) {
             Some(PixelFormat::L8) => pixels.iter().flat_map(|&gray| [gray; 3]).collect(),
             Some(PixelFormat::CMYK32) => pixels.as_chunks().0.iter().flat_map(|&cmyk| rgb_of(cmyk)).collect(),
-            _ => return Err("more than 8 bits per color".to_string()),
+            _ => pixels,
         };
-        RgbImage::from_raw(self.width, self.height, rgb).ok_or_else(|| "not as many pixels as it says".to_string())
+        let wrong = || jpeg_decoder::Error::Format("the number of pixels is wrong".to_string());
+        RgbImage::from_raw(self.width, self.height, rgb).ok_or_else(wrong)
     }
 }
 

@@ -33,7 +33,7 @@ impl Figure {
         let mut notes = vec![];
         if !missing.is_empty() {
             notes.push(format!(
-                "NOTE: no font on this machine has these characters of the figure, so it shows boxes instead: {missing}. \
+                "NOTE: no font on this machine draws these characters of the figure, so it shows boxes instead: {missing}. \
                  Install one that has them, such as Noto Sans CJK (Debian: `apt install fonts-noto-cjk`) or Noto Emoji, \
                  and restart."
             ));
