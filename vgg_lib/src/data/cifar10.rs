@@ -190,7 +190,8 @@ fn class_folders(folder: &Path, images: [usize; 2], observer: Observer) -> Resul
             return Err(broken(path, format!("has the classes {} instead of CIFAR-10's", data.classes().join(", "))));
         }
         if data.len() != expected {
-            return Err(broken(path, format!("has {} images instead of {expected}", data.len())));
+            let part = "load a part of CIFAR-10 with `image_folder::load`, or run `cargo xtask data cifar10`";
+            return Err(Error::file(path, format!("has {} images instead of {expected}; {part}", data.len())));
         }
         Ok(data)
     };
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!((train.image(3).as_raw()[0], test.image(9).as_raw()[0]), (3, 19));
         // They are found from above, and they are too few.
         let message = load_or_shapes(dir.path(), &mut unobserved).unwrap_err().to_string();
-        assert!(message.contains("train: has 10 images instead of 50000; run"), "{message}");
+        assert!(message.contains("train: has 10 images instead of 50000; load a part"), "{message}");
         fs::rename(dir.path().join("cifar10/train/cat"), dir.path().join("cifar10/train/wolf")).unwrap();
         let message = load(dir.path()).unwrap_err().to_string();
         assert!(message.contains("train: has the classes airplane, automobile, bird, deer, "), "{message}");

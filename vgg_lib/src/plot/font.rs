@@ -4,9 +4,8 @@
 use std::sync::LazyLock;
 
 use ab_glyph::{Font, FontArc, FontRef, Glyph, PxScale, ScaleFont, point};
-use unicode_normalization::UnicodeNormalization;
 
-use super::fallback;
+use super::{fallback, letters::letters};
 
 /// The size of one em in logical pixels, and the weight.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +34,7 @@ impl Style {
         let mut glyphs: Vec<(Glyph, FontArc)> = Vec::new();
         let mut before = None;
         let mut x = 0.0;
-        for c in text.nfc() {
+        for c in letters(text).chars() {
             let (source, font) = match self.source(c) {
                 Source::Nothing => continue,
                 Source::System(font) => (true, font),

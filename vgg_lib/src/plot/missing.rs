@@ -8,7 +8,7 @@ use std::{
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{Figure, figure::Element, font::Source};
+use super::{Figure, figure::Element, font::Source, letters::can_be_set};
 
 impl Figure {
     /// What the reader should know about the texts of this figure, a line for each kind of trouble. Nothing is said
@@ -22,7 +22,7 @@ impl Figure {
             for c in text.text.nfc().filter(|c| !c.is_ascii()) {
                 let list = match text.style.source(c) {
                     Source::Missing => &mut missing,
-                    _ if needs_shaping(c) => &mut unshaped,
+                    _ if needs_shaping(c) && !can_be_set(c) => &mut unshaped,
                     _ => continue,
                 };
                 if said.insert(c) {
@@ -40,16 +40,16 @@ impl Figure {
         }
         if !unshaped.is_empty() {
             notes.push(format!(
-                "NOTE: PNG figures set one letter after another from left to right, which is wrong for these: \
-                 {unshaped}. Save the figure as .svg; browsers set it right."
+                "NOTE: PNG figures set one letter after another, which is wrong for these: {unshaped}. Save the figure as \
+                 .svg; browsers set it right."
             ));
         }
         notes
     }
 }
 
-/// Whether a letter belongs to a script that is written from right to left, or whose letters join or change places:
-/// Hebrew, Arabic and its relatives, the scripts of India, Tibetan, Burmese and Khmer.
+/// Whether a letter belongs to a script whose letters join, change places or carry marks: Hebrew, Arabic and its
+/// relatives, the scripts of India, Tibetan, Burmese and Khmer.
 fn needs_shaping(c: char) -> bool {
     matches!(c, '\u{590}'..='\u{8ff}' | '\u{900}'..='\u{dff}' | '\u{f00}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
         || matches!(c, '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}')
@@ -61,12 +61,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_shown_is_said_once() {
-        // A character for private use and one of Hebrew, in a class name and in the title.
-        let figure = || bars("\u{10fffd} shalom \u{5e9}", "", &[("e\u{301}\u{10fffd}\u{fe0f}".to_string(), 0.5)]);
+        // A character for private use, and Arabic with a sign for a vowel.
+        let figure =
+            || bars("\u{10fffd} \u{5e9} \u{628}\u{64e}", "", &[("e\u{301}\u{10fffd}\u{fe0f}".to_string(), 0.5)]);
         let notes = figure().text_notes();
         assert_eq!(notes.len(), 2, "{notes:?}");
         assert!(notes[0].contains("it shows boxes instead: \u{10fffd}. Install"), "{notes:?}");
-        assert!(notes[1].contains("wrong for these: \u{5e9}. Save"), "{notes:?}");
+        assert!(notes[1].contains("wrong for these: \u{64e}. Save"), "{notes:?}");
         assert!(figure().text_notes().is_empty(), "said before");
         assert!(
             bars("Über Ωμέγα, Кошки: 猫?", "", &[("a".to_string(), 0.5)])

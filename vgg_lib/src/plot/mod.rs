@@ -22,6 +22,7 @@ mod figure;
 mod font;
 mod grid;
 mod heatmap;
+mod letters;
 mod maps;
 mod missing;
 mod network;
