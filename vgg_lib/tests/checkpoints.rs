@@ -12,9 +12,9 @@ use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
 
 mod common;
-#[path = "common/pictures.rs"]
-mod pictures;
-use pictures::data;
+#[path = "common/small_data.rs"]
+mod small_data;
+use small_data::data;
 
 /// A model with everything that a training run has to remember: momentum, running statistics, dropout masks.
 fn model() -> Sequential {

@@ -38,6 +38,44 @@ fn write_all(folder: &Path) {
     }
 }
 
+/// A batch as Python 2 pickled it: a dictionary of texts, numbers, and an array of bytes.
+fn pickled(f: usize) -> Vec<u8> {
+    let mut out =
+        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(".to_vec();
+    out.extend((0..10_000).flat_map(|i| [b'K', ((i + f) % 10) as u8]));
+    out.extend(
+        b"eU\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09",
+    );
+    out.extend(
+        b"(K\x01M\x10'M\x00\x0c\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xff",
+    );
+    out.extend(b"J\xff\xff\xff\xffK\x00tb\x89T\x00\xc0\xd4\x01");
+    let planes: Vec<u8> = (0..3072).map(|at| pixel(at / 1024, at % 1024)).collect();
+    (0..10_000).for_each(|_| out.extend(&planes));
+    out.extend(b"tbU\x09filenamesq\x0c]q\x0d(U\x09cat_1.pngq\x0eU\x09dog_2.pngq\x0feu.");
+    out
+}
+
+fn write_pickled(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let mut meta = b"\x80\x02}q\x01(U\x13num_cases_per_batchq\x02M\x10'U\x0blabel_namesq\x03]q\x04(".to_vec();
+    for name in NAMES.lines().filter(|name| !name.is_empty()) {
+        meta.extend([&[b'U', name.len() as u8], name.as_bytes(), b"q\x05"].concat());
+    }
+    meta.extend(b"eU\x07num_visq\x0fM\x00\x0cu.");
+    fs::write(folder.join("batches.meta"), meta).unwrap();
+    for (f, name) in BATCHES.iter().enumerate() {
+        fs::write(folder.join(name.trim_end_matches(".bin")), pickled(f)).unwrap();
+    }
+}
+
+fn archive(folder: &Path, path: &Path) {
+    let gz = GzEncoder::new(fs::File::create(path).unwrap(), Compression::fast());
+    let mut tar = tar::Builder::new(gz);
+    tar.append_dir_all(folder.file_name().unwrap(), folder).unwrap();
+    tar.into_inner().unwrap().finish().unwrap();
+}
+
 fn check((train, test): (Dataset, Dataset)) {
     assert_eq!((train.shape(), test.shape()), ((50_000, 32, 32, 3), (10_000, 32, 32, 3)));
     assert_eq!((train.classes()[0].as_str(), train.classes()[9].as_str()), ("airplane", "truck"));
@@ -64,13 +102,82 @@ fn a_folder_its_parent_and_an_archive_give_the_same_datasets() {
     check(cifar10::load(parent.path()).unwrap());
 
     let archived = tempdir().unwrap();
-    let gz =
-        GzEncoder::new(fs::File::create(archived.path().join("cifar-10-binary.tar.gz")).unwrap(), Compression::fast());
-    let mut tar = tar::Builder::new(gz);
-    tar.append_dir_all("cifar-10-batches-bin", &folder).unwrap();
-    tar.into_inner().unwrap().finish().unwrap();
+    let path = archived.path().join("cifar-10-binary.tar.gz");
+    archive(&folder, &path);
     check(cifar10::load(archived.path()).unwrap());
+    check(cifar10::load(&path).unwrap());
     check(cifar10::load_or_shapes(archived.path(), &mut unobserved).unwrap());
+
+    // A folder that was not unpacked to its end.
+    let half = archived.path().join("cifar-10-batches-bin");
+    fs::create_dir(&half).unwrap();
+    fs::write(half.join("batches.meta.txt"), NAMES).unwrap();
+    fs::write(half.join("data_batch_1.bin"), &batch(0)[..1000]).unwrap();
+    let mut notes = vec![];
+    let mut observer = |event: Event| {
+        if let Event::Note(text) = event {
+            notes.push(text.to_string());
+        }
+    };
+    check(cifar10::load_or_shapes(archived.path(), &mut observer).unwrap());
+    let end = format!("This was read instead: {}.", path.display());
+    assert!(notes.len() == 1 && notes[0].contains("data_batch_1.bin: is cut short") && notes[0].ends_with(&end));
+    fs::remove_file(path).unwrap();
+    assert!(sentence(archived.path()).starts_with("cifar-10-batches-bin/data_batch_1.bin: is cut short"));
+}
+
+#[test]
+fn the_python_batches_of_torchvision_and_keras_give_the_same_datasets() {
+    let parent = tempdir().unwrap();
+    let folder = parent.path().join("cifar-10-batches-py");
+    write_pickled(&folder);
+    check(cifar10::load_or_shapes(parent.path(), &mut unobserved).unwrap());
+    check(cifar10::load(&folder).unwrap());
+
+    let archived = tempdir().unwrap();
+    archive(&folder, &archived.path().join("cifar-10-python.tar.gz"));
+    check(cifar10::load(archived.path()).unwrap());
+
+    let first_label = pickled(0).windows(4).position(|four| four == b"]q\x05(").unwrap() + 5;
+    let change = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let path = folder.join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let sentence = sentence(&folder);
+        fs::write(path, whole).unwrap();
+        sentence
+    };
+    assert!(change("data_batch_2", &|bytes| bytes.truncate(1_000_000)).starts_with("data_batch_2: is cut short; run"));
+    assert!(change("test_batch", &|bytes| bytes[100] = b'!').starts_with("test_batch: is not a pickle of CIFAR-10 ("));
+    assert!(
+        change("data_batch_3", &|bytes| bytes[first_label] = 77).starts_with("data_batch_3: has label 77 in record")
+    );
+    let few = change("data_batch_1", &|bytes| _ = bytes.drain(first_label - 1..=first_label));
+    assert!(few.starts_with("data_batch_1: has 10000 images and 9999 labels instead of 10000 each; run"), "{few}");
+    assert!(change("batches.meta", &|bytes| bytes.truncate(3)).starts_with("batches.meta: is cut short"));
+    fs::remove_file(folder.join("test_batch")).unwrap();
+    assert!(sentence(&folder).starts_with("test_batch: is missing;"));
+}
+
+#[test]
+fn other_layouts_are_named() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join("train")).unwrap();
+    fs::write(dir.path().join("trainLabels.csv"), "id,label\n1,frog\n").unwrap();
+    assert!(sentence(dir.path()).starts_with("trainLabels.csv: belongs to Kaggle's copy of CIFAR-10"));
+    for (name, is_folder) in [("cifar10", true), ("cifar-10-matlab.tar.gz", false), ("CIFAR-10-images", true)] {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join(name);
+        if is_folder {
+            fs::create_dir(path).unwrap()
+        } else {
+            fs::write(path, "").unwrap()
+        }
+        let sentence = sentence(dir.path());
+        assert!(sentence.starts_with(&format!("{name}: holds CIFAR-10 in no layout that can be read")), "{sentence}");
+    }
 }
 
 /// A folder with the class names, after `change`.

@@ -6,9 +6,9 @@ use std::path::Path;
 use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
 
-#[path = "common/pictures.rs"]
-mod pictures;
-use pictures::data;
+#[path = "common/small_data.rs"]
+mod small_data;
+use small_data::data;
 
 fn model() -> Sequential {
     let mut model = Sequential::new((16, 16, 3), Seed(2));

@@ -1,27 +1,36 @@
-//! Image files: reading and decoding one, and resizing it as Pillow does.
+//! Image files: reading and decoding one.
 
 use std::{
     fs::{self, File},
     io::{Cursor, Read},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images::Image};
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, metadata::Orientation,
+};
 
-use crate::{Error, Result};
+use super::{
+    exif::orientation,
+    jpeg::{self, Header},
+    not_an_image::not_an_image,
+    panics::caught,
+};
+use crate::{Error, Result, process::available_memory, text};
 
 /// Images of more pixels are refused. Pillow, too, considers them decompression bombs: small files that fill the memory.
-const MOST_PIXELS: u64 = 178_956_970;
+pub(super) const MOST_PIXELS: u64 = 178_956_970;
 /// Files of more bytes are refused.
 const MOST_BYTES: u64 = 1 << 29;
 /// Images of more pixels are decoded one at a time.
 const LARGE: u64 = 25_000_000;
+/// What to do about a broken file.
+const AGAIN: &str = "copy or download it again";
 
 /// Reads a PNG, JPEG, BMP or WebP file (recognized by its content, not its name) as 8-bit RGB, turned upright
 /// according to its EXIF orientation. Like Pillow's `convert("RGB")`, this repeats gray, drops alpha and converts CMYK.
-/// 16-bit values are scaled.
+/// 16-bit values are scaled. Of an animation, this is the first image.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is not such an image, is truncated or damaged, or
@@ -32,72 +41,10 @@ pub fn read_image(path: impl AsRef<Path>) -> Result<RgbImage> {
     decode(&bytes, |image| image).map_err(|reason| Error::file(path, reason))
 }
 
-/// The image in another size, (height, width). Bilinear with antialiasing: each new pixel averages all the pixels it
-/// covers, like Pillow's `resize(…, BILINEAR)` and torchvision's `Resize(…, antialias=True)`. A size of 0 counts as 1.
-pub fn resize(image: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
-    let whole = (0.0, 0.0, f64::from(image.height()), f64::from(image.width()));
-    resize_box(image, whole, (h.max(1), w.max(1)))
-}
-
-/// How images are brought to the size that a model takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// Stretches the image to the height and width, ignoring its proportions, as Keras does.
-    Stretch,
-    /// Scales the shorter side to `shorter` pixels, then crops the center, as torchvision does for ImageNet (256
-    /// pixels, of which the center 224×224).
-    CenterCrop {
-        /// Pixels; at least the height and the width of the crop.
-        shorter: usize,
-    },
-}
-
-impl Resize {
-    /// The image in the size (height, width). Neither side may exceed `shorter`.
-    pub(super) fn apply(self, image: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
-        let Resize::CenterCrop { shorter } = self else { return resize(image, (h, w)) };
-        let (width, height) = image.dimensions();
-        let (short, long) = (width.min(height).max(1) as usize, width.max(height) as usize);
-        let longer = shorter * long / short;
-        let (new_h, new_w) = if width <= height { (longer, shorter) } else { (shorter, longer) };
-        // Like Python's `round`, which rounds halves to the even number.
-        let offset = |all: usize, part: usize| ((all - part) as f64 / 2.0).round_ties_even();
-        // Only the crop is computed: a long thin image would become too large.
-        let (y, x) = (f64::from(height) / new_h as f64, f64::from(width) / new_w as f64);
-        let part = (offset(new_h, h) * y, offset(new_w, w) * x, h as f64 * y, w as f64 * x);
-        resize_box(image, part, (h, w))
-    }
-}
-
-/// Resizes the part (top, left, height, width) of an image to (h, w). Pixels around the part count at its borders.
-fn resize_box(image: &RgbImage, part: (f64, f64, f64, f64), (h, w): (usize, usize)) -> RgbImage {
-    let (width, height) = image.dimensions();
-    let (new_w, new_h) = (w as u32, h as u32);
-    if width == 0 || height == 0 {
-        return RgbImage::new(new_w, new_h);
-    }
-    let (top, left, part_h, part_w) = part;
-    // Rounding must not lead beyond the border.
-    let (part_h, part_w) = (part_h.min(f64::from(height) - top), part_w.min(f64::from(width) - left));
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false)
-        .crop(left, top, part_w, part_h);
-    // Four bytes per pixel, because the code for three takes twice as long to compile.
-    let four = image.pixels().flat_map(|p| [p[0], p[1], p[2], 255]).collect();
-    let from = Image::from_vec_u8(width, height, four, PixelType::U8x4).expect("four bytes per pixel");
-    let mut to = Image::new(new_w, new_h, PixelType::U8x4);
-    Resizer::new().resize(&from, &mut to, &options).expect("the part lies within the image");
-    let three = to.buffer().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
-    RgbImage::from_raw(new_w, new_h, three).expect("three bytes per pixel")
-}
-
 /// The content of a file that may be an image.
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let io = |e| Error::io("read", path)(e);
-    if fs::metadata(path).map_err(io)?.is_dir() {
-        return Err(Error::file(path, "is a folder; give the path of an image in it"));
-    }
+    check_regular(path)?;
     let mut bytes = vec![];
     File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > MOST_BYTES {
@@ -106,33 +53,109 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Checks that this is a file. Reading a named pipe would wait until another program writes to it.
+fn check_regular(path: &Path) -> Result<()> {
+    let kind = fs::metadata(path).map_err(Error::io("read", path))?.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    if kind.is_dir() {
+        return Err(Error::file(path, "is a folder; give the path of a file in it"));
+    }
+    #[cfg(unix)]
+    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&kind);
+    #[cfg(not(unix))]
+    let is_pipe = false;
+    let what = if is_pipe { "a named pipe" } else { "a device or a socket" };
+    Err(Error::file(path, format!("is {what}, not a file; give the path of a file")))
+}
+
 /// Decodes an image file with this content and calls `then` with the image. The error is the reason why it cannot be
 /// decoded, to follow the path in a sentence.
 pub(super) fn decode<R>(bytes: &[u8], then: impl FnOnce(RgbImage) -> R) -> std::result::Result<R, String> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    if bytes.is_empty() {
-        return Err("is empty".to_string());
-    }
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let Some(format) = reader.format() else { return Err("is not a PNG, JPEG, BMP or WebP image".to_string()) };
-    let mut decoder = limited(reader).map_err(|e| reason(&e))?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > MOST_PIXELS {
-        let size = format!("{} million pixels", pixels / 1_000_000);
-        return Err(format!("has {size}, too many to decode safely; save a smaller image"));
-    }
-    if format == ImageFormat::Jpeg && is_truncated(bytes) {
-        return Err("is truncated".to_string());
-    }
-    let _turn = (pixels > LARGE).then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
-    let orientation = decoder.orientation().map_err(|e| reason(&e))?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e))?;
-    image.apply_orientation(orientation);
-    Ok(then(image.into_rgb8()))
+    let decoded = caught(|| pixels(bytes));
+    let (image, _turn) = decoded.unwrap_or_else(|text| {
+        Err(format!("cannot be decoded: the decoder failed ({text}); save it as PNG or JPEG"))
+    })?;
+    Ok(then(image))
 }
 
-fn limited<'a>(mut reader: ImageReader<Cursor<&'a [u8]>>) -> image::ImageResult<impl ImageDecoder + 'a> {
+/// The upright image, and the right to hold a large one.
+fn pixels(bytes: &[u8]) -> std::result::Result<(RgbImage, Turn), String> {
+    if bytes.is_empty() {
+        return Err(format!("is empty; {AGAIN}"));
+    }
+    let format = match image::guess_format(bytes) {
+        Ok(format) if format.reading_enabled() => format,
+        _ => return Err(not_an_image(bytes)),
+    };
+    let header = if format == ImageFormat::Jpeg { Header::read(bytes) } else { None };
+    if let Some(header) = header.as_ref().filter(|header| !header.is_usual()) {
+        return unusual_jpeg(bytes, header);
+    }
+    let mut decoder = limited(bytes, format).map_err(|e| reason(&e))?;
+    let turn = Turn::take(decoder.dimensions())?;
+    if format == ImageFormat::Jpeg && jpeg::is_truncated(bytes) {
+        return Err(format!("is truncated; {AGAIN}"));
+    }
+    let turned = match header {
+        Some(header) => header.exif.map(orientation),
+        None => decoder.exif_metadata().map_err(|e| reason(&e))?.map(|exif| orientation(&exif)),
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e))?;
+    image.apply_orientation(turned.unwrap_or(Orientation::NoTransforms));
+    Ok((image.into_rgb8(), turn))
+}
+
+/// [`pixels`] of a JPEG file that the crate `image` gets wrong.
+fn unusual_jpeg(bytes: &[u8], header: &Header) -> std::result::Result<(RgbImage, Turn), String> {
+    if let Some(what) = header.unsupported() {
+        return Err(format!("is a JPEG file {what}, which is not supported; save it as PNG"));
+    }
+    let turn = Turn::take((header.width, header.height))?;
+    if jpeg::is_truncated(bytes) {
+        return Err(format!("is truncated; {AGAIN}"));
+    }
+    let mut image = DynamicImage::from(header.decode(bytes).map_err(|e| match e {
+        jpeg_decoder::Error::Unsupported(_) => unsupported(&e.to_string()),
+        _ => damaged(&e.to_string()),
+    })?);
+    image.apply_orientation(header.exif.map_or(Orientation::NoTransforms, orientation));
+    Ok((image.into_rgb8(), turn))
+}
+
+/// Held while a large image is in memory: there is one at a time.
+struct Turn {
+    _lock: Option<MutexGuard<'static, ()>>,
+}
+
+impl Turn {
+    /// Checks the size of an image before memory is taken for it, and waits until it is its turn.
+    fn take((width, height): (u32, u32)) -> std::result::Result<Turn, String> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let pixels = u64::from(width) * u64::from(height);
+        let size = format!("{} million pixels", pixels / 1_000_000);
+        if pixels > MOST_PIXELS {
+            return Err(format!("has {size}, too many to decode safely; save a smaller image"));
+        }
+        if pixels <= LARGE {
+            return Ok(Turn { _lock: None });
+        }
+        let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = 8 * pixels as usize; // as RGB, and as RGBA or as the decoder holds it
+        match available_memory() {
+            Some(free) if free < needed => Err(format!(
+                "has {size}, which need {} of memory, but only {} are free; save a smaller image",
+                text::bytes(needed),
+                text::bytes(free)
+            )),
+            _ => Ok(Turn { _lock: Some(lock) }),
+        }
+    }
+}
+
+fn limited(bytes: &[u8], format: ImageFormat) -> image::ImageResult<impl ImageDecoder + '_> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     // Enough for 16-bit RGBA, and decoders need no more than that for themselves.
     limits.max_alloc = Some(2 * 8 * MOST_PIXELS);
@@ -141,26 +164,20 @@ fn limited<'a>(mut reader: ImageReader<Cursor<&'a [u8]>>) -> image::ImageResult<
 }
 
 fn reason(error: &ImageError) -> String {
-    // One line, for a sentence.
-    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    match error {
-        ImageError::Unsupported(_) => format!("has an unsupported format ({text}); save it as PNG or JPEG"),
-        _ => format!("is damaged or truncated ({text})"),
-    }
+    let text = error.to_string();
+    if matches!(error, ImageError::Unsupported(_)) { unsupported(&text) } else { damaged(&text) }
 }
 
-/// Whether a JPEG file lacks its end. The decoder fills missing pixels with gray, so this looks for the end marker,
-/// FF D9. In the pixel data, FF is always followed by 00 or a restart marker; before the pixel data, a thumbnail may
-/// have an end marker of its own.
-fn is_truncated(jpeg: &[u8]) -> bool {
-    let mut at = 2;
-    // Header segments: FF, kind, two bytes with the length (including themselves), content. FF DA starts the pixel data.
-    while let Some(&[0xff, kind, high, low]) = jpeg.get(at..at + 4) {
-        if kind == 0xda {
-            return !jpeg[at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
-        }
-        at += if kind == 0xff { 1 } else { 2 + usize::from(u16::from_be_bytes([high, low])) };
-    }
-    // The header is unusual; look everywhere.
-    !jpeg.windows(2).any(|pair| pair == [0xff, 0xd9])
+fn unsupported(text: &str) -> String {
+    format!("has an unsupported format ({}); save it as PNG or JPEG", one_line(text))
+}
+
+fn damaged(text: &str) -> String {
+    format!("is damaged or truncated ({}); {AGAIN}", one_line(text))
+}
+
+/// A decoder's message, for the middle of a sentence.
+fn one_line(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text::printable(words.trim_start_matches("Format error decoding "))
 }

@@ -7,19 +7,15 @@
 //! train/dogs/dog.0.jpg
 //! ```
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io::Write, path::Path, sync::Arc};
 
 use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
     Dataset, Event, Observer, Resize,
-    image_file::{decode, read_bytes},
+    class_folders::{ClassFolders, LabeledFile, Skipped, hint},
+    image_file::{MOST_PIXELS, decode, read_bytes},
     storage::Storage,
 };
 use crate::text::{counted, thousands};
@@ -33,16 +29,17 @@ const AT_A_TIME: usize = 64 << 20;
 /// Reads all images below `folder` in the size (height, width), as RGB.
 ///
 /// The classes are the names of the sub-folders, sorted. The images of a class are the files in its folder and in the
-/// folders within it, sorted by path. Names that start with a dot are ignored. Every format that
-/// [`read_image`](super::read_image) knows is supported. Files that cannot be read as images are skipped and listed in
-/// [`Dataset::skipped`]. The note to `observer` lists the number of images per class.
+/// folders within it, sorted by path; links to folders are followed. Names that start with a dot are ignored, as is what
+/// systems leave in folders (`Thumbs.db`, `__MACOSX`). Class names are in Unicode's composed form (NFC), on every system.
+/// Every format that [`read_image`](super::read_image) knows is supported. Files that cannot be read as images are
+/// skipped and listed in [`Dataset::skipped`]. The note to `observer` has the number of images and the classes.
 ///
 /// More than 1 GiB of pixels is kept in a nameless temporary file (in `$TMPDIR`), so 25,000 photos of 224×224 take
 /// 3.8 GB of disk space instead of memory.
 ///
 /// # Errors
-/// [`Error::File`] if there is no such folder, it has no sub-folders, or one of them has no readable image;
-/// [`Error::Io`] if the temporary file cannot be written; [`Error::Config`] if height or width is 0, or greater than
+/// [`Error::File`] if there is no such folder, it has no sub-folders, one of them has no readable image, or they are the
+/// parts of a dataset (`train` and `test`); [`Error::Io`] if the temporary file cannot be written; [`Error::Config`] if height or width is 0, or greater than
 /// the `shorter` of [`Resize::CenterCrop`].
 pub fn load(folder: impl AsRef<Path>, size: (usize, usize), resize: Resize, observer: Observer) -> Result<Dataset> {
     load_within(folder.as_ref(), size, resize, IN_MEMORY, observer)
@@ -58,36 +55,38 @@ fn load_within(
 ) -> Result<Dataset> {
     check(size, resize)?;
     let (h, w) = size;
-    let (classes, files) = find(folder)?;
+    let mut found = ClassFolders::find(folder)?;
+    let files = std::mem::take(&mut found.files);
     let mut pixels = PixelStore::new((files.len() * h * w * 3) as u64, in_memory)?;
     let mut labels = vec![];
-    let mut skipped = vec![];
     observer(Event::Begin { what: "photos", total: files.len() });
     for some in files.chunks((AT_A_TIME / (h * w * 3)).clamp(1, 256)) {
         let images: Vec<_> = some.par_iter().map(|file| read(&file.path, size, resize)).collect();
         observer(Event::Advance(some.len()));
-        for (image, file) in images.into_iter().zip(some) {
+        for (image, LabeledFile { path, label }) in images.into_iter().zip(some) {
             match image {
                 Ok(image) => {
                     pixels.add(&image)?;
-                    labels.push(file.label);
+                    labels.push(*label);
                 }
-                Err(reason) => skipped.push(format!("{}: {reason}", file.path.display())),
+                Err(reason) => found.skipped.push(Skipped { path: path.clone(), label: Some(*label), reason }),
             }
         }
     }
-    check_classes(folder, &classes, &files, &labels, &skipped)?;
-    observer(Event::Note(&report(labels.len(), &classes, &skipped)));
-    let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, classes)?;
-    Ok(Dataset { skipped: Arc::new(skipped), ..dataset })
+    check_classes(&found, &labels)?;
+    observer(Event::Note(&report(labels.len(), &found)));
+    let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, found.classes)?;
+    let skipped = found.skipped.iter().map(|Skipped { path, reason, .. }| format!("{}: {reason}", path.display()));
+    Ok(Dataset { skipped: Arc::new(skipped.collect()), ..dataset })
 }
 
 /// Checks that images can get this size.
 fn check((h, w): (usize, usize), resize: Resize) -> Result<()> {
     let most = usize::from(u16::MAX);
-    if !(1..=most).contains(&h) || !(1..=most).contains(&w) {
+    if !(1..=most).contains(&h) || !(1..=most).contains(&w) || (h * w) as u64 > MOST_PIXELS {
         return Err(Error::Config(format!(
-            "images cannot have the size {h}×{w}; choose from 1 to {most} for each side"
+            "images cannot have the size {h}×{w}; choose from 1 to {most} for each side, and at most {} pixels",
+            thousands(MOST_PIXELS as usize)
         )));
     }
     let Resize::CenterCrop { shorter } = resize else { return Ok(()) };
@@ -112,100 +111,49 @@ fn read(path: &Path, size: (usize, usize), resize: Resize) -> std::result::Resul
 }
 
 /// Checks that every class has an image.
-fn check_classes(
-    folder: &Path,
-    classes: &[String],
-    files: &[LabeledFile],
-    labels: &[usize],
-    skipped: &[String],
-) -> Result<()> {
-    for (label, class) in classes.iter().enumerate() {
+fn check_classes(found: &ClassFolders, labels: &[usize]) -> Result<()> {
+    for (label, folder) in found.folders.iter().enumerate() {
         if labels.contains(&label) {
             continue;
         }
-        let reason = match files.iter().filter(|file| file.label == label).count() {
+        let skipped: Vec<&Skipped> = found.skipped.iter().filter(|skipped| skipped.label == Some(label)).collect();
+        let what = match skipped.len() {
             0 => "holds no images".to_string(),
-            n => {
-                format!("has {}, but none is a readable image ({})", counted(n, "file", "files"), some_of(skipped))
-            }
+            n => format!("has {}, but no readable image ({})", counted(n, "entry", "entries"), some_of(&skipped)),
         };
-        return Err(Error::file(folder.join(class), format!("{reason}; put some there or remove the folder")));
+        return Err(Error::file(folder, format!("{what}; put some there or remove the folder")));
     }
     Ok(())
 }
 
-/// A file and the number of the class in whose folder it is.
-struct LabeledFile {
-    path: PathBuf,
-    label: usize,
-}
-
-/// The classes and all their files.
-fn find(folder: &Path) -> Result<(Vec<String>, Vec<LabeledFile>)> {
-    if !folder.is_dir() {
-        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
-        return Err(Error::file(folder, format!("{what}; check the path of the images")));
-    }
-    let folders: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| path.is_dir()).collect();
-    if folders.is_empty() {
-        return Err(Error::file(
-            folder,
-            "has no sub-folders; put the images of each class into a folder with the name of the class",
-        ));
-    }
-    let classes = folders.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    let mut files = vec![];
-    for (label, path) in folders.iter().enumerate() {
-        let mut found = vec![];
-        walk(path, &mut found)?;
-        found.sort();
-        files.extend(found.into_iter().map(|path| LabeledFile { path, label }));
-    }
-    Ok((classes.collect(), files))
-}
-
-/// Collects all files in a folder and the folders within it. Links to folders are not followed: they could be circular.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in entries(folder)? {
-        if !path.is_dir() {
-            files.push(path);
-        } else if !path.is_symlink() {
-            walk(&path, files)?;
-        }
-    }
-    Ok(())
-}
-
-/// The paths in a folder, sorted, without hidden files.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let list =
-        || -> io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect() };
-    let mut paths = list().map_err(Error::io("read", folder))?;
-    paths.retain(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
-    paths.sort();
-    Ok(paths)
-}
-
-/// "1,000 images of 2 classes (cats, dogs)", and the files that were skipped.
-fn report(images: usize, classes: &[String], skipped: &[String]) -> String {
+/// "1,000 images of 2 classes (cats, dogs)", and what was skipped.
+fn report(images: usize, found: &ClassFolders) -> String {
     const NAMED: usize = 10;
-    let mut names = classes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if classes.len() > NAMED {
+    let mut names = found.classes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if found.classes.len() > NAMED {
         names += ", …";
     }
-    let (images, number) = (counted(images, "image", "images"), counted(classes.len(), "class", "classes"));
+    let (images, number) = (counted(images, "image", "images"), counted(found.classes.len(), "class", "classes"));
     let mut text = format!("{images} of {number} ({names})");
-    if !skipped.is_empty() {
-        text += &format!("\nskipped {}: {}", counted(skipped.len(), "file", "files"), some_of(skipped));
+    if !found.skipped.is_empty() {
+        let skipped: Vec<&Skipped> = found.skipped.iter().collect();
+        text += &format!("\nskipped {}: {}", counted(skipped.len(), "file", "files"), some_of(&skipped));
     }
-    text
+    hint(found).map_or(text.clone(), |hint| format!("{text}\n{hint}"))
 }
 
-/// The first five reasons and the number of the others.
-fn some_of(reasons: &[String]) -> String {
+/// The first five paths with what is wrong, and the number of the others.
+fn some_of(skipped: &[&Skipped]) -> String {
     const NAMED: usize = 5;
-    let first = reasons.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-    match reasons.len().saturating_sub(NAMED) {
+    // What to do would make a list too long.
+    let wrong = |reason: &str| reason.split("; ").next().unwrap_or_default().to_string();
+    let first: Vec<String> = skipped
+        .iter()
+        .take(NAMED)
+        .map(|Skipped { path, reason, .. }| format!("{}: {}", path.display(), wrong(reason)))
+        .collect();
+    let first = first.join("; ");
+    match skipped.len().saturating_sub(NAMED) {
         0 => first,
         more => format!("{first}; and {} more", thousands(more)),
     }
@@ -220,8 +168,9 @@ enum PixelStore {
 
 impl PixelStore {
     fn new(bytes: u64, in_memory: u64) -> Result<PixelStore> {
-        if bytes <= in_memory {
-            return Ok(PixelStore::Memory(Vec::with_capacity(bytes as usize)));
+        let mut pixels = vec![];
+        if bytes <= in_memory && pixels.try_reserve_exact(bytes as usize).is_ok() {
+            return Ok(PixelStore::Memory(pixels));
         }
         let folder = std::env::temp_dir();
         tempfile::tempfile_in(&folder).map(PixelStore::File).map_err(Error::io("write a temporary file in", folder))
@@ -250,6 +199,8 @@ impl PixelStore {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::data::{Normalization, shapes, unobserved};
 
@@ -284,13 +235,15 @@ mod tests {
 
     #[test]
     fn the_note_names_classes_and_the_first_skipped_files() {
-        let names = |n: usize| (0..n).map(|i| format!("c{i}")).collect::<Vec<_>>();
-        assert_eq!(report(1000, &names(2), &[]), "1,000 images of 2 classes (c0, c1)");
-        assert_eq!(report(1, &names(1), &[]), "1 image of 1 class (c0)");
-        assert!(report(12, &names(12), &[]).ends_with("12 classes (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, …)"));
-        let skipped: Vec<String> = (0..7).map(|i| format!("{i}.jpg: is empty")).collect();
-        let text = report(5, &names(1), &skipped);
-        assert_eq!(text.lines().nth(1).unwrap().matches("is empty").count(), 5);
-        assert!(text.contains("skipped 7 files: 0.jpg: is empty; ") && text.ends_with("; and 2 more"), "{text}");
+        let found =
+            |n: usize| ClassFolders { classes: (0..n).map(|i| format!("c{i}")).collect(), ..Default::default() };
+        assert_eq!(report(1000, &found(2)), "1,000 images of 2 classes (c0, c1)");
+        assert_eq!(report(1, &found(1)), "1 image of 1 class (c0)");
+        assert!(report(12, &found(12)).ends_with("12 classes (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, …)"));
+        let reason = "is empty; copy or download it again".to_string();
+        let file = |i| Skipped { path: format!("{i}.jpg").into(), label: Some(0), reason: reason.clone() };
+        let text = report(5, &ClassFolders { skipped: (0..7).map(file).collect(), ..found(1) });
+        assert_eq!(text.lines().nth(1).unwrap().matches("is empty; ").count(), 5);
+        assert!(text.contains("skipped 7 files: 0.jpg: is empty; 1.jpg") && text.ends_with("; and 2 more"), "{text}");
     }
 }

@@ -60,10 +60,11 @@ pub mod cifar10 {
     pub use crate::data::cifar10::load;
 
     /// Like [`load`], but if there is no CIFAR-10 at all, it prints a notice and returns
-    /// [`shapes::load`](crate::data::shapes::load).
+    /// [`shapes::load`](crate::data::shapes::load). Also prints a notice if one copy is incomplete and another one was
+    /// read.
     ///
     /// # Errors
-    /// As [`load`], if the files are there but incomplete or broken.
+    /// As [`load`], if the files are there but incomplete, broken, or in a layout that is not supported.
     pub fn load_or_shapes(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
         cifar10::load_or_shapes(dir, &mut observer())
     }

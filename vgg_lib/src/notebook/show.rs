@@ -29,8 +29,9 @@ fn show_both(html: String, text: &impl Display) {
 }
 
 impl Figure {
-    /// Shows the figure in a notebook, as PNG.
+    /// Shows the figure in a notebook, as PNG, after what there is to say about its texts.
     pub fn evcxr_display(&self) {
+        self.text_notes().iter().for_each(|note| println!("{note}"));
         match self.png() {
             Ok(png) => show("image/png", BASE64_STANDARD.encode(png)),
             Err(error) => println!("{error}"),

@@ -136,7 +136,7 @@ impl Figure {
     }
 
     /// Writes the figure as `.png` or `.svg`, or as both if `path` has no extension. Returns the figure, so that a cell
-    /// that ends here also shows it.
+    /// that ends here also shows it. If a text has characters that no font on this machine has, a line on stdout says so.
     ///
     /// # Errors
     /// [`Error::File`] for another extension or an empty file name, [`Error::Io`] if the file cannot be written.
@@ -158,6 +158,9 @@ impl Figure {
                     format!("a figure is saved as .png or .svg, not .{other}; leave the extension out to get both");
                 return Err(Error::file(path, message));
             }
+        }
+        if extension.as_deref() != Some("svg") {
+            self.text_notes().iter().for_each(|note| println!("{note}"));
         }
         Ok(self)
     }

@@ -1,9 +1,11 @@
 //! Text set in DejaVu Sans: glyphs, widths and shortening. The font comes from a crate, so that figures look the same on
-//! every machine.
+//! every machine. Characters that it lacks come from the fonts of the system.
 
 use std::sync::LazyLock;
 
-use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
+use ab_glyph::{Font, FontArc, FontRef, Glyph, PxScale, ScaleFont, point};
+
+use super::{fallback, letters::letters};
 
 /// The size of one em in logical pixels, and the weight.
 #[derive(Clone, Copy, Debug)]
@@ -26,27 +28,49 @@ impl Style {
         self.glyphs(text, 1.0).1
     }
 
-    /// The glyphs of a text, side by side on the baseline from (0, 0) on, and their joint width.
-    pub(super) fn glyphs(self, text: &str, scale: f64) -> (Vec<Glyph>, f64) {
+    /// The glyphs of a text, side by side on the baseline from (0, 0) on, each with its font, and their joint width.
+    pub(super) fn glyphs(self, text: &str, scale: f64) -> (Vec<(Glyph, FontArc)>, f64) {
         let em = (self.size * scale) as f32;
-        // `PxScale` measures line heights, not em.
-        let size = PxScale::from(em * self.font().height_unscaled() / self.font().units_per_em().unwrap_or(1.0));
-        let font = self.font().as_scaled(size);
-        let mut glyphs: Vec<Glyph> = Vec::new();
+        let mut glyphs: Vec<(Glyph, FontArc)> = Vec::new();
+        let mut before = None;
         let mut x = 0.0;
-        for c in text.chars() {
-            let id = font.glyph_id(c);
-            x += glyphs.last().map_or(0.0, |last| font.kern(last.id, id));
-            glyphs.push(id.with_scale_and_position(size, point(x, 0.0)));
-            x += font.h_advance(id);
+        for c in letters(text).chars() {
+            let (source, font) = match self.source(c) {
+                Source::Nothing => continue,
+                Source::System(font) => (true, font),
+                Source::DejaVu | Source::Missing => (false, self.dejavu().clone()),
+            };
+            // `PxScale` measures line heights, not em.
+            let size = PxScale::from(em * font.height_unscaled() / font.units_per_em().unwrap_or(1.0));
+            let scaled = font.as_scaled(size);
+            let id = scaled.glyph_id(c);
+            x += before.filter(|(other, _)| *other == source).map_or(0.0, |(_, last)| scaled.kern(last, id));
+            let advance = scaled.h_advance(id);
+            glyphs.push((id.with_scale_and_position(size, point(x, 0.0)), font));
+            x += advance;
+            before = Some((source, id));
         }
         (glyphs, f64::from(x))
     }
 
-    pub(super) fn font(self) -> &'static FontRef<'static> {
-        static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| {
+    /// Where a character comes from.
+    pub(super) fn source(self, c: char) -> Source {
+        if self.dejavu().glyph_id(c).0 != 0 {
+            return Source::DejaVu;
+        }
+        // They join or vary the characters around them.
+        if matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}')
+            || matches!(c, '\u{feff}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{e0000}'..='\u{e01ef}')
+        {
+            return Source::Nothing;
+        }
+        fallback::font_with(c, self.bold).map_or(Source::Missing, Source::System)
+    }
+
+    fn dejavu(self) -> &'static FontArc {
+        static FONTS: LazyLock<[FontArc; 2]> = LazyLock::new(|| {
             [dejavu::sans::regular(), dejavu::sans::bold()]
-                .map(|bytes| FontRef::try_from_slice(bytes).expect("DejaVu is a valid font"))
+                .map(|bytes| FontArc::new(FontRef::try_from_slice(bytes).expect("DejaVu is a valid font")))
         });
         &FONTS[usize::from(self.bold)]
     }
@@ -65,4 +89,14 @@ impl Style {
         }
         String::new()
     }
+}
+
+/// Where the glyph of a character comes from.
+pub(super) enum Source {
+    DejaVu,
+    System(FontArc),
+    /// It is not drawn.
+    Nothing,
+    /// No font has it, so DejaVu's box stands for it.
+    Missing,
 }

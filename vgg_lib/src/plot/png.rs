@@ -57,9 +57,9 @@ fn draw_text(text: &Text, bitmap: &mut RgbImage) {
     };
     let (at_x, at_y) = ((text.at.0 * resolution) as f32, (text.at.1 * resolution).round() as f32);
     let ink = [text.color.0, text.color.1, text.color.2].map(f32::from);
-    for mut glyph in glyphs {
+    for (mut glyph, font) in glyphs {
         glyph.position.x += shift as f32 + if text.upwards { 0.0 } else { at_x };
-        let Some(outline) = text.style.font().outline_glyph(glyph) else { continue };
+        let Some(outline) = font.outline_glyph(glyph) else { continue };
         let bounds = outline.px_bounds();
         outline.draw(|dx, dy, coverage| {
             let (x, y) = (bounds.min.x + dx as f32, bounds.min.y + dy as f32);
