@@ -35,6 +35,7 @@ use crate::model::Sequential;
 use crate::tensor::device;
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use matching::ParamValues;
 use std::path::Path;
 
 impl Sequential {
@@ -88,8 +89,11 @@ impl Sequential {
             let param = &mut self.layers[source.layer].params_mut()[source.param];
             // This frees the old values first: VGG's first dense layer twice would be 800 MB.
             param.tensor = device().tensor_from_vec(vec![0.0], (1,));
-            let tensor = &tensors[&source.name];
-            param.set(source.order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order)));
+            param.set(match source.values {
+                ParamValues::Tensor(name, None) => tensors[&name].to_vec(),
+                ParamValues::Tensor(name, Some(order)) => tensors[&name].to_hwio(order),
+                ParamValues::Constant(value) => vec![value; param.dims.iter().product()],
+            });
         }
         Ok(report)
     }
@@ -147,8 +151,9 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     let file = WeightFile::open(path.as_ref())?;
     let tensors = file.tensors()?;
     if let Some(keras) = &tensors.keras {
-        let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
-        return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
+        let layers = keras.layers().into_iter().rev();
+        let mut kernels = layers.filter_map(|layer| tensors.get(&layer.tensors.first()?.1));
+        return Ok(kernels.find(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]));
     }
     let torch = torch::head(&tensors).layers.pop().map(|last| format!("{last}.bias")).unwrap_or_default();
     let biases = ["predictions.bias", "predictions/bias", &torch];
