@@ -142,6 +142,13 @@ impl<'a> FileTensor<'a> {
         FileTensor::of_vec(shape, values)
     }
 
+    /// The same values with another shape, of as many values.
+    #[cfg(feature = "onnx")]
+    pub fn with_shape(self, shape: Vec<usize>) -> FileTensor<'a> {
+        debug_assert_eq!(count(&shape), count(&self.shape));
+        FileTensor { shape, ..self }
+    }
+
     fn value(&self, at: usize) -> f32 {
         match &self.values {
             StoredValues::Array(values) => values[at],
