@@ -62,6 +62,8 @@ pub(crate) enum PixelChange {
     Normalization { mean: Vec<f64>, variance: Vec<f64> },
     /// The file does not say.
     Unknown,
+    /// Code, such as the subtraction of a mean in a `Lambda`.
+    Code,
 }
 
 impl KerasLayers {

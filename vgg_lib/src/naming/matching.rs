@@ -1,8 +1,8 @@
 //! Finding a model's parameters in a weight file.
 //!
 //! Files of this library, and files with Keras' `layer/parameter` names, are matched by the names of the layers. Files
-//! of torchvision and timm, and Keras' HDF5 files, are matched in order: convolutions with convolutions, batch norms
-//! with batch norms, dense layers with dense layers.
+//! of torchvision and timm, and Keras' HDF5 files (`keras`), are matched in order: convolutions with convolutions, batch
+//! norms with batch norms, dense layers with dense layers.
 
 mod keras;
 mod keras_pixels;

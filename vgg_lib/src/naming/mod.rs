@@ -64,7 +64,10 @@ impl Sequential {
     /// - Keras' (`block1_conv1/kernel`, and all that its HDF5 files use).
     ///
     /// Files of torchvision and timm and HDF5 files are matched in order with the model's convolutions, batch norms and
-    /// dense layers.
+    /// dense layers. A Keras file may have models within the model; where it leaves their place open, the shapes of the
+    /// layers decide, and if they do not, the file is refused. Keras' layers may lack a bias, gamma or beta, which are
+    /// then zeros and ones. If the network of a Keras file begins with `Rescaling` or `Normalization`, the model has to
+    /// begin with the same [`preprocess`](crate::model::preprocess) layer.
     ///
     /// A file without dense layers ("no top") leaves those of the model unchanged, and so does a file with fewer dense
     /// layers for the last ones; the report names them. The file is mapped, not read as a whole: loading takes no more

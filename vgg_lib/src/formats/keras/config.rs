@@ -93,7 +93,7 @@ impl Config {
                     None => PixelChange::Unknown,
                 })
             }
-            _ => self.is_operation.then_some(PixelChange::Unknown),
+            _ => self.is_operation.then_some(PixelChange::Code),
         }
     }
 

@@ -32,7 +32,7 @@ impl Reader<'_> {
                 let name = part.folder.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(layer);
                 normalizations.push((name.to_string(), part.tensors.into_iter().map(|(_, name)| name).collect()));
                 self.add_step(layer, config, &normalizations.last().expect("just pushed").1);
-            } else if parts.is_empty() && order.is_empty() && changes_pixels(layer) {
+            } else if parts.is_empty() && order.is_empty() && counted(layer).0 == "rescaling_#" {
                 self.add_step(layer, config, &[]);
             }
             match config.and_then(|config| config.layers.iter().find(|model| model.name == *layer)) {
@@ -144,11 +144,6 @@ fn role(weight: &str) -> &'static str {
         "depthwise_kernel" | "pointwise_kernel" => "",
         _ => ROLES.iter().find(|(word, _)| is(word)).map_or("", |(_, role)| role),
     }
-}
-
-/// Whether a layer without weights changes pixels, by the name that Keras gives it.
-fn changes_pixels(layer: &str) -> bool {
-    matches!(counted(layer).0.as_str(), "rescaling_#" | "lambda_#") || layer.starts_with("tf.")
 }
 
 /// Sorts the layers of a model by its description.

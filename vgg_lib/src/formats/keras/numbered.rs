@@ -17,6 +17,9 @@ const LAYERS: [&str; 2] = ["layers", "_layer_checkpoint_dependencies"];
 /// Other groups with variables: the state of training, and the variables of the model itself.
 const NO_LAYERS: [&str; 6] = ["vars", "optimizer", "loss", "metrics", "compiled_metrics", "seed_generator"];
 
+/// A layer and the numbers in its name.
+type Numbered = (Vec<u64>, Member);
+
 /// The layers of the file by their paths.
 #[derive(Default)]
 struct Found {
@@ -67,7 +70,7 @@ impl Reader<'_> {
         names.retain(|name| {
             LAYERS.contains(&name.as_str()) || !NO_LAYERS.contains(&name.as_str()) && !name.starts_with('_')
         });
-        let mut lanes: BTreeMap<(bool, String), Vec<(Vec<u64>, Member)>> = BTreeMap::new();
+        let mut lanes: BTreeMap<(bool, String), Vec<Numbered>> = BTreeMap::new();
         for name in names {
             let inner = group.group(&name).map_err(damaged)?;
             let is_list = LAYERS.contains(&name.as_str());
@@ -82,7 +85,7 @@ impl Reader<'_> {
                 }
             }
         }
-        let sorted = |mut lane: Vec<(Vec<u64>, Member)>| {
+        let sorted = |mut lane: Vec<Numbered>| {
             lane.sort_by(|a, b| a.0.cmp(&b.0));
             lane.into_iter().map(|(_, member)| member).collect()
         };
@@ -108,6 +111,7 @@ impl Reader<'_> {
             let statistics = self.statistics(&names).filter(|_| class == "normalization");
             let change = match statistics {
                 Some(((mean, variance), _)) => PixelChange::Normalization { mean, variance },
+                None if class.ends_with("lambda") => PixelChange::Code,
                 None => PixelChange::Unknown,
             };
             found.pixels.push(PixelStep { layer: printable(path), change, tensors: names.clone() });

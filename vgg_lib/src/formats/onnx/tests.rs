@@ -231,7 +231,8 @@ fn errors_name_the_node_that_cannot_be_read() {
     chain(vec![node("Clip", "x", "y").with_float("min", 0.0).with_float("max", 6.0)], "as ReLU6 does");
     chain(vec![node("Cast", "x", "y").with_int("to", 7)], "rounds the data to whole numbers");
     chain(vec![node("Transpose", "w", "t").with_ints("perm", &[0, 0, 1, 2])], "gives weights a form");
-    chain(vec![node("Transpose", "w", "t"), conv().taking("x t")], "has a kernel for 3 channels but gets");
+    let swapped = node("Transpose", "w", "t").with_ints("perm", &[1, 0, 2, 3]);
+    chain(vec![swapped, conv().taking("x t")], "has a kernel for 2 channels but gets 3");
     // Parts of layers.
     let pads = [0, 0, 1, 1, 0, 0, 1, 1];
     let pad = || node("Pad", "x", "p").with_ints("pads", &pads);

@@ -17,15 +17,18 @@ impl Matching<'_> {
         }
         self.used.extend(steps.iter().flat_map(|step| step.tensors.iter().cloned()));
         let names: Vec<String> = steps.iter().map(|step| step.layer.clone()).collect();
-        if self.model.input_shape().2 != 3 {
-            self.skipped.extend(names); // the model cannot have a preprocessing layer
-            return Ok(());
-        }
         let own =
             self.layers().iter().take_while(|layer| layer.params().is_empty()).find_map(|layer| match layer.op() {
                 Op::Preprocess { mean, std, bgr } => Some((layer.name(), [mean, std].map(|v| v.map(f64::from)), bgr)),
                 _ => None,
             });
+        // A model for other images than RGB cannot have a preprocessing layer. What code does, only its documentation
+        // says.
+        let is_rgb = self.model.input_shape().2 == 3;
+        if !is_rgb || steps.iter().all(|step| step.change == PixelChange::Code) {
+            self.skipped.extend(names.into_iter().filter(|_| own.is_none()));
+            return Ok(());
+        }
         let first = format!("its network first changes the pixels in {}", listed(&names, ", "));
         const READY: &str = "preprocess([0.0; 3]) if the images are changed already";
         match (own, combined(steps)) {
@@ -72,7 +75,7 @@ fn scaling(change: &PixelChange) -> Option<Scaling> {
             const EPSILON: f64 = 1e-7; // Keras'
             Some([of_channels(mean)?, of_channels(variance)?.map(|variance| variance.sqrt().max(EPSILON))])
         }
-        PixelChange::Unknown => None,
+        PixelChange::Unknown | PixelChange::Code => None,
     }
 }
 

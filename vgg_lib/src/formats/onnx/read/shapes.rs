@@ -63,8 +63,7 @@ impl GraphReader<'_> {
             None => self.numbers(node, 1)?,
         };
         let count = (self.dims.len() + 1 + axes.len()) as i64;
-        let place =
-            |axis: &Option<i64>| Some(axis.map(|axis| if axis < 0 { axis.saturating_add(count) } else { axis })?);
+        let place = |axis: &Option<i64>| axis.map(|axis| if axis < 0 { axis.saturating_add(count) } else { axis });
         let mut places: Vec<i64> = axes.iter().filter_map(place).collect();
         places.sort();
         let mut target = self.dims.clone();
