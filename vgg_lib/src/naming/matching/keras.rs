@@ -73,7 +73,11 @@ impl Matching<'_> {
         }
         for with_dense in [true, false] {
             let search = Search { matching: self, ours, with_dense, steps: 0, chosen: vec![], found: vec![] };
-            match &search.run(&keras.orders)[..] {
+            let found = search.run(&keras.orders).ok_or(
+                "does not say in which order its layers follow each other, and there are too many to try; save the \
+                 whole model as .keras, which says it",
+            )?;
+            match &found[..] {
                 [] => {}
                 [one] => return Ok(one.clone()),
                 [one, other, ..] => {
@@ -181,10 +185,10 @@ struct Inside<'k> {
 }
 
 impl<'k> Search<'_, 'k> {
-    /// The orders whose shapes fit, up to two of them.
-    fn run(mut self, orders: &'k [Lanes]) -> Vec<Vec<&'k KerasLayer>> {
+    /// The orders whose shapes fit, up to two of them; `None` if there are too many to try.
+    fn run(mut self, orders: &'k [Lanes]) -> Option<Vec<Vec<&'k KerasLayer>>> {
         orders.iter().for_each(|lanes| self.go(vec![Inside { lanes, at: vec![0; lanes.len()] }]));
-        self.found
+        (self.found.len() > 1 || self.steps <= MAX_STEPS).then_some(self.found)
     }
 
     fn go(&mut self, mut models: Vec<Inside<'k>>) {
