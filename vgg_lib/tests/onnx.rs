@@ -1,4 +1,4 @@
-//! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py), and
+//! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py, onnx_forms.py), and
 //! our files give the model back. The ignored tests run our files in ONNX Runtime (fixtures/onnx_run.py), by the Python
 //! that `VGG_ONNX_PYTHON` names, with onnx, onnxruntime and numpy; `cargo xtask test --tools` sets it up.
 #![cfg(all(feature = "onnx", not(feature = "cuda")))]
@@ -61,10 +61,10 @@ fn described(model: &Sequential) -> Vec<(String, Op)> {
 fn files_of_pytorch_and_tensorflow_give_the_same_logits() {
     let mut files: Vec<_> = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|ending| ending == "onnx"));
-    assert_eq!(files.len(), 10, "{files:?}");
+    assert_eq!(files.len(), 22, "{files:?}");
     for path in files {
         let name = path.file_stem().unwrap().to_str().unwrap().to_string();
-        let by = if name.starts_with("keras") { "keras" } else { "torch" };
+        let by = ["keras", "forms"].into_iter().find(|by| name.starts_with(by)).unwrap_or("torch");
         let mut npz = NpzReader::new(File::open(format!("{FOLDER}/{by}.npz")).unwrap()).unwrap();
         let model = Sequential::load_onnx(&path).unwrap();
         let x: Array4<f32> = npz.by_name(&format!("{name}.images")).unwrap();
@@ -278,4 +278,25 @@ fn external_weights_are_read_from_the_same_folder() {
     fs::remove_file(&data).unwrap();
     fs::create_dir(&data).unwrap();
     assert!(load().err().unwrap().contains("which is missing"));
+
+    // In a folder below, but not elsewhere.
+    let bytes = fs::read(&path).unwrap();
+    let moved = |place: &[u8; 24]| {
+        let mut bytes = bytes.clone();
+        let old = b"dynamo_external.onnx.data";
+        for at in 0..bytes.len() - old.len() {
+            if bytes[at..].starts_with(old) {
+                bytes[at..at + 24].copy_from_slice(place);
+            }
+        }
+        fs::write(&path, &bytes).unwrap();
+    };
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    fs::write(folder.path().join("sub/mo_external.onnx.data"), &whole).unwrap();
+    moved(b"sub/mo_external.onnx.dat");
+    load().unwrap();
+    moved(b"sub\\mo_external.onnx.dat");
+    load().unwrap();
+    moved(b"sub/../external.onnx.dat");
+    assert!(load().err().unwrap().contains("which is not a file in the same folder or in one below it"));
 }

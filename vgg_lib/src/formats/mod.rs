@@ -20,6 +20,8 @@ mod coreml;
 mod export;
 #[cfg(feature = "hdf5")]
 mod keras;
+#[cfg_attr(not(feature = "hdf5"), allow(dead_code))]
+pub(crate) mod keras_layers;
 mod npz;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -114,7 +116,7 @@ impl WeightFile {
             Format::Safetensors => safetensors::open(path, bytes),
             Format::Torch => torch::open(path, bytes),
             #[cfg(feature = "hdf5")]
-            Format::Hdf5 => keras::open(path, &self.bytes, 0..bytes.len()),
+            Format::Hdf5 => keras::open(path, &self.bytes),
             #[cfg(feature = "hdf5")]
             Format::KerasZip => keras::open_zip(path, &self.bytes),
             #[cfg(not(feature = "hdf5"))]

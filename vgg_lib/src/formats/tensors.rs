@@ -1,6 +1,7 @@
 //! Tensors as they are stored in a mapped file or an array, and their conversion to the values that a model needs.
 
 use super::KernelOrder;
+use super::keras_layers::KerasLayers;
 use half::{bf16, f16};
 use ndarray::ArrayD;
 use rayon::prelude::*;
@@ -20,17 +21,6 @@ pub(crate) struct FileTensors<'a> {
     by_name: BTreeMap<String, FileTensor<'a>>,
     /// For Keras' HDF5 files, in which the order of the layers counts, not their names.
     pub keras: Option<KerasLayers>,
-}
-
-/// The layers with weights in one of Keras' HDF5 files. Keras counts up the names of layers whenever it makes one, so
-/// only the order says which layer is which.
-#[cfg_attr(not(feature = "hdf5"), allow(dead_code))]
-pub(crate) struct KerasLayers {
-    /// The names of each layer's tensors, in Keras' order: kernel, bias; gamma, beta, moving mean, moving variance.
-    pub layers: Vec<Vec<String>>,
-    /// Whether the backend was Theano, which rotates the kernels of convolutions by 180°; `None` if the file does not
-    /// say.
-    pub theano: Option<bool>,
 }
 
 impl<'a> Deref for FileTensors<'a> {
@@ -150,6 +140,13 @@ impl<'a> FileTensor<'a> {
         };
         let values = (0..count).into_par_iter().map(value).collect();
         FileTensor::of_vec(shape, values)
+    }
+
+    /// The same values with another shape, of as many values.
+    #[cfg(feature = "onnx")]
+    pub fn with_shape(self, shape: Vec<usize>) -> FileTensor<'a> {
+        debug_assert_eq!(count(&shape), count(&self.shape));
+        FileTensor { shape, ..self }
     }
 
     fn value(&self, at: usize) -> f32 {

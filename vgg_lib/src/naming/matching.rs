@@ -1,15 +1,18 @@
 //! Finding a model's parameters in a weight file.
 //!
 //! Files of this library, and files with Keras' `layer/parameter` names, are matched by the names of the layers. Files
-//! of torchvision and timm, and Keras' HDF5 files, are matched in order: convolutions with convolutions, batch norms
-//! with batch norms, dense layers with dense layers.
+//! of torchvision and timm, and Keras' HDF5 files (`keras`), are matched in order: convolutions with convolutions, batch
+//! norms with batch norms, dense layers with dense layers.
+
+mod keras;
+mod keras_pixels;
 
 use super::layout::{Layout, OURS, map_before_dense};
 use super::names::{is_dense, keras_name, own_name};
 use super::report::LoadReport;
 use super::torch::{self, Modules};
 use crate::formats::KernelOrder;
-use crate::formats::tensors::{FileTensors, KerasLayers};
+use crate::formats::tensors::FileTensors;
 use crate::model::{Layer, Op, Param, Sequential};
 use crate::text::listed;
 use std::collections::BTreeSet;
@@ -22,10 +25,15 @@ pub(super) struct ParamSource {
     pub layer: usize,
     /// The index of the parameter within the layer.
     pub param: usize,
-    /// The tensor's name in the file.
-    pub name: String,
-    /// The order of the kernel in the file, if not the model's.
-    pub order: Option<KernelOrder>,
+    pub values: ParamValues,
+}
+
+/// The values of a parameter.
+pub(super) enum ParamValues {
+    /// The tensor of this name in the file, and the order of its kernel if that is not the model's.
+    Tensor(String, Option<KernelOrder>),
+    /// A number for all of them: the file's layer does without the parameter.
+    Constant(f32),
 }
 
 /// Finds every parameter of the model in the file.
@@ -42,6 +50,7 @@ pub(super) fn match_names(model: &Sequential, file: &FileTensors) -> Result<(Vec
         kept: vec![],
         used: BTreeSet::new(),
         spare: BTreeSet::new(),
+        skipped: vec![],
     };
     let named = |name: fn(&Layer, &Param) -> String| {
         model.layers.iter().any(|layer| layer.params().iter().any(|param| file.contains_key(&name(layer, param))))
@@ -78,6 +87,8 @@ struct Matching<'a> {
     used: BTreeSet<String>,
     /// Names of tensors of dense layers that the model need not have.
     spare: BTreeSet<String>,
+    /// Names of layers without weights for which the model has none.
+    skipped: Vec<String>,
 }
 
 impl<'a> Matching<'a> {
@@ -107,69 +118,8 @@ impl<'a> Matching<'a> {
         let (kept, loaded): (Vec<_>, Vec<_>) = head.into_iter().partition(|i| no_top && !has(i));
         self.keep(&kept);
         for layer in trunk.into_iter().chain(loaded) {
-            self.layer(layer, |_, param| name(&layers[layer], param), OURS);
+            self.layer(layer, |param| name(&layers[layer], param), OURS);
         }
-    }
-
-    /// Matches convolutions, batch norms and dense layers in the order of the file, whatever their names.
-    fn keras_layers(&mut self, keras: &KerasLayers) -> Result<(), String> {
-        let rank = |names: &&Vec<String>| self.file.get(names.first()?).map(|tensor| tensor.shape.len());
-        let of_rank = |wanted| keras.layers.iter().filter(move |names| rank(names) == Some(wanted)).collect::<Vec<_>>();
-        let (convolutions, dense, norms) = (of_rank(4), of_rank(2), of_rank(1));
-        let (mut trunk, mut head) = self.trunk_and_head();
-        let layers = self.layers();
-        if dense.is_empty() {
-            self.keep(&head);
-            head.clear();
-        }
-        trunk.append(&mut head);
-        let (our_dense, rest): (Vec<_>, Vec<_>) = trunk.into_iter().partition(|&i| is_dense(&layers[i]));
-        let (our_convolutions, our_norms) = self.convolutions_and_norms(rest);
-        let ours = (our_convolutions.len(), our_norms.len());
-        same_counts((convolutions.len(), norms.len()), ours, "")?;
-
-        let layout = self.keras_layout(keras, our_convolutions.iter().zip(&convolutions));
-        let convolutions = our_convolutions.into_iter().zip(convolutions);
-        for (layer, names) in convolutions.chain(our_norms.into_iter().zip(norms)) {
-            self.keras_layer(layer, names, layout);
-        }
-        for (at, layer) in our_dense.iter().enumerate() {
-            match dense.get(at) {
-                Some(names) => self.keras_layer(*layer, names, layout),
-                None => self.keep(&[*layer]),
-            }
-        }
-        self.spare.extend(dense.into_iter().skip(our_dense.len()).flatten().cloned());
-        Ok(())
-    }
-
-    /// The layout of the file, by the shape of the first convolution that is not the same in both layouts. Keras 1 does
-    /// not say which backend it used, but on TensorFlow its kernels were (k, k, in, out).
-    fn keras_layout<'n>(
-        &self,
-        keras: &KerasLayers,
-        convolutions: impl Iterator<Item = (&'n usize, &'n &'n Vec<String>)>,
-    ) -> Layout {
-        let mut channels_first = convolutions.filter_map(|(&layer, names)| {
-            let [h, w, i, o] = self.layers()[layer].params()[0].dims[..] else { return None };
-            let shape = &self.file.get(&names[0])?.shape;
-            ([h, w, i, o] != [o, i, h, w]).then(|| *shape == [o, i, h, w])
-        });
-        let channels_first = channels_first.next().unwrap_or(false);
-        Layout::Keras { channels_first, rotated: keras.theano.unwrap_or(channels_first) }
-    }
-
-    fn keras_layer(&mut self, index: usize, names: &[String], layout: Layout) {
-        let layer = &self.layers()[index];
-        let (found, wanted) = (names.len(), layer.params().len());
-        if found != wanted {
-            let what =
-                format!("the layer of {} has {found} tensors, but layer '{}' needs {wanted}", names[0], layer.name());
-            self.fault(what, OTHER_NETWORK);
-            self.used.extend(names.iter().cloned());
-            return;
-        }
-        self.layer(index, |at, _| names[at].clone(), layout);
     }
 
     /// Matches the modules of PyTorch's VGGs in their order.
@@ -204,7 +154,7 @@ impl<'a> Matching<'a> {
     }
 
     fn torch_layer(&mut self, index: usize, module: &str) {
-        self.layer(index, |_, param| format!("{module}.{}", param.name), Layout::Torch);
+        self.layer(index, |param| format!("{module}.{}", param.name), Layout::Torch);
     }
 
     fn keep(&mut self, layers: &[usize]) {
@@ -212,27 +162,32 @@ impl<'a> Matching<'a> {
         self.kept.extend(layers.iter().map(|&i| all[i].name().to_string()));
     }
 
-    /// Takes a layer's parameters from the tensors whose names `name` returns for a parameter and its index.
-    fn layer(&mut self, index: usize, name: impl Fn(usize, &Param) -> String, layout: Layout) {
+    /// Takes a layer's parameters from the tensors whose names `name` returns for a parameter.
+    fn layer(&mut self, index: usize, name: impl Fn(&Param) -> String, layout: Layout) {
+        for (number, param) in self.layers()[index].params().iter().enumerate() {
+            self.param(index, number, name(param), layout);
+        }
+    }
+
+    /// Takes a parameter, `number` of layer `index`, from the tensor with this name.
+    fn param(&mut self, index: usize, number: usize, name: String, layout: Layout) {
         let layer = &self.layers()[index];
+        let param = &layer.params()[number];
+        self.used.insert(name.clone());
+        let Some(tensor) = self.file.get(&name) else {
+            self.fault(format!("{name} is missing"), "load a complete file of this network");
+            return;
+        };
         let is_first_dense = is_dense(layer) && !self.layers()[..index].iter().any(is_dense);
         let map = if is_first_dense { map_before_dense(self.model) } else { (1, 1) };
-        for (number, param) in layer.params().iter().enumerate() {
-            let name = name(number, param);
-            self.used.insert(name.clone());
-            let Some(tensor) = self.file.get(&name) else {
-                self.fault(format!("{name} is missing"), "load a complete file of this network");
-                continue;
-            };
-            let (wanted, order) = layout.of(&param.dims, map, &tensor.shape);
-            if tensor.shape != wanted {
-                let advice = self.advice(index, &tensor.shape, &wanted, layout == Layout::Torch);
-                let (found, layer) = (&tensor.shape, layer.name());
-                self.fault(format!("{name} has shape {found:?}, but layer '{layer}' needs {wanted:?}"), &advice);
-                continue;
-            }
-            self.sources.push(ParamSource { layer: index, param: number, name, order });
+        let (wanted, order) = layout.of(&param.dims, map, &tensor.shape);
+        if tensor.shape != wanted {
+            let advice = self.advice(index, &tensor.shape, &wanted, layout == Layout::Torch);
+            let (found, layer) = (&tensor.shape, layer.name());
+            self.fault(format!("{name} has shape {found:?}, but layer '{layer}' needs {wanted:?}"), &advice);
+            return;
         }
+        self.sources.push(ParamSource { layer: index, param: number, values: ParamValues::Tensor(name, order) });
     }
 
     fn fault(&mut self, what: String, advice: &str) {
@@ -263,7 +218,7 @@ impl<'a> Matching<'a> {
 
     fn finish(mut self) -> Result<(Vec<ParamSource>, LoadReport), String> {
         let left = self.file.keys().filter(|name| !self.used.contains(*name)).cloned();
-        let (unused, unknown): (Vec<String>, Vec<String>) =
+        let (mut unused, unknown): (Vec<String>, Vec<String>) =
             left.partition(|name| torch::is_in_known_head(name) || self.spare.contains(name));
         for name in unknown {
             self.fault(format!("the model has no {name}"), OTHER_NETWORK);
@@ -271,7 +226,10 @@ impl<'a> Matching<'a> {
         if let Some(advice) = self.advice {
             return Err(format!("these weights do not fit the model ({}); {advice}", listed(&self.faults, "; ")));
         }
-        let report = LoadReport { loaded: self.sources.len(), kept: self.kept, unused };
+        unused.append(&mut self.skipped);
+        let from_file = |source: &&ParamSource| matches!(source.values, ParamValues::Tensor(..));
+        let loaded = self.sources.iter().filter(from_file).count();
+        let report = LoadReport { loaded, kept: self.kept, unused };
         Ok((self.sources, report))
     }
 }

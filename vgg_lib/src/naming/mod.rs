@@ -33,6 +33,7 @@ use crate::formats::tensors::{FileTensor, FileTensors};
 use crate::formats::{self, Format, StateDict, WeightFile};
 use crate::model::Sequential;
 use crate::{Error, Result};
+use matching::ParamValues;
 use std::path::Path;
 
 impl Sequential {
@@ -61,7 +62,10 @@ impl Sequential {
     /// - Keras' (`block1_conv1/kernel`, and all that its HDF5 files use).
     ///
     /// Files of torchvision and timm and HDF5 files are matched in order with the model's convolutions, batch norms and
-    /// dense layers.
+    /// dense layers. A Keras file may have models within the model; where it leaves their place open, the shapes of the
+    /// layers decide, and if they do not, the file is refused. Keras' layers may lack a bias, gamma or beta, which are
+    /// then zeros and ones. If the network of a Keras file begins with `Rescaling` or `Normalization`, the model has to
+    /// begin with the same [`preprocess`](crate::model::preprocess) layer.
     ///
     /// A file without dense layers ("no top") leaves those of the model unchanged, and so does a file with fewer dense
     /// layers for the last ones; the report names them. The file is mapped, not read as a whole: loading takes no more
@@ -86,8 +90,11 @@ impl Sequential {
             let param = &mut self.layers[source.layer].params_mut()[source.param];
             // This frees the old values first: VGG's first dense layer twice would be 800 MB.
             param.set(vec![]);
-            let tensor = &tensors[&source.name];
-            param.set(source.order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order)));
+            param.set(match source.values {
+                ParamValues::Tensor(name, None) => tensors[&name].to_vec(),
+                ParamValues::Tensor(name, Some(order)) => tensors[&name].to_hwio(order),
+                ParamValues::Constant(value) => vec![value; param.dims.iter().product()],
+            });
         }
         Ok(report)
     }
@@ -145,8 +152,9 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     let file = WeightFile::open(path.as_ref())?;
     let tensors = file.tensors()?;
     if let Some(keras) = &tensors.keras {
-        let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
-        return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
+        let layers = keras.layers().into_iter().rev();
+        let mut kernels = layers.filter_map(|layer| tensors.get(&layer.tensors.first()?.1));
+        return Ok(kernels.find(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]));
     }
     let torch = torch::head(&tensors).layers.pop().map(|last| format!("{last}.bias")).unwrap_or_default();
     let biases = ["predictions.bias", "predictions/bias", &torch];

@@ -6,7 +6,7 @@
 //! | torchvision | `features.N.parameter` | `classifier.0`, `.3`, `.6` | (out, in, k, k), (out, in) |
 //! | timm | `features.N.parameter` | `pre_logits.fc1`, `pre_logits.fc2`, `head.fc` | the same; fc1 and fc2 (out, in, h, w) |
 //! | Keras | `layer/kernel`, `layer/gamma` …, or by their order | the same | like ours |
-//! | Keras 1 on Theano | by their order | the same | (out, in, k, k) rotated by 180°, (in, out) |
+//! | Keras 0 and 1 on Theano | by their order | the same | (out, in, k, k) rotated by 180°, (in, out) |
 
 use crate::model::{Layer, Op, Param};
 

@@ -49,12 +49,15 @@ impl Sequential {
     /// files keep their names.
     ///
     /// Like every other model it takes NHWC images, whichever order the file has. A subtraction and division before
-    /// the first layer becomes a [`preprocess`](crate::model::preprocess) layer; a multiplication and addition per
-    /// channel elsewhere becomes a batch norm. Weights may be f32, f16 or bf16, in the file or in another one next to
-    /// it. Training settings (l2, frozen) and class names are not read.
+    /// the first layer becomes a [`preprocess`](crate::model::preprocess) layer, and so does a reversal of the channels;
+    /// a multiplication and addition per channel elsewhere becomes a batch norm. Zeros around a map and a convolution
+    /// without padding become a "same" convolution, a convolution over the whole map a dense layer. Weights may be f32,
+    /// f16, bf16 or f64, behind a Cast, Transpose or Reshape, in the file or in others in the same folder or below it.
+    /// Training settings (l2, frozen) and class names are not read.
     ///
     /// # Errors
-    /// If the file is missing or damaged, or has a node that does not fit; the error names the node and its operator.
+    /// If the file is missing, damaged or quantized, or has a node that does not fit; the error names the node and its
+    /// operator.
     pub fn load_onnx(path: impl AsRef<Path>) -> Result<Sequential> {
         read::load(path.as_ref())
     }

@@ -138,6 +138,8 @@ impl Tensor {
     pub const INT64: i32 = 7;
     /// f16.
     pub const FLOAT16: i32 = 10;
+    /// f64.
+    pub const DOUBLE: i32 = 11;
     /// bf16.
     pub const BFLOAT16: i32 = 16;
 }

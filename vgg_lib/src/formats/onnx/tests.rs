@@ -32,6 +32,17 @@ impl Node {
         self
     }
 
+    fn with_text(mut self, name: &str, text: &str) -> Node {
+        let s = Bytes::copy_from_slice(text.as_bytes());
+        self.attribute.push(Attribute { name: name.into(), s, ..Attribute::default() });
+        self
+    }
+
+    fn taking(mut self, input: &str) -> Node {
+        self.input = input.split(' ').map(String::from).collect();
+        self
+    }
+
     fn with_float(mut self, name: &str, f: f32) -> Node {
         self.attribute.push(Attribute { name: name.into(), f: Some(f), ..Attribute::default() });
         self
@@ -214,9 +225,43 @@ fn errors_name_the_node_that_cannot_be_read() {
     chain(vec![node("AveragePool", "x", "y").with_ints("kernel_shape", &[2, 2])], "averages parts of the map");
     chain(vec![node("ReduceMean", "x", "y").with_ints("axes", &[1, 2])], "is not a mean over height and width");
     chain(vec![node("Flatten", "x", "y").with_int("axis", 2)], "mixes the images of a batch");
-    chain(vec![node("Transpose", "x", "y").with_ints("perm", &[1, 0, 2, 3])], "swaps axes in a way that no layer");
+    chain(vec![node("Transpose", "x", "y").with_ints("perm", &[0, 1, 3, 2])], "swaps axes in a way that no layer");
     chain(vec![node("Softmax", "x", "y").with_int("axis", 2)], "is not over the classes");
-    chain(vec![node("Gemm", "x w", "y").with_float("alpha", 2.0)], "scales or transposes");
+    chain(vec![node("Gemm", "x w", "y").with_int("transA", 1)], "transposes its input");
+    chain(vec![node("Clip", "x", "y").with_float("min", 0.0).with_float("max", 6.0)], "as ReLU6 does");
+    chain(vec![node("Cast", "x", "y").with_int("to", 7)], "rounds the data to whole numbers");
+    chain(vec![node("Transpose", "w", "t").with_ints("perm", &[0, 0, 1, 2])], "gives weights a form");
+    let swapped = node("Transpose", "w", "t").with_ints("perm", &[1, 0, 2, 3]);
+    chain(vec![swapped, conv().taking("x t")], "has a kernel for 2 channels but gets 3");
+    // Parts of layers.
+    let pads = [0, 0, 1, 1, 0, 0, 1, 1];
+    let pad = || node("Pad", "x", "p").with_ints("pads", &pads);
+    chain(vec![pad()], "ends in the middle of a padding");
+    chain(vec![pad(), node("Relu", "p", "y")], "(Relu) takes a padded map");
+    chain(vec![pad(), conv().taking("p w")], "is not a convolution with stride 1");
+    chain(vec![node("Pad", "x", "p").with_ints("pads", &[0, 0, 0, 1, 0, 0, 1, 1])], "pads the map in a way");
+    chain(vec![pad().with_text("mode", "reflect")], "pads the map in a way");
+    chain(vec![pad().with_float("value", 1.0)], "pads the map in a way");
+    chain(vec![node("ReduceMean", "x", "y").with_ints("axes", &[3])], "ends in the middle of a padding or of a mean");
+    // Channels.
+    let gather = |output: &str, axis| node("Gather", "x w", output).with_int("axis", axis);
+    chain(vec![gather("y", 1)], "needs a few whole numbers as its input 2");
+    chain(vec![gather("y", 2)], "(Gather) has no counterpart");
+    let split = Node { output: vec!["r".into(), "g".into(), "b".into()], ..node("Split", "x", "").with_int("axis", 1) };
+    let concat = |names: &str| node("Concat", names, "y").with_int("axis", 1);
+    chain(vec![split.clone(), concat("r b g")], "picks values in a way that no layer here does");
+    chain(vec![split.clone(), concat("r r g b")], "picks values in a way that no layer here does");
+    chain(vec![split.clone(), node("Relu", "r", "y")], "(Relu) has no counterpart");
+    chain(vec![split.clone(), node("Relu", "x", "z"), concat("b g r")], "joins two branches");
+    chain(vec![split, concat("b x r")], "joins two branches");
+    let crop =
+        |axis| node("Slice", "x", "y").with_ints("starts", &[1]).with_ints("ends", &[9]).with_ints("axes", &[axis]);
+    chain(vec![crop(0)], "cuts out a part of the data");
+    chain(vec![crop(2)], "cuts out a part of the data");
+    // Quantized files.
+    for operator in ["ConvInteger", "MatMulInteger", "QLinearConv", "DynamicQuantizeLinear", "DequantizeLinear"] {
+        chain(vec![node(operator, "x w", "y")], "the file is quantized");
+    }
     chain(vec![node("MatMul", "x w", "y")], "(MatMul) needs a vector, not [3, 4, 6]");
     chain(vec![node("Div", "w x", "y")], "takes the data as an input other than its first");
     chain(vec![node("Add", "x w", "y")], "computes with a constant of shape [2, 3, 3, 3]");
@@ -275,14 +320,18 @@ fn errors_name_the_tensor_that_cannot_be_read() {
     with(proto::Tensor { raw_data: Bytes::new(), ..w() }, size);
     with(proto::Tensor { dims: vec![2, 27], ..w() }, "has a kernel of shape [2, 27], not (out, in, height, width)");
     with(proto::Tensor { dims: vec![3, 2, 3, 3], ..w() }, "has a kernel for 2 channels but gets 3");
-    with(proto::Tensor { data_type: 11, ..w() }, "its tensor 'w' has numbers of ONNX's type 11");
+    with(proto::Tensor { data_type: 14, ..w() }, "its tensor 'w' has numbers of ONNX's type 14");
+    for data_type in [proto::Tensor::DOUBLE, proto::Tensor::FLOAT16] {
+        with(proto::Tensor { data_type, ..w() }, size);
+        with(proto::Tensor { data_type, raw_data: Bytes::new(), ..w() }, size);
+    }
     let external = |location: &str| proto::Tensor {
         data_location: 1,
         external_data: vec![Entry { key: "location".into(), value: location.into() }],
         raw_data: Bytes::new(),
         ..w()
     };
-    for place in ["../secret", "/etc/passwd", "a/b", "..", ".", ""] {
+    for place in ["../secret", "/etc/passwd", "a/../b", "a\\..\\..\\b", "..", ".", ""] {
         with(external(place), "which is not a file in the same folder");
     }
     with(external("weights.data"), "keeps 'w' in the file 'weights.data', which is missing");

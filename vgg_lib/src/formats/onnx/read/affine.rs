@@ -46,20 +46,6 @@ impl GraphReader<'_> {
         let values = [1.0, 0.0, 0.0, 1.0 - EPSILON].map(|value| vec![value; channels]);
         self.push(node, batch_norm().epsilon(EPSILON), values.into(), self.dims.clone())
     }
-
-    /// Red, green, blue to blue, green, red.
-    pub(super) fn reverse_channels(&mut self, node: &Node) -> Outcome<()> {
-        let axis = self.axis(node.int("axis", 0));
-        if self.layers.is_empty() && self.dims.len() == 3 && self.shape.channels() == 3 {
-            self.push_same(node, preprocess([0.0; 3]))?;
-        }
-        let reverses = self.numbers(node, 1)? == [Some(2), Some(1), Some(0)] && axis == Some(self.channel_axis());
-        match self.layers.last_mut().map(|layer| &mut layer.spec.op) {
-            Some(Op::Preprocess { bgr, .. }) if reverses => *bgr = !*bgr,
-            _ => return Err(node.fault("picks values in a way that no layer here does")),
-        }
-        Ok(())
-    }
 }
 
 /// Folds the computation into a preprocessing layer, a bias or a batch norm.

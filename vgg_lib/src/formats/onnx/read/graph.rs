@@ -1,8 +1,11 @@
 //! Walking through the graph: what its names stand for, and the chain of layers so far.
 
-use super::super::proto::{self, Graph, Node, ValueInfo};
+use super::super::proto::{Graph, Node, ValueInfo};
+use super::channels::Channels;
+use super::constants::NumberTensor;
 use super::layer_names::LayerNames;
 use super::node::{is_onnx, shown};
+use super::weights::Weights;
 use super::{MAX_LAYERS, MAX_NUMBERS, MAX_SIZE};
 use crate::formats::Outcome;
 use crate::formats::tensors::FileTensor;
@@ -17,9 +20,11 @@ pub(super) enum GraphValue<'a> {
     /// The input or output of a layer: the sizes of its axes in the file's order, without the batch.
     Data(Vec<usize>),
     /// An initializer or constant.
-    Tensor(&'a proto::Tensor),
-    /// Whole numbers from which a shape is computed. `None` is the number of images in the batch.
-    Numbers(Vec<Option<i64>>),
+    Weights(Weights<'a>),
+    /// Whole numbers from which a shape is computed.
+    Numbers(NumberTensor),
+    /// Some channels of the data.
+    Channels(Channels<'a>),
 }
 
 /// A layer that is not in a model yet.
@@ -44,8 +49,8 @@ pub(super) struct GraphReader<'a> {
     /// How many more numbers may be copied into layers. Many nodes can share a tensor, but not without limit.
     budget: usize,
 
-    /// The name of the output of the layers so far.
-    tip: &'a str,
+    /// The names of the output of the layers so far. Nodes that do nothing give it another.
+    tips: Vec<&'a str>,
     /// The sizes of its axes in the file, without the batch.
     pub dims: Vec<usize>,
     /// Its shape in our order.
@@ -54,11 +59,24 @@ pub(super) struct GraphReader<'a> {
     pub channels_last: bool,
     /// Height, width and channels of the map that was flattened, if the values are in the order channel, height, width.
     pub flattened: Option<(usize, usize, usize)>,
+    /// What has been done for the next layer, of which it is a part.
+    pub begun: Option<Begun>,
+}
+
+/// A part of a layer.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Begun {
+    /// Zeros around the map, for a convolution: as many as its kernel needs on each side.
+    Padding(usize),
+    /// A mean over the height, or over the width, or a map whose height and width became one axis: the axis over which
+    /// the mean is still to be taken.
+    Mean(usize),
 }
 
 impl<'a> GraphReader<'a> {
     pub fn new(graph: &'a Graph, ours: bool, version: i64, file_size: usize) -> Outcome<GraphReader<'a>> {
-        let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), GraphValue::Tensor(tensor)));
+        let constants =
+            graph.initializer.iter().map(|tensor| (tensor.name.as_str(), GraphValue::Weights(Weights::of(tensor))));
         let mut values: HashMap<&str, GraphValue> = constants.collect();
         // Old files list initializers among the inputs.
         let inputs: Vec<&ValueInfo> = graph.input.iter().filter(|i| !values.contains_key(i.name.as_str())).collect();
@@ -84,24 +102,34 @@ impl<'a> GraphReader<'a> {
             layers: vec![],
             names: LayerNames::new(),
             budget: (1 << 20) + file_size,
-            tip: &input.name,
+            tips: vec![&input.name],
             dims,
             shape: Shape::Map(input_shape.0, input_shape.1, input_shape.2),
             channels_last,
             flattened: None,
+            begun: None,
         })
     }
 
     /// Visits all nodes and builds the model.
     pub fn run(mut self, graph: &'a Graph) -> Outcome<Sequential> {
+        if let Some(node) = graph.node.iter().find(|node| node.is_quantized()) {
+            return Err(node.fault(
+                "computes with whole numbers: the file is quantized, and its layers have no f32 weights; export the \
+                 model without quantization",
+            ));
+        }
         for node in &graph.node {
             self.node(node)?;
+        }
+        if self.begun.is_some() {
+            return Err("ends in the middle of a padding or of a mean over the map; export the whole model".into());
         }
         let [output] = &graph.output[..] else {
             return Err(format!("has {} outputs; a model of this library has one", graph.output.len()));
         };
-        if output.name != self.tip {
-            let (output, tip) = (shown(&output.name), shown(self.tip));
+        if !self.is_tip(&output.name) {
+            let (output, tip) = (shown(&output.name), shown(self.tip()));
             return Err(format!(
                 "has the output '{output}', but its layers end in '{tip}'; only chains of layers can be read"
             ));
@@ -124,17 +152,20 @@ impl<'a> GraphReader<'a> {
 
     fn node(&mut self, node: &'a Node) -> Outcome<()> {
         if !is_onnx(&node.domain) {
-            return Err(
-                node.fault(format!("uses an operator of '{}'; only ONNX's own can be read", shown(&node.domain)))
-            );
+            return Err(node.fault(format!(
+                "uses an operator of '{}'; only ONNX's own can be read: export the model without the optimizations \
+                     of a runtime",
+                shown(&node.domain)
+            )));
         }
         if node.input.len() > MAX_NUMBERS {
             return Err(node.fault(format!("has {} inputs, more than any layer takes", node.input.len())));
         }
-        let mut data = vec![];
+        let (mut data, mut picked) = (vec![], false);
         for (i, name) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             match self.values.get(name.as_str()) {
                 Some(GraphValue::Data(_)) => data.push(i),
+                Some(GraphValue::Channels(_)) => picked = true,
                 Some(_) => {}
                 None => {
                     let name = shown(name);
@@ -146,30 +177,55 @@ impl<'a> GraphReader<'a> {
         }
         let output = node.output.first().filter(|name| !name.is_empty());
         let output = output.ok_or_else(|| node.fault("has no output"))?;
-        let value = match data[..] {
-            [] => self.constant(node)?,
-            [_] if node.op_type == "Shape" => self.shape_of(node)?,
-            [i] if node.input[i] != self.tip => {
+        let before = self.last();
+        let values = match data[..] {
+            [] if picked => vec![self.repick(node)?],
+            [] => vec![self.constant(node)?],
+            [_] if node.op_type == "Shape" => vec![self.shape_of(node)?],
+            [_] if picked => return Err(node.fault("joins two branches; only chains of layers can be read")),
+            [i] if !self.is_tip(&node.input[i]) => {
                 let name = shown(&node.input[i]);
                 let what =
                     format!("takes '{name}', which another layer already took; only chains of layers can be read");
                 return Err(node.fault(what));
             }
-            [i] => {
-                self.layer(node, i)?;
-                self.tip = output;
-                GraphValue::Data(self.dims.clone())
-            }
+            [i] => match self.pick(node)? {
+                Some(channels) => channels,
+                None => {
+                    self.layer(node, i)?;
+                    vec![GraphValue::Data(self.dims.clone())]
+                }
+            },
             _ => return Err(node.fault("joins two branches; only chains of layers can be read")),
         };
-        self.values.insert(output, value);
+        if let [GraphValue::Data(_), ..] = values[..] {
+            if !does_nothing(node) || before != self.last() || self.tips.len() > MAX_NUMBERS {
+                self.tips.clear();
+            }
+            self.tips.push(output);
+        }
+        self.values.extend(node.output.iter().map(String::as_str).zip(values));
         Ok(())
+    }
+
+    /// The name of the output of the layers so far.
+    pub fn tip(&self) -> &'a str {
+        self.tips.last().expect("one at least")
+    }
+
+    pub fn is_tip(&self, name: &str) -> bool {
+        self.tips.contains(&name)
+    }
+
+    /// The number of layers, and what the last one does.
+    fn last(&self) -> (usize, Option<Op>) {
+        (self.layers.len(), self.layers.last().map(|layer| layer.spec.op))
     }
 
     /// The weights that the node takes as this input.
     pub fn tensor(&self, node: &Node, input: usize) -> Outcome<FileTensor<'a>> {
         match self.values.get(node.input_name(input)) {
-            Some(GraphValue::Tensor(tensor)) => tensor.file_tensor(),
+            Some(GraphValue::Weights(weights)) => weights.file_tensor(),
             _ => Err(node.fault(format!("needs a constant as its input {}", input + 1))),
         }
     }
@@ -224,6 +280,11 @@ impl<'a> GraphReader<'a> {
     pub fn push_same(&mut self, node: &Node, spec: impl Into<LayerSpec>) -> Outcome<()> {
         self.push(node, spec, vec![], self.dims.clone())
     }
+}
+
+/// Whether the output of a node is its input, unless it changed a layer.
+fn does_nothing(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "Identity" | "Cast" | "Slice")
 }
 
 /// The size of the batch, if it is fixed, and the sizes of the other axes.

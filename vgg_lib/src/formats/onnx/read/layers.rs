@@ -1,10 +1,12 @@
 //! Nodes that become layers.
 
 use super::super::proto::Node;
-use super::graph::{GraphReader, NewLayer};
+use super::constants::is_float;
+use super::graph::{Begun, GraphReader, NewLayer};
 use crate::formats::KernelOrder;
 use crate::formats::Outcome;
-use crate::model::{Op, batch_norm, conv2d, dropout, global_avg_pool, linear, max_pool2d, relu, softmax};
+use crate::formats::tensors::FileTensor;
+use crate::model::{Op, Shape, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax};
 
 impl GraphReader<'_> {
     /// Turns what a node does to the data, its input `data`, into layers.
@@ -13,19 +15,31 @@ impl GraphReader<'_> {
         if data != 0 && !matches!(operator, "Add" | "Mul") {
             return Err(node.fault("takes the data as an input other than its first"));
         }
+        match (self.begun, operator) {
+            (None, _)
+            | (_, "Identity" | "Cast")
+            | (Some(Begun::Padding(_)), "Conv" | "Transpose")
+            | (Some(Begun::Mean(_)), "ReduceMean") => {}
+            (Some(Begun::Padding(_)), _) => return Err(node.fault("takes a padded map, which only a convolution may")),
+            (Some(Begun::Mean(_)), _) => return Err(node.fault("takes a map of which only a part is averaged or flat")),
+        }
         match operator {
-            "Identity" | "Cast" => Ok(()),
+            "Identity" => Ok(()),
+            "Cast" if is_float(node) => Ok(()),
+            "Cast" => Err(node.fault("rounds the data to whole numbers, which no layer here does")),
+            "Pad" => self.pad(node),
+            "Clip" => self.clip(node),
+            "Unsqueeze" => self.unsqueeze(node),
             "Conv" => self.conv(node),
             "Gemm" => self.gemm(node),
-            "MatMul" => self.linear(node, false),
+            "MatMul" => self.linear(node, false, [1.0; 2]),
             "Relu" => self.relu(node),
             "BatchNormalization" => self.batch_norm(node),
             "Add" | "Sub" | "Mul" | "Div" => self.affine(node, 1 - data),
-            "Gather" => self.reverse_channels(node),
             "Dropout" => self.dropout(node),
             "MaxPool" => self.max_pool(node),
             "AveragePool" => self.average_pool(node),
-            "GlobalAveragePool" => self.map(node).and_then(|_| self.global_avg_pool(node, true)),
+            "GlobalAveragePool" => self.average_all(node),
             "ReduceMean" => self.reduce_mean(node),
             "Flatten" => self.flatten(node),
             "Reshape" => self.reshape(node),
@@ -38,16 +52,26 @@ impl GraphReader<'_> {
 
     fn conv(&mut self, node: &Node) -> Outcome<()> {
         let (h, w, c) = self.map(node)?;
+        let padding = match self.begun.take() {
+            Some(Begun::Padding(padding)) => padding,
+            _ => 0,
+        };
         let kernel = self.tensor(node, 1)?;
         let [filters, inputs, height, width] = kernel.shape[..] else {
             return Err(node.fault(format!("has a kernel of shape {:?}, not (out, in, height, width)", kernel.shape)));
         };
         let same = match node.text("auto_pad") {
-            "SAME_UPPER" | "SAME_LOWER" => true,
-            "VALID" => height == 1,
-            _ => node.is("pads", &[height as i64 / 2; 4]) || (height == 1 && node.all("pads", 0)),
+            "SAME_UPPER" | "SAME_LOWER" => padding == 0,
+            "VALID" => height / 2 == padding,
+            _ if padding > 0 || height == 1 => height / 2 == padding && node.all("pads", 0),
+            _ => node.is("pads", &[height as i64 / 2; 4]),
         };
         let plain = node.all("strides", 1) && node.all("dilations", 1) && node.int("group", 1) == 1;
+        let is_unpadded = padding == 0 && node.all("pads", 0) && !node.text("auto_pad").starts_with("SAME");
+        let covers_map = [height, width] == [h, w] && is_unpadded && node.int("group", 1) == 1;
+        if covers_map && inputs == c && (!same || matches!(self.shape, Shape::Flat(_))) {
+            return self.conv_over_map(node, &kernel, [filters, c, h, w]);
+        }
         if !plain || !same || height != width || height % 2 == 0 {
             return Err(node.fault(
                 "is not a convolution with stride 1, \"same\" padding and a square kernel of odd size, the only kind \
@@ -63,14 +87,26 @@ impl GraphReader<'_> {
         self.push(node, conv2d(filters).kernel(height), values, vec![filters, h, w])
     }
 
-    fn gemm(&mut self, node: &Node) -> Outcome<()> {
-        if (node.float("alpha", 1.0), node.float("beta", 1.0), node.int("transA", 0)) != (1.0, 1.0, 0) {
-            return Err(node.fault("scales or transposes its input, which a dense layer does not do"));
+    /// A convolution whose kernel is as large as the map is a dense layer. timm's VGGs have such.
+    fn conv_over_map(&mut self, node: &Node, kernel: &FileTensor, oihw: [usize; 4]) -> Outcome<()> {
+        let [filters, channels, h, w] = oihw;
+        self.afford(node, filters * channels * h * w)?;
+        let values = vec![kernel.to_hwio(KernelOrder::oihw(oihw)), self.bias(node, filters)?];
+        if (h, w) != (1, 1) {
+            self.push(node, flatten(), vec![], vec![])?;
         }
-        self.linear(node, node.int("transB", 0) != 0)
+        self.push(node, linear(filters), values, vec![filters, 1, 1])
     }
 
-    fn linear(&mut self, node: &Node, transposed: bool) -> Outcome<()> {
+    fn gemm(&mut self, node: &Node) -> Outcome<()> {
+        if node.int("transA", 0) != 0 {
+            return Err(node.fault("transposes its input, which a dense layer does not do"));
+        }
+        self.linear(node, node.int("transB", 0) != 0, [node.float("alpha", 1.0), node.float("beta", 1.0)])
+    }
+
+    /// `factors` are those of the kernel and the bias.
+    fn linear(&mut self, node: &Node, transposed: bool, factors: [f32; 2]) -> Outcome<()> {
         let inputs = self.shape.channels();
         if self.dims.len() != 1 {
             return Err(node.fault(format!("needs a vector, not {:?}", self.dims)));
@@ -91,7 +127,10 @@ impl GraphReader<'_> {
         } else {
             self.ordered(kernel.to_vec(), units)
         };
-        let values = vec![weight, self.bias(node, units)?];
+        let mut values = vec![weight, self.bias(node, units)?];
+        for (values, factor) in values.iter_mut().zip(factors).filter(|(_, factor)| *factor != 1.0) {
+            values.iter_mut().for_each(|value| *value *= factor);
+        }
         self.flattened = None;
         self.push(node, linear(units), values, vec![units])
     }
@@ -116,6 +155,24 @@ impl GraphReader<'_> {
             return Ok(());
         }
         self.push_same(node, relu())
+    }
+
+    /// Between 0 and infinity it is a ReLU.
+    fn clip(&mut self, node: &Node) -> Outcome<()> {
+        let mut limit = |name: &str, input: usize, absent: f32| -> Outcome<f32> {
+            match node.input_name(input) {
+                "" => Ok(node.float(name, absent)),
+                _ => Ok(self.vector(node, input, 1)?[0]),
+            }
+        };
+        let (low, high) = (limit("min", 1, f32::MIN)?, limit("max", 2, f32::MAX)?);
+        if low != 0.0 || high < f32::MAX {
+            return Err(node.fault(format!(
+                "keeps values between {low} and {high}, as ReLU6 does; this library has only the ReLU without an upper \
+                 limit"
+            )));
+        }
+        self.relu(node)
     }
 
     fn batch_norm(&mut self, node: &Node) -> Outcome<()> {
@@ -155,42 +212,6 @@ impl GraphReader<'_> {
             );
         }
         self.push(node, max_pool2d(), vec![], vec![c, h / 2, w / 2])
-    }
-
-    fn average_pool(&mut self, node: &Node) -> Outcome<()> {
-        let (h, w, _) = self.map(node)?;
-        let window = node.ints("kernel_shape").unwrap_or_default();
-        let unpadded = node.all("pads", 0) && !node.text("auto_pad").starts_with("SAME");
-        if unpadded && window == [1, 1] && node.all("strides", 1) {
-            return Ok(()); // PyTorch's adaptive pooling to the size that the map already has
-        }
-        if !unpadded || window != [h as i64, w as i64] {
-            return Err(node.fault("averages parts of the map; only the mean over the whole map can be read"));
-        }
-        self.global_avg_pool(node, true)
-    }
-
-    fn reduce_mean(&mut self, node: &Node) -> Outcome<()> {
-        let mut axes = self.axes(node)?;
-        axes.sort();
-        let first = if self.channels_last { 1 } else { 2 };
-        if self.dims.len() != 3 || axes != [Some(first), Some(first + 1)] {
-            return Err(node.fault("is not a mean over height and width"));
-        }
-        self.global_avg_pool(node, node.int("keepdims", 1) != 0)
-    }
-
-    /// `keep` says whether the axes of height and width stay, with size 1.
-    fn global_avg_pool(&mut self, node: &Node, keep: bool) -> Outcome<()> {
-        let channels = self.shape.channels();
-        let dims = match (keep, self.channels_last) {
-            (false, _) => vec![channels],
-            (true, false) => vec![channels, 1, 1],
-            (true, true) => vec![1, 1, channels],
-        };
-        self.push(node, global_avg_pool(), vec![], dims)?;
-        self.channels_last &= keep;
-        Ok(())
     }
 
     fn softmax(&mut self, node: &Node) -> Outcome<()> {

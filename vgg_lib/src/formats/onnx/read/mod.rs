@@ -2,14 +2,17 @@
 //! Only shapes are computed. Weights are copied from the mapped file into the layers.
 
 mod affine;
+mod channels;
 mod constants;
 mod external;
 mod file_size;
 mod graph;
 mod layer_names;
 mod layers;
+mod means;
 mod node;
 mod shapes;
+mod weights;
 
 use super::PRODUCER;
 use super::proto::Model;

@@ -4,6 +4,7 @@ use super::super::proto::{self, Attribute, Node};
 use super::MAX_NUMBERS;
 use crate::formats::Outcome;
 use crate::formats::tensors::{FileTensor, FloatType};
+use half::{bf16, f16};
 use std::fmt::Display;
 
 /// Whether these are ONNX's own operators.
@@ -61,25 +62,53 @@ impl Node {
              flatten, dense, dropout and softmax",
         )
     }
+
+    /// Whether the node computes with the whole numbers of a quantized model.
+    pub(super) fn is_quantized(&self) -> bool {
+        let operator = self.op_type.as_str();
+        operator.starts_with("QLinear")
+            || operator.ends_with("Integer")
+            || operator.ends_with("QuantizeLinear")
+            || operator.starts_with("DequantizeLinear")
+    }
 }
 
 impl proto::Tensor {
+    /// The type of the numbers, if they are read as they are stored.
+    pub(super) fn float_type(&self) -> Option<FloatType> {
+        match self.data_type {
+            proto::Tensor::FLOAT => Some(FloatType::F32),
+            proto::Tensor::FLOAT16 => Some(FloatType::F16),
+            proto::Tensor::BFLOAT16 => Some(FloatType::Bf16),
+            _ => None,
+        }
+    }
+
     /// The tensor, without copying its values.
     pub(super) fn file_tensor(&self) -> Outcome<FileTensor<'_>> {
         let name = shown(&self.name);
-        let float = match self.data_type {
-            proto::Tensor::FLOAT => FloatType::F32,
-            proto::Tensor::FLOAT16 => FloatType::F16,
-            proto::Tensor::BFLOAT16 => FloatType::Bf16,
-            other => {
+        let shape: Option<Vec<usize>> = self.dims.iter().map(|&len| usize::try_from(len).ok()).collect();
+        let shape = shape.filter(|shape| !shape.contains(&0)); // so that products of some of the sizes fit, too
+        let tensor = match (self.float_type(), self.data_type) {
+            (Some(FloatType::F32), _) if self.raw_data.is_empty() => {
+                shape.and_then(|shape| FileTensor::of_bytes(shape, FloatType::F32, &self.float_data))
+            }
+            (Some(float), _) if self.raw_data.is_empty() => {
+                let numbers = self.int32_data.iter().map(|&bits| match float {
+                    FloatType::F16 => f16::from_bits(bits as u16).to_f32(),
+                    _ => bf16::from_bits(bits as u16).to_f32(),
+                });
+                shape.and_then(|shape| FileTensor::of_vec(shape, numbers.collect()))
+            }
+            (Some(float), _) => shape.and_then(|shape| FileTensor::of_bytes(shape, float, &self.raw_data)),
+            (None, proto::Tensor::DOUBLE) => {
+                let numbers = self.raw_data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32);
+                shape.and_then(|shape| FileTensor::of_vec(shape, numbers.collect()))
+            }
+            (None, other) => {
                 return Err(format!("its tensor '{name}' has numbers of ONNX's type {other}; export the model in f32"));
             }
         };
-        let in_floats = self.raw_data.is_empty() && matches!(float, FloatType::F32);
-        let bytes = if in_floats { &self.float_data } else { &self.raw_data };
-        let shape: Option<Vec<usize>> = self.dims.iter().map(|&len| usize::try_from(len).ok()).collect();
-        let shape = shape.filter(|shape| !shape.contains(&0)); // so that products of some of the sizes fit, too
-        let tensor = shape.and_then(|shape| FileTensor::of_bytes(shape, float, bytes));
         tensor.ok_or_else(|| {
             format!("its tensor '{name}' is empty or does not have the size of its shape; save the file again")
         })

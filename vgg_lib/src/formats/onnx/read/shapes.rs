@@ -1,7 +1,7 @@
 //! Nodes that change the shape: flatten, reshape, squeeze and transpose.
 
 use super::super::proto::Node;
-use super::graph::{GraphReader, TO_CHANNELS_FIRST};
+use super::graph::{Begun, GraphReader, TO_CHANNELS_FIRST};
 use crate::formats::Outcome;
 use crate::model::{Shape, flatten};
 
@@ -13,6 +13,7 @@ impl GraphReader<'_> {
     pub(super) fn map(&self, node: &Node) -> Outcome<(usize, usize, usize)> {
         match self.shape {
             Shape::Map(h, w, c) if self.dims.len() == 3 && !self.channels_last => Ok((h, w, c)),
+            Shape::Flat(c) if self.dims == [c, 1, 1] => Ok((1, 1, c)),
             _ => Err(node.fault(format!("needs channels, height and width, not {:?}", self.dims))),
         }
     }
@@ -45,9 +46,33 @@ impl GraphReader<'_> {
     }
 
     pub(super) fn squeeze(&mut self, node: &Node) -> Outcome<()> {
-        let axes = self.axes(node)?;
+        let has_axes = node.ints("axes").is_some() || !node.input_name(1).is_empty();
+        if !has_axes && self.batch == Some(1) {
+            return Err(node.fault("also takes away the axis of the batch"));
+        }
+        let all = (1..=self.dims.len()).map(Some).collect();
+        let axes = if has_axes { self.axes(node)? } else { all };
         let kept = self.dims.iter().enumerate().filter(|(i, len)| **len != 1 || !axes.contains(&Some(i + 1)));
         let target: Vec<usize> = kept.map(|(_, len)| *len).collect();
+        self.reshape_to(node, &target)
+    }
+
+    pub(super) fn unsqueeze(&mut self, node: &Node) -> Outcome<()> {
+        let axes = match node.ints("axes") {
+            Some(axes) => axes.iter().copied().map(Some).collect(),
+            None => self.numbers(node, 1)?,
+        };
+        let count = (self.dims.len() + 1 + axes.len()) as i64;
+        let place = |axis: &Option<i64>| axis.map(|axis| if axis < 0 { axis.saturating_add(count) } else { axis });
+        let mut places: Vec<i64> = axes.iter().filter_map(place).collect();
+        places.sort();
+        let mut target = self.dims.clone();
+        for place in &places {
+            match usize::try_from(*place).ok().and_then(|place| place.checked_sub(1)) {
+                Some(at) if at <= target.len() && places.len() == axes.len() => target.insert(at, 1),
+                _ => return Err(node.fault("adds an axis before that of the batch")),
+            }
+        }
         self.reshape_to(node, &target)
     }
 
@@ -88,9 +113,33 @@ impl GraphReader<'_> {
         Ok(target)
     }
 
+    /// Whether the data is one number per channel, with axes of size 1 perhaps.
+    pub(super) fn is_vector(&self) -> bool {
+        self.shape.size() == self.shape.channels()
+    }
+
+    /// The channels are last if the first axis is not theirs.
+    pub(super) fn set_channels_last(&mut self) {
+        self.channels_last = self.dims.len() > 1 && self.dims[0] != self.shape.channels();
+    }
+
     /// Flattens, or does nothing.
-    fn reshape_to(&mut self, node: &Node, target: &[usize]) -> Outcome<()> {
+    pub(super) fn reshape_to(&mut self, node: &Node, target: &[usize]) -> Outcome<()> {
         if target == self.dims {
+            return Ok(());
+        }
+        let channels = self.shape.channels();
+        let only_adds_ones = target.iter().product::<usize>() == channels && target.contains(&channels);
+        if self.is_vector() && only_adds_ones && (2..=3).contains(&target.len()) {
+            self.dims = target.to_vec();
+            self.set_channels_last();
+            return Ok(());
+        }
+        if let (Shape::Map(h, w, c), false, 3) = (self.shape, self.channels_last, self.dims.len())
+            && target == [c, h * w]
+        {
+            self.begun = Some(Begun::Mean(2)); // perhaps
+            self.dims = target.to_vec();
             return Ok(());
         }
         if target != [self.shape.size()] {
@@ -103,6 +152,34 @@ impl GraphReader<'_> {
         self.dims = target.to_vec(); // the mean over a map is a vector here already
         self.channels_last = false;
         Ok(())
+    }
+
+    /// Zeros around the map become part of the convolution after them.
+    pub(super) fn pad(&mut self, node: &Node) -> Outcome<()> {
+        let first = if self.channels_last { 1 } else { 2 };
+        let count = self.dims.len() + 1;
+        let pads: Vec<Option<i64>> = match node.ints("pads") {
+            Some(pads) => pads.iter().copied().map(Some).collect(),
+            None => self.numbers(node, 1)?,
+        };
+        let value = match node.input_name(2) {
+            "" => node.float("value", 0.0),
+            _ => self.vector(node, 2, 1)?[0],
+        };
+        let is_constant = matches!(node.text("mode"), "" | "constant") && value == 0.0;
+        let padding = pads.get(first).copied().flatten().unwrap_or(0);
+        let is_even = pads.iter().enumerate().all(|(i, &pad)| {
+            let is_side = (first..first + 2).contains(&(i % count));
+            pad == Some(if is_side { padding } else { 0 })
+        });
+        let is_map = self.dims.len() == 3 && pads.len() == 2 * count && node.input_name(3).is_empty();
+        match usize::try_from(padding) {
+            Ok(padding) if is_map && is_even && is_constant => {
+                self.begun = (padding > 0).then_some(Begun::Padding(padding));
+                Ok(())
+            }
+            _ => Err(node.fault("pads the map in a way that no convolution of this library does")),
+        }
     }
 
     pub(super) fn transpose(&mut self, node: &Node) -> Outcome<()> {
