@@ -15,16 +15,24 @@
 //! Whole models, layers included, are read from and written to ONNX (crate feature `onnx`) and written to Core ML
 //! (crate feature `coreml`).
 
+mod by_order;
+mod candidates;
 mod layout;
 mod matching;
+mod modules;
 mod names;
+mod options;
+mod outline;
 mod pixels;
 mod pretrained;
 mod report;
 mod torch;
+mod view;
 mod write;
 
 pub use names::Names;
+pub use options::LoadOptions;
+pub(crate) use outline::{Norms, Outline, outline};
 pub use pixels::Pixels;
 pub use pretrained::Pretrained;
 pub use report::LoadReport;
@@ -35,7 +43,10 @@ use crate::model::Sequential;
 use crate::tensor::device;
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use matching::Origin;
+use rayon::prelude::*;
 use std::path::Path;
+use view::View;
 
 impl Sequential {
     /// Copies all parameters and running statistics.
@@ -50,7 +61,7 @@ impl Sequential {
     /// [`Error::Name`] lists every tensor that is missing, has the wrong shape, or is unknown to the model.
     pub fn load_state_dict(&mut self, state: &StateDict) -> Result<LoadReport> {
         let tensors = state.iter().map(|(name, values)| (name.clone(), FileTensor::of_array(values)));
-        self.load(&tensors.collect()).map_err(Error::Name)
+        self.load(&tensors.collect(), &LoadOptions::default()).map_err(Error::Name)
     }
 
     /// Loads weights from a file of f32, f16 or bf16 numbers. Its name ends in `.safetensors`, `.npz`, `.pth` or `.pt`
@@ -77,19 +88,58 @@ impl Sequential {
     /// If the file is missing, is damaged or has another ending, or its tensors do not fit the model. The error says
     /// which tensors and what to do.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<LoadReport> {
-        let path = path.as_ref();
-        let file = WeightFile::open(path)?;
-        self.load(&file.tensors()?).map_err(|message| Error::file(path, message))
+        self.load_weights_with(path, LoadOptions::default())
     }
 
-    fn load(&mut self, tensors: &FileTensors) -> std::result::Result<LoadReport, String> {
-        let (sources, report) = matching::match_names(self, tensors)?;
+    /// Does what [`load_weights`](Self::load_weights) does for weights that do not fit as they are: with other names, or
+    /// with layers of other shapes.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let file = folder.path().join("vgg11.pth");
+    /// let thousand = vgg::vgg11((32, 32, 3), 1000, Seed(0))?;
+    /// thousand.save_weights(&file)?;
+    ///
+    /// // A head of another size: all layers but the last are loaded.
+    /// let mut two = vgg::vgg11((32, 32, 3), 2, Seed(0))?;
+    /// let report = two.load_weights_with(&file, LoadOptions::default().strict(false))?;
+    /// assert!(report.misfits[0].contains("classifier.6.weight has shape [1000, 4096]"));
+    ///
+    /// // Names of one's own: the function returns names that this library knows, or `None` to leave a tensor out.
+    /// let rename = |name: &str| Some(name.replace("my_head.", "classifier."));
+    /// let mut again = vgg::vgg11((32, 32, 3), 1000, Seed(1))?;
+    /// again.load_weights_with(&file, LoadOptions::default().rename(rename))?;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`load_weights`](Self::load_weights); without `strict`, only if nothing in the file fits.
+    pub fn load_weights_with(&mut self, path: impl AsRef<Path>, options: LoadOptions) -> Result<LoadReport> {
+        let path = path.as_ref();
+        let file = WeightFile::open(path)?;
+        self.load(&file.tensors()?, &options).map_err(|message| Error::file(path, message))
+    }
+
+    fn load(&mut self, tensors: &FileTensors, options: &LoadOptions) -> std::result::Result<LoadReport, String> {
+        let (sources, mut report) = candidates::match_names(self, tensors, options)?;
         for source in sources {
             let param = &mut self.layers[source.layer].params_mut()[source.param];
             // This frees the old values first: VGG's first dense layer twice would be 800 MB.
             param.tensor = device().tensor_from_vec(vec![0.0], (1,));
-            let tensor = &tensors[&source.name];
-            param.set(source.order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order)));
+            let values = match source.origin {
+                Origin::Constant(value) => vec![value; param.dims.iter().product()],
+                Origin::Tensor { name, order } => {
+                    let tensor = &tensors[&name];
+                    let values = order.map_or_else(|| tensor.to_vec(), |order| tensor.to_hwio(order));
+                    let not_finite = values.par_iter().filter(|value| !value.is_finite()).count();
+                    if not_finite > 0 {
+                        report.not_finite.push((name, not_finite));
+                    }
+                    values
+                }
+            };
+            param.set(values);
         }
         Ok(report)
     }
@@ -144,13 +194,20 @@ impl Sequential {
 /// # Errors
 /// As for [`read`](crate::formats::read).
 pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
-    let file = WeightFile::open(path.as_ref())?;
+    let path = path.as_ref();
+    let file = WeightFile::open(path)?;
     let tensors = file.tensors()?;
     if let Some(keras) = &tensors.keras {
         let kernels = keras.layers.iter().filter_map(|names| tensors.get(names.first()?));
         return Ok(kernels.filter(|kernel| kernel.shape.len() == 2).map(|kernel| kernel.shape[1]).next_back());
     }
-    let torch = torch::head(&tensors).layers.pop().map(|last| format!("{last}.bias")).unwrap_or_default();
-    let biases = ["predictions.bias", "predictions/bias", &torch];
-    Ok(biases.iter().find_map(|name| tensors.get(*name)?.shape.first().copied()))
+    let views = view::views(&tensors, &LoadOptions::default()).map_err(|message| Error::file(path, message))?;
+    let own = |view: &View| {
+        ["predictions.bias", "predictions/bias"].iter().find_map(|name| view.get(name)?.shape.first().copied())
+    };
+    if let Some(classes) = views.iter().find_map(own) {
+        return Ok(Some(classes));
+    }
+    let torch = |view: &View| torch::parts(view)?.head.layers.last()?.kernel(view)?.first().copied();
+    Ok(views.iter().find_map(torch))
 }
