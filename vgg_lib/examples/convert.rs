@@ -21,7 +21,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{Arch, arch, build, class_names, is_cifar_vgg16};
+use common::{Arch, arch, build, class_names, is_cifar_vgg16, outputs};
 use std::path::{Path, PathBuf};
 use vgg_lib::Result;
 use vgg_lib::prelude::*;
@@ -122,14 +122,6 @@ fn network(options: &Options) -> Result<Sequential> {
     let mut model = build(options.arch, options.size.map(|size| (size, size)), &options.from)?;
     println!("{}", model.load_weights(&options.from)?);
     Ok(model)
-}
-
-/// The number of output values per image.
-fn outputs(model: &Sequential) -> Result<usize> {
-    match model.summary(model.input_shape()).rows.last() {
-        Some(row) => Ok(row.output.size()),
-        None => Err(Error::Config("the model has no layers to convert".into())),
-    }
 }
 
 fn ending(path: &Path) -> String {

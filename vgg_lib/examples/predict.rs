@@ -13,7 +13,7 @@ mod common;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use common::{Arch, arch, build, class_names, is_cifar_vgg16};
+use common::{Arch, arch, build, class_names, is_cifar_vgg16, outputs};
 use dfdx::prelude::HasShape;
 use ndarray::{Array2, Array4};
 use std::array::from_fn;
@@ -90,7 +90,7 @@ fn run(options: Options) -> Result<()> {
         (_, _, Some("caffe")) => Box::new(|rgb| Pixels::Caffe.values(rgb)),
         _ => Box::new(|rgb| Pixels::Torch.values(rgb)),
     };
-    let classes = model.output_shape(Shape::Map(h, w, 3))?.size();
+    let classes = outputs(&model)?;
     let names = class_names(options.classes.as_deref(), cifar, classes)?;
     for path in &options.image {
         let picture = resize(&read_image(path)?, (h, w));

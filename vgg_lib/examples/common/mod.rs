@@ -53,11 +53,7 @@ pub fn arch(name: &str) -> std::result::Result<Arch, String> {
 pub fn build(arch: Option<Arch>, size: Option<(usize, usize)>, weights: &Path) -> Result<Sequential> {
     let mut model = match arch {
         None => vgg::of_file(weights, Seed(0)).map_err(|error| match error {
-            Error::File { path, message } => Error::File {
-                path,
-                message: message
-                    .replace("build the network that it is of, and load the weights into it", "name it with --arch"),
-            },
+            Error::File { .. } => Error::Config(format!("{error} (on the command line, --arch names it)")),
             other => other,
         })?,
         Some(arch) => named(arch, size, weights)?,
@@ -98,6 +94,14 @@ fn named(Arch { family, depth, batch_norm }: Arch, size: Option<(usize, usize)>,
         Family::PytorchCifar => vgg::pytorch_cifar(depth, classes, Seed(0)),
         Family::Chengyangfu => vgg::pytorch_vgg_cifar10(depth, batch_norm, classes, Seed(0)),
     })
+}
+
+/// The number of output values per image.
+pub fn outputs(model: &Sequential) -> Result<usize> {
+    match model.summary(model.input_shape()).rows.last() {
+        Some(row) => Ok(row.output.size()),
+        None => Err(Error::Config("the model has no layers".into())),
+    }
 }
 
 /// Whether this is the network of `vgg::cifar_vgg16`, whose images are normalized by one mean and one deviation.

@@ -19,7 +19,7 @@ const MAX_LAYERS: usize = 20_000;
 const MAX_NAME: usize = 1000;
 const MAX_PATH: usize = 160;
 
-/// The name and the tensor of each entry of a state dict, in its order.
+/// The name and the tensor of each entry of a state dict, in its order; [`other_tensor`]s too.
 pub(super) type Named<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 
 /// The tensors of the state dict, and a sentence about others that were left out, if there is something to say.
@@ -89,6 +89,9 @@ impl<'a> Search<'a, '_> {
             for (key, value) in self.entries(value) {
                 match (key, self.pickle.tensor(*value)) {
                     (Value::Text(name), Some(_)) => tensors.push((Cow::Borrowed(*name), *value)),
+                    (Value::Text(name), None) if other_tensor(self.pickle, *value).is_some() => {
+                        tensors.push((Cow::Borrowed(*name), *value));
+                    }
                     (_, None) => self.lead_on(&mut next, &path, key, *value),
                     _ => {}
                 }
@@ -165,6 +168,12 @@ impl<'a> Search<'a, '_> {
         }
         Ok(tensors)
     }
+}
+
+/// The function that makes a tensor of another kind than those with strides: a quantized or sparse one.
+pub(super) fn other_tensor<'a>(pickle: &Pickle<'a>, value: Value) -> Option<&'a str> {
+    let class = pickle.instance(value)?.class;
+    (class.module.starts_with("torch.") && class.name.starts_with("_rebuild")).then_some(class.name)
 }
 
 /// Whether this is a network or a layer of TorchScript, whose classes are in modules of this name.

@@ -116,7 +116,11 @@ fn tensors<'a>(
     let mut tensors = FileTensors::in_order();
     tensors.notes.extend(note);
     for (name, value) in state.into_iter().filter(|(name, _)| is_weight(name)) {
-        let Some((view, storage)) = pickle.tensor(value) else { continue };
+        let Some((view, storage)) = pickle.tensor(value) else {
+            let made_by = state_dict::other_tensor(pickle, value).unwrap_or_default();
+            tensors.skip(&name, &format!("a quantized or sparse tensor ({})", printable(made_by)));
+            continue;
+        };
         let Some(float) = float_type(storage) else {
             tensors.skip(&name, &format!("{} numbers", storage.numbers.name));
             continue;

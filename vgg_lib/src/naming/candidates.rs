@@ -2,7 +2,7 @@
 
 use super::LoadReport;
 use super::by_order;
-use super::matching::{Matching, ParamSource};
+use super::matching::{Matching, Origin, ParamSource};
 use super::names::{keras_name, own_name};
 use super::options::LoadOptions;
 use super::torch::{self, Parts};
@@ -96,8 +96,13 @@ fn unknown_names(model: &Sequential, view: &View, partial: bool) -> Result<Match
     }
     Err(first_error.unwrap_or_else(|| {
         let names: Vec<String> = view.keys().map(|name| printable(view.in_file(name))).collect();
-        let found = if names.is_empty() { "no tensors".to_string() } else { listed(&names, ", ") };
-        format!("holds {found}, which are the names of neither this model's layers nor torchvision's or timm's VGGs")
+        match &names[..] {
+            [] => format!("holds {}; save the weights as 32-bit floats", view.nothing()),
+            names => format!(
+                "holds {}, which are the names of neither this model's layers nor torchvision's or timm's VGGs",
+                listed(names, ", ")
+            ),
+        }
     }))
 }
 
@@ -123,7 +128,8 @@ fn choose(
     }
     let most = fitting.iter().map(|(_, (_, report))| report.loaded).max();
     fitting.retain(|(_, (_, report))| Some(report.loaded) == most);
-    let mut others = fitting.iter().skip(1).filter(|(prefix, _)| *prefix != fitting[0].0);
+    // `module.` and `module.model.` may be two ways to the same tensors.
+    let mut others = fitting.iter().skip(1).filter(|(_, matched)| tensors(matched) != tensors(&fitting[0].1));
     if let Some((other, _)) = others.next().filter(|_| !fitting[0].0.is_empty()) {
         return Err(format!(
             "has more than one network that fits, under {} and {}; choose one with `load_weights_with` and \
@@ -139,4 +145,13 @@ fn choose(
     let error = errors.into_iter().find(|(known, _)| Some(*known) == most).map(|(_, error)| error);
     Err(error
         .unwrap_or_else(|| if file.is_empty() { "holds no tensors".into() } else { "does not fit the model".into() }))
+}
+
+/// The names of the tensors that are loaded.
+fn tensors((sources, _): &Matched) -> Vec<&String> {
+    let names = sources.iter().filter_map(|source| match &source.origin {
+        Origin::Tensor { name, .. } => Some(name),
+        Origin::Constant(_) => None,
+    });
+    names.collect()
 }

@@ -146,7 +146,9 @@ impl<'a> Matching<'a> {
         let (our_dense, rest): (Vec<_>, Vec<_>) = trunk.into_iter().partition(|&i| is_dense(&layers[i]));
         let (our_convolutions, our_norms) = self.convolutions_and_norms(rest);
         let ours = (our_convolutions.len(), our_norms.len());
-        self.same_counts((convolutions.len(), norms.len()), ours, "")?;
+        if let Some(what) = other_counts((convolutions.len(), norms.len()), ours, "") {
+            return Err(format!("{what}; {OTHER_NETWORK}"));
+        }
 
         let layout = self.keras_layout(keras, our_convolutions.iter().zip(&convolutions));
         let convolutions = our_convolutions.into_iter().zip(convolutions);
@@ -264,7 +266,12 @@ impl<'a> Matching<'a> {
         place: &str,
         layout: Layout,
     ) -> Result<(), String> {
-        self.same_counts((theirs.layers.len(), theirs.norms.len()), (convolutions.len(), norms.len()), place)?;
+        let (found, ours) = ((theirs.layers.len(), theirs.norms.len()), (convolutions.len(), norms.len()));
+        match other_counts(found, ours, place) {
+            Some(what) if self.partial => self.faults.push(format!("the file {what}")),
+            Some(what) => return Err(format!("{what}; {OTHER_NETWORK}")),
+            None => {}
+        }
         let aligned = theirs.layers.len() == convolutions.len();
         let pairs = convolutions.iter().zip(&theirs.layers);
         let fitting = pairs.take_while(|(layer, module)| self.module(**layer, module, layout) || aligned).count();
@@ -463,20 +470,12 @@ impl<'a> Matching<'a> {
         let Matching { sources, kept, faults: misfits, notes, .. } = self;
         Ok((sources, LoadReport { loaded, kept, unused, misfits, notes, not_finite: vec![] }))
     }
+}
 
-    /// Compares the numbers of convolutions and batch norms.
-    fn same_counts(&mut self, found: (usize, usize), ours: (usize, usize), place: &str) -> Result<(), String> {
-        if found == ours {
-            return Ok(());
-        }
-        let file = format!("has {} convolution and {} batch norm layers{place}", found.0, found.1);
-        let what = format!("{file}, but the model has {} and {}", ours.0, ours.1);
-        match self.partial {
-            true => self.faults.push(format!("the file {what}")),
-            false => return Err(format!("{what}; {OTHER_NETWORK}")),
-        }
-        Ok(())
-    }
+/// Compares the numbers of convolutions and batch norms: what is wrong with them, if they are not the same.
+fn other_counts(found: (usize, usize), ours: (usize, usize), place: &str) -> Option<String> {
+    let file = format!("has {} convolution and {} batch norm layers{place}", found.0, found.1);
+    (found != ours).then(|| format!("{file}, but the model has {} and {}", ours.0, ours.1))
 }
 
 /// The value of a parameter that has no effect; `None` if there is none.

@@ -59,11 +59,13 @@ fn head(file: &View) -> Modules {
     if file.contains_key("classifier.weight") {
         return dense(&["classifier"]);
     }
-    let mut found = numbered(file, "classifier").peekable();
-    if found.peek().is_some() && numbered(file, "classifier").all(|name| TORCHVISION_DENSE.contains(&name.as_str())) {
-        return dense(&TORCHVISION_DENSE);
+    let found: Vec<String> = numbered(file, "classifier").collect();
+    match &found[..] {
+        [] => dense(&[]),
+        [only] => dense(&[only]),
+        all if all.iter().all(|name| TORCHVISION_DENSE.contains(&name.as_str())) => dense(&TORCHVISION_DENSE),
+        _ => modules(found.into_iter(), file),
     }
-    modules(found, file)
 }
 
 /// The modules `part.N`, `part.N.M` … of the file, by their numbers.

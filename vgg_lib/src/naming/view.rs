@@ -7,7 +7,7 @@
 
 use super::options::LoadOptions;
 use crate::formats::tensors::{FileTensor, FileTensors};
-use crate::text::printable;
+use crate::text::{listed, printable};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parts of a name that wrappers add.
@@ -76,6 +76,15 @@ impl<'a> View<'a> {
         tensors.chain(self.file.skipped.keys().map(String::as_str)).map(str::to_string).collect()
     }
 
+    /// What the file holds if there are no tensors.
+    pub fn nothing(&self) -> String {
+        let skipped = self.file.skipped.iter().map(|(name, what)| format!("{} ({what})", printable(name)));
+        match &skipped.collect::<Vec<_>>()[..] {
+            [] => "no tensors".to_string(),
+            skipped => format!("no tensors of floats, but {}", listed(skipped, ", ")),
+        }
+    }
+
     pub fn notes(&self) -> Vec<String> {
         self.file.notes.clone()
     }
@@ -101,6 +110,14 @@ impl<'a> View<'a> {
     fn below(&self, prefix: &str) -> Option<View<'a>> {
         let view = self.renamed(|name| name.strip_prefix(prefix).map(str::to_string))?;
         Some(View { prefix: prefix.to_string(), ..view })
+    }
+
+    /// The view without the parts that wrappers add to names.
+    fn unwrapped(&self) -> Option<View<'a>> {
+        self.renamed(|name| {
+            let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+            Some(parts.join("."))
+        })
     }
 
     /// Everything that ends in a dot and that a name begins with, the most frequent first.
@@ -129,14 +146,9 @@ pub(super) fn views<'a>(file: &'a FileTensors<'a>, options: &LoadOptions) -> Res
         plain =
             plain.renamed(rename).ok_or("has two tensors that `rename` gives the same name; give them other names")?;
     }
-    let bare = |name: &str| -> Option<String> {
-        let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
-        Some(parts.join("."))
-    };
-    let unwrapped = plain.renamed(bare).unwrap_or_else(|| plain.clone());
-    let below = unwrapped.prefixes().into_iter().filter_map(|prefix| unwrapped.below(&prefix));
-    let below: Vec<View<'a>> = below.collect();
-    Ok([plain, unwrapped].into_iter().chain(below).collect())
+    let below: Vec<View<'a>> = plain.prefixes().iter().filter_map(|prefix| plain.below(prefix)).collect();
+    let unwrapped: Vec<View<'a>> = [&plain].into_iter().chain(&below).filter_map(View::unwrapped).collect();
+    Ok([plain].into_iter().chain(unwrapped).collect())
 }
 
 /// The views below prefixes that belong to averages of other weights, such as `ema_model.`, are left out if there are
