@@ -64,7 +64,8 @@ pub fn build(arch: Option<Arch>, size: Option<(usize, usize)>, weights: &Path) -
     let (h, w, _) = model.input_shape();
     match size {
         Some((height, width)) if (height, width) != (h, w) => Err(Error::Config(format!(
-            "{} is of a network for images of {h}×{w}, not {height}×{width}; leave out --size, images are resized",
+            "{} is of a network for images of {h}×{w}, not {height}×{width}; give an array of that size, or leave out \
+             --size: image files are resized",
             weights.display()
         ))),
         _ => Ok(model),

@@ -54,7 +54,7 @@ impl Candidate<'_> {
     /// Compared to choose the state dict: the number of tensors, then what the keys say.
     fn rank(&self) -> (usize, bool, bool, bool) {
         let last = self.path.rsplit('.').next().unwrap_or_default();
-        let averaged = self.path.to_lowercase().contains("ema");
+        let averaged = self.path.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| word == "ema");
         (self.floats, !self.is_of_training(), !averaged, USUAL.contains(&last))
     }
 
@@ -170,10 +170,15 @@ impl<'a> Search<'a, '_> {
     }
 }
 
-/// The function that makes a tensor of another kind than those with strides: a quantized or sparse one.
-pub(super) fn other_tensor<'a>(pickle: &Pickle<'a>, value: Value) -> Option<&'a str> {
+/// What a tensor is that does not consist of strided numbers.
+pub(super) fn other_tensor(pickle: &Pickle, value: Value) -> Option<&'static str> {
     let class = pickle.instance(value)?.class;
-    (class.module.starts_with("torch.") && class.name.starts_with("_rebuild")).then_some(class.name)
+    match class.name {
+        _ if !class.module.starts_with("torch.") => None,
+        "_rebuild_qtensor" => Some("quantized numbers"),
+        "_rebuild_sparse_tensor" => Some("a sparse tensor"),
+        name => name.starts_with("_rebuild").then_some("a tensor of an unknown kind"),
+    }
 }
 
 /// Whether this is a network or a layer of TorchScript, whose classes are in modules of this name.

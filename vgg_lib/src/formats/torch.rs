@@ -117,8 +117,7 @@ fn tensors<'a>(
     tensors.notes.extend(note);
     for (name, value) in state.into_iter().filter(|(name, _)| is_weight(name)) {
         let Some((view, storage)) = pickle.tensor(value) else {
-            let made_by = state_dict::other_tensor(pickle, value).unwrap_or_default();
-            tensors.skip(&name, &format!("a quantized or sparse tensor ({})", printable(made_by)));
+            tensors.skip(&name, state_dict::other_tensor(pickle, value).unwrap_or("no tensor"));
             continue;
         };
         let Some(float) = float_type(storage) else {

@@ -87,15 +87,21 @@ fn split(name: &str) -> Option<(&str, &'static str)> {
 }
 
 impl Layers {
-    /// Two layers of the same shapes whose order is not certain: neither the file nor numbers in their names tell it,
-    /// or the two contradict each other.
-    pub fn uncertain<'m>(&self, file: &View, modules: &'m [Module]) -> Option<(&'m Module, &'m Module)> {
+    /// Two layers of the same shapes whose order is not certain, the first of which is among those that are `matched`:
+    /// neither the file nor numbers in their names tell it, or the two contradict each other.
+    pub fn uncertain<'m>(
+        &self,
+        file: &View,
+        modules: &'m [Module],
+        matched: usize,
+    ) -> Option<(&'m Module, &'m Module)> {
         let is_certain = |a: &Module, b: &Module| match only_numbers_differ(&a.name, &b.name) {
             true => natural(&a.name, &b.name) == Ordering::Less,
             false => self.in_file_order,
         };
-        let pairs = modules.iter().enumerate().flat_map(|(at, a)| modules[at + 1..].iter().map(move |b| (a, b)));
-        pairs.into_iter().find(|(a, b)| a.shapes(file) == b.shapes(file) && !is_certain(a, b))
+        let first = modules.iter().enumerate().take(matched);
+        let mut pairs = first.flat_map(|(at, a)| modules[at + 1..].iter().map(move |b| (a, b)));
+        pairs.find(|(a, b)| a.shapes(file) == b.shapes(file) && !is_certain(a, b))
     }
 }
 

@@ -19,6 +19,8 @@ use std::collections::BTreeSet;
 
 const OTHER_NETWORK: &str = "load them into the network that they belong to and change it afterwards";
 const INCOMPLETE: &str = "load a complete file of this network";
+const NO_STATISTICS: &str = "its batch norms have no running statistics, which predictions need; train it with \
+                             track_running_stats=True";
 
 /// Where a parameter of the model comes from.
 pub(super) struct ParamSource {
@@ -236,6 +238,7 @@ impl<'a> Matching<'a> {
         let pairs = convolutions.chain(our_dense.iter().zip(&layers.dense));
         let kernels = pairs.filter_map(|(&i, module)| Some((i, module.tensors.get("weight")?.clone())));
         let layout = self.layout_of(kernels).unwrap_or(Layout::Torch);
+        let counts = (ours.0.len(), ours.1.len());
 
         self.in_order(ours, &layers.convolutions, "", layout)?;
         for (at, layer) in our_dense.iter().enumerate() {
@@ -244,8 +247,9 @@ impl<'a> Matching<'a> {
                 None => self.keep(&[*layer]),
             };
         }
-        for modules in [&layers.convolutions.layers, &layers.convolutions.norms, &layers.dense] {
-            if let Some((a, b)) = layers.uncertain(self.file, modules) {
+        let (convolutions, norms) = (&layers.convolutions.layers, &layers.convolutions.norms);
+        for (modules, matched) in [(convolutions, counts.0), (norms, counts.1), (&layers.dense, our_dense.len())] {
+            if let Some((a, b)) = layers.uncertain(self.file, modules, matched) {
                 return Err(format!(
                     "has unknown names, and {} and {} have the same shape, so their order is not certain; rename the \
                      tensors with `load_weights_with` and `LoadOptions::rename`",
@@ -357,7 +361,9 @@ impl<'a> Matching<'a> {
         } else if neutral(&self.layers()[layer], param).is_some() {
             self.absent.push(Absent { layer, param, name: shown });
         } else {
-            self.fault(layer, format!("{shown} is missing"), INCOMPLETE);
+            let is_statistic = self.layers()[layer].params()[param].name.starts_with("running_");
+            let none = is_statistic && !self.file.keys().any(|name| name.ends_with("running_mean"));
+            self.fault(layer, format!("{shown} is missing"), if none { NO_STATISTICS } else { INCOMPLETE });
         }
     }
 

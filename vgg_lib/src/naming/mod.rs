@@ -8,7 +8,7 @@
 //! | file | read | written |
 //! |---|---|---|
 //! | `.safetensors`, `.npz` | yes | yes, with any [`Names`] |
-//! | PyTorch's `.pth`, `.pt` | yes, also from before 2020 | yes, with any [`Names`] |
+//! | PyTorch's `.pth`, `.pt` | yes, also from before 2020, and whole checkpoints | yes, with any [`Names`] |
 //! | Keras' `.weights.h5`, with the crate feature `hdf5` | yes | yes |
 //! | Keras' `.h5` and `.keras`, with the crate feature `hdf5` | yes | no |
 //!
@@ -64,9 +64,9 @@ impl Sequential {
         self.load(&tensors.collect(), &LoadOptions::default()).map_err(Error::Name)
     }
 
-    /// Loads weights from a file of f32, f16 or bf16 numbers. Its name ends in `.safetensors`, `.npz`, `.pth` or `.pt`
-    /// (PyTorch) or, with the crate feature `hdf5`, in `.h5` or `.keras` (Keras). On error the model keeps its weights.
-    /// The names in the file may be
+    /// Loads weights from a file of floats: `.safetensors`, `.npz`, PyTorch's `.pth`, `.pt`, `.ckpt` or `.bin` or, with
+    /// the crate feature `hdf5`, Keras' `.h5` or `.keras`. The file's first bytes say which it is, not its name. On error
+    /// the model keeps its weights. The names in the file may be
     ///
     /// - this library's, which are those of the model's layers,
     /// - torchvision's (`features.0.weight`, `classifier.6.bias`),
@@ -74,19 +74,26 @@ impl Sequential {
     /// - Keras' (`block1_conv1/kernel`, and all that its HDF5 files use).
     ///
     /// Files of torchvision and timm and HDF5 files are matched in order with the model's convolutions, batch norms and
-    /// dense layers.
+    /// dense layers. So are files with names that are not known, and the report says so; where the order of layers of
+    /// the same shape is not certain, that is an error. What wrappers put before or into names is left out: `module.`,
+    /// `_orig_mod.`, `model.` and other prefixes.
+    ///
+    /// In a PyTorch checkpoint the weights are the largest dict of tensors, whatever its key; optimizers, settings and
+    /// objects of any class are skipped. Tensors of integers and others that belong to no layer are named in the report.
+    /// Convolutions and dense layers without a bias get zeros, and batch norms without weight or bias ones and zeros.
     ///
     /// A file without dense layers ("no top") leaves those of the model unchanged, and so does a file with fewer dense
-    /// layers for the last ones; the report names them. The file is mapped, not read as a whole: loading takes no more
+    /// layers for the last ones; the report names them. Values that are NaN or infinite are loaded and reported, but dense
+    /// layers that have no others are left out. The file is mapped, not read as a whole: loading takes no more
     /// memory than the model, except for compressed HDF5. No file can run code: of the functions that a pickle names,
-    /// only those with which PyTorch makes tensors are known.
+    /// only those with which PyTorch makes tensors are known, and the others are never called.
     ///
     /// ImageNet weights from torchvision and timm expect pixels as in [`Pixels::Torch`], those from Keras and fast.ai
     /// as in [`Pixels::Caffe`].
     ///
     /// # Errors
-    /// If the file is missing, is damaged or has another ending, or its tensors do not fit the model. The error says
-    /// which tensors and what to do.
+    /// If the file is missing, damaged or no weight file, or its tensors do not fit the model. The error says which
+    /// tensors and what to do; [`load_weights_with`](Self::load_weights_with) may help.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<LoadReport> {
         self.load_weights_with(path, LoadOptions::default())
     }

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Parts of a name that wrappers add.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// The most prefixes that are tried.
-const MAX_PREFIXES: usize = 256;
+/// The most prefixes that are tried, and the most tensors for which they are.
+const MAX_PREFIXES: usize = 64;
+const MAX_TENSORS: usize = 10_000;
 
 /// The tensors of a file under the names by which they are matched.
 #[derive(Clone)]
@@ -122,6 +123,9 @@ impl<'a> View<'a> {
 
     /// Everything that ends in a dot and that a name begins with, the most frequent first.
     fn prefixes(&self) -> Vec<String> {
+        if self.len() > MAX_TENSORS {
+            return vec![];
+        }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for name in self.names.keys() {
             for (at, _) in name.match_indices('.').take(8) {
