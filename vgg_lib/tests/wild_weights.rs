@@ -294,6 +294,11 @@ fn other_heads_are_kept_or_named() {
     more.insert("top_layer.bias".into(), zeros(&[9]));
     let report = model(0).load_state_dict(&more).unwrap();
     assert_eq!((report.loaded, report.unused), (18, vec!["top_layer.bias".into(), "top_layer.weight".into()]));
+    // A part of a file that was split: the rest of its first dense layer and two more are missing.
+    let mut part = torchvision();
+    part.retain(|name, _| name.starts_with("features.") || name == "classifier.0.weight");
+    let error = model(0).load_state_dict(&part).unwrap_err().to_string();
+    assert!(error.contains("classifier.3.weight is missing"), "{error}");
     // But not something within a layer that the model has.
     more.insert("features.0.scale".into(), zeros(&[5]));
     let error = model(0).load_state_dict(&more).unwrap_err().to_string();

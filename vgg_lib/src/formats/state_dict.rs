@@ -9,7 +9,6 @@ use super::Outcome;
 use super::pickle::{Instance, Pickle, SAVE_WEIGHTS_ONLY, Value};
 use crate::text::{listed, printable};
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 /// The usual keys of the state dict. They decide between dicts with the same number of tensors.
 const USUAL: [&str; 7] = ["state_dict", "model_state_dict", "model_state", "model", "net", "network", "params"];
@@ -27,7 +26,7 @@ pub(super) type Named<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 /// # Errors
 /// A sentence without its subject, the file.
 pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Outcome<(Named<'a>, Option<String>)> {
-    let mut found = Search { pickle, found: vec![], visited: HashSet::new() }.all()?;
+    let mut found = Search { pickle, found: vec![], visited: vec![false; pickle.len()] }.all()?;
     found.sort_by_key(|candidate| std::cmp::Reverse(candidate.rank()));
     let mut found = found.into_iter();
     let best = found.next().ok_or_else(|| nothing(pickle))?;
@@ -36,7 +35,8 @@ pub(super) fn find<'a>(pickle: &Pickle<'a>) -> Outcome<(Named<'a>, Option<String
         found.filter(|other| other.floats > 2 && !other.is_of_training()).map(|other| other.path).collect();
     let note = (!others.is_empty()).then(|| {
         let others = printable(&listed(&others, ", "));
-        format!("The weights are those under {}; the file also has {others}.", printable(&best.path))
+        let under = if best.path.is_empty() { String::new() } else { format!(" under {}", printable(&best.path)) };
+        format!("The weights{under} were read; the file also has {others}.")
     });
     Ok((best.tensors, note))
 }
@@ -67,7 +67,7 @@ struct Search<'a, 'p> {
     pickle: &'p Pickle<'a>,
     found: Vec<Candidate<'a>>,
     /// Compound values that were looked at. They may form a circle.
-    visited: HashSet<usize>,
+    visited: Vec<bool>,
 }
 
 impl<'a> Search<'a, '_> {
@@ -76,7 +76,7 @@ impl<'a> Search<'a, '_> {
         let mut next = vec![(String::new(), self.pickle.root)];
         while let Some((path, value)) = next.pop() {
             let Value::Object(index) = value else { continue };
-            if !self.visited.insert(index) {
+            if std::mem::replace(&mut self.visited[index], true) {
                 continue;
             }
             if self.pickle.instance(value).is_some_and(|instance| self.is_module(instance)) {
@@ -114,7 +114,7 @@ impl<'a> Search<'a, '_> {
     /// Notes that a compound value is to be looked at.
     fn lead_on(&self, next: &mut Vec<(String, Value<'a>)>, path: &str, key: &Value<'a>, value: Value<'a>) {
         let Value::Object(index) = value else { return };
-        if self.pickle.tensor(value).is_some() || self.visited.contains(&index) {
+        if self.pickle.tensor(value).is_some() || self.visited[index] {
             return;
         }
         let key = match key {

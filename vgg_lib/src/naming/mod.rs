@@ -215,6 +215,9 @@ pub fn classes(path: impl AsRef<Path>) -> Result<Option<usize>> {
     if let Some(classes) = views.iter().find_map(own) {
         return Ok(Some(classes));
     }
-    let torch = |view: &View| torch::parts(view)?.head.layers.last()?.kernel(view)?.first().copied();
+    let torch = |view: &View| {
+        let dense = torch::dense_layers(view, &torch::parts(view)?.head);
+        dense.last()?.kernel(view)?.first().copied()
+    };
     Ok(views.iter().find_map(torch))
 }

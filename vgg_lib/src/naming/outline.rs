@@ -56,7 +56,8 @@ fn of_torch(file: &View) -> Option<Outline> {
         (count, gaps) if count == kernels.len() && gaps.iter().all(|gap| *gap == 2) => Norms::AfterRelu,
         _ => return None,
     };
-    let dense = head.layers.iter().map(|module| match module.kernel(file)? {
+    let dense = torch::dense_layers(file, &head);
+    let dense = dense.iter().map(|module| match module.kernel(file)? {
         [outputs, inputs @ ..] => Some((inputs.iter().product(), *outputs)),
         [] => None,
     });

@@ -62,7 +62,6 @@ fn head(file: &View) -> Modules {
     let found: Vec<String> = numbered(file, "classifier").collect();
     match &found[..] {
         [] => dense(&[]),
-        [only] => dense(&[only]),
         all if all.iter().all(|name| TORCHVISION_DENSE.contains(&name.as_str())) => dense(&TORCHVISION_DENSE),
         _ => modules(found.into_iter(), file),
     }
@@ -109,4 +108,13 @@ pub(super) fn is_in_known_head(name: &str) -> bool {
 /// Whether a tensor belongs to the module.
 pub(super) fn is_in(name: &str, module: &str) -> bool {
     name.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The dense layers of a complete head. A single one may have the name of torchvision's first.
+pub(super) fn dense_layers(file: &View, head: &Modules) -> Vec<Module> {
+    let is_there = |module: &&Module| module.kernel(file).is_some();
+    match &head.layers.iter().filter(is_there).collect::<Vec<_>>()[..] {
+        [only] if only.name == TORCHVISION_DENSE[0] => vec![(*only).clone()],
+        _ => head.layers.clone(),
+    }
 }

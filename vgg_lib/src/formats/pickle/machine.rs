@@ -228,12 +228,12 @@ impl<'a> Machine<'a> {
 
     fn set_items(&mut self, values: &[Value<'a>]) -> Outcome<()> {
         let (pairs, []) = values.as_chunks::<2>() else { return Err(damaged("a dict with half an entry")) };
-        match self.top_object()? {
-            Some(Object::Dict(entries) | Object::Instance(Instance { entries, .. })) => {
-                entries.extend(pairs.iter().map(|[key, value]| (*key, *value)));
-            }
+        let entries = match self.top_object()? {
+            Some(Object::Dict(entries)) => entries,
+            Some(Object::Instance(instance)) => &mut instance.entries,
             _ => return Err(damaged("an entry of something that is not a dict")),
-        }
+        };
+        entries.extend(pairs.iter().map(|[key, value]| (*key, *value)));
         Ok(())
     }
 
@@ -303,7 +303,7 @@ impl<'a> Machine<'a> {
     }
 
     fn instance(&mut self, class: Class<'a>) -> Outcome<()> {
-        self.push_object(Object::Instance(Instance { class, entries: vec![], state: Value::None }))
+        self.push_object(Object::Instance(Box::new(Instance { class, entries: vec![], state: Value::None })))
     }
 
     fn is_instance(&self, index: usize) -> bool {

@@ -134,7 +134,7 @@ enum Object<'a> {
     View(TensorView),
     /// A tensor or parameter that does not have its content yet.
     Blank,
-    Instance(Instance<'a>),
+    Instance(Box<Instance<'a>>),
 }
 
 /// What a call of a function or class that is not known here makes. What a pickle adds to it is kept, because it may be
@@ -192,6 +192,11 @@ impl<'a> Pickle<'a> {
     /// The value under a key of a dict.
     pub fn get(&self, dict: Value, key: &str) -> Option<Value<'a>> {
         self.dict(dict)?.iter().find(|entry| entry.0 == Value::Text(key)).map(|entry| entry.1)
+    }
+
+    /// The number of compound values.
+    pub fn len(&self) -> usize {
+        self.objects.len()
     }
 
     pub fn instance(&self, value: Value) -> Option<&Instance<'a>> {
