@@ -7,8 +7,11 @@ use std::fmt;
 #[derive(Default)]
 pub struct LoadOptions {
     pub(super) partial: bool,
-    pub(super) rename: Option<Box<dyn Fn(&str) -> Option<String>>>,
+    pub(super) rename: Option<Rename>,
 }
+
+/// From a name in the file to the one by which the tensor is matched.
+type Rename = Box<dyn Fn(&str) -> Option<String>>;
 
 impl LoadOptions {
     /// With `strict(false)`, layers that the file does not have or that have another shape there keep their weights,
