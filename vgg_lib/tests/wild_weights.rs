@@ -255,6 +255,12 @@ fn values_that_are_not_finite_are_reported() {
     assert_eq!(report, "18 tensors loaded. Beware: 6 values are NaN or infinite in features.4.bias.");
     assert_eq!(model.state_dict()["conv1.bias"], zeros(&[5]));
     assert!(model.state_dict()["conv2.bias"].iter().all(|value| value.is_nan()));
+    // A single layer without numbers is loaded, so that the network answers with NaN.
+    let mut state = torchvision();
+    state.get_mut("classifier.0.weight").unwrap().fill(f32::INFINITY);
+    let report = tiny::model(1).load_state_dict(&state).unwrap();
+    assert_eq!((report.loaded, report.kept.len()), (18, 0));
+    assert_eq!(report.not_finite, [("classifier.0.weight".to_string(), 8 * 36)]);
     // torchvision's IMAGENET1K_FEATURES has a classifier full of NaN.
     let mut state = torchvision();
     for (name, values) in state.iter_mut().filter(|(name, _)| name.starts_with("classifier.")) {

@@ -394,16 +394,17 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// Leaves out dense layers whose kernels hold no numbers: torchvision publishes features with such a classifier.
+    /// Leaves out the dense layers if none of their kernels holds a number: torchvision publishes features with such a
+    /// classifier.
     fn leave_out_nan(&mut self) {
-        let empty = |source: &ParamSource| match &source.origin {
+        let kernel = |source: &ParamSource| match &source.origin {
             Origin::Tensor { name, .. } if source.param == 0 && is_dense(&self.layers()[source.layer]) => {
-                self.file.in_original(name).has_only_nan().then(|| (source.layer, name.clone()))
+                Some((source.layer, name.clone()))
             }
             _ => None,
         };
-        let (layers, names): (Vec<usize>, Vec<String>) = self.sources.iter().filter_map(empty).unzip();
-        if layers.is_empty() {
+        let (layers, names): (Vec<usize>, Vec<String>) = self.sources.iter().filter_map(kernel).unzip();
+        if layers.is_empty() || !names.iter().all(|name| self.file.in_original(name).has_only_nan()) {
             return;
         }
         self.sources.retain(|source| !layers.contains(&source.layer));

@@ -83,8 +83,8 @@ impl Sequential {
     /// Convolutions and dense layers without a bias get zeros, and batch norms without weight or bias ones and zeros.
     ///
     /// A file without dense layers ("no top") leaves those of the model unchanged, and so does a file with fewer dense
-    /// layers for the last ones; the report names them. Values that are NaN or infinite are loaded and reported, but dense
-    /// layers that have no others are left out. The file is mapped, not read as a whole: loading takes no more
+    /// layers for the last ones; the report names them. Values that are NaN or infinite are loaded and reported, but if
+    /// the dense layers have no others, they count as missing. The file is mapped, not read as a whole: loading takes no more
     /// memory than the model, except for compressed HDF5. No file can run code: of the functions that a pickle names,
     /// only those with which PyTorch makes tensors are known, and the others are never called.
     ///
