@@ -5,12 +5,14 @@
 //!
 //! | | holds | read | written |
 //! |---|---|---|---|
-//! | `.safetensors`, `.npz` | weights of the network `--arch` | yes | yes, with any `--names` |
-//! | PyTorch's `.pth`, `.pt` | the same | yes | yes, with torchvision's names |
+//! | `.safetensors`, `.npz` | weights, of the network `--arch` | yes | yes, with any `--names` |
+//! | PyTorch's `.pth`, `.pt`, `.ckpt` … | the same | yes | yes, with torchvision's names |
 //! | Keras' `.weights.h5` | the same | yes | yes |
 //! | Keras' `.h5`, `.keras` | the same | yes | no |
 //! | `.onnx` | a whole model | yes | yes |
 //! | `.mlmodel` | a whole Core ML classifier | no | yes |
+//!
+//! Without `--arch`, the network is the one that the weights are certainly of, if there is one.
 //!
 //! An `.mlmodel` takes pixels from 0 to 255 and normalizes them: with `--mean` and `--std` if they are given, otherwise
 //! as in the training of `cifar_vgg16`, or for the other networks as torchvision's and timm's weights expect. An
@@ -19,10 +21,10 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{Arch, build, class_names};
+use common::{Arch, arch, build, class_names, is_cifar_vgg16, outputs};
 use std::path::{Path, PathBuf};
+use vgg_lib::Result;
 use vgg_lib::prelude::*;
-use vgg_lib::{Result, naming};
 
 #[derive(Parser)]
 struct Options {
@@ -30,8 +32,9 @@ struct Options {
     from: PathBuf,
     /// The file to write.
     to: PathBuf,
-    /// The network that the weights belong to.
-    #[arg(long)]
+    /// The network that the weights belong to: vgg16, vgg16_bn, cifar_vgg16, pytorch_cifar_vgg16, chengyangfu_vgg16,
+    /// chengyangfu_vgg16_bn, or the same with 11, 13 or 19; by default the one that the file tells.
+    #[arg(long, value_parser = arch)]
     arch: Option<Arch>,
     /// The naming scheme for weights in .safetensors and .npz files.
     #[arg(long, value_enum, default_value_t = WeightNames::Own)]
@@ -39,7 +42,7 @@ struct Options {
     /// The class names: a text file with one per line, or ImageNet's imagenet_class_index.json.
     #[arg(long)]
     classes: Option<PathBuf>,
-    /// Height and width of the images that the weights were trained on; by default 32 for cifar_vgg16, otherwise 224.
+    /// Height and width of the images that the weights were trained on; by default 224 for the networks of the paper.
     #[arg(long)]
     size: Option<usize>,
     /// Mean of the training pixels (0 to 255): one value, or one per channel; requires --std.
@@ -66,13 +69,14 @@ fn main() {
 
 fn run(options: &Options) -> Result<()> {
     let (from, to) = (ending(&options.from), ending(&options.to));
+    let (from, to) = (from.as_str(), to.as_str());
     if !matches!(to, "onnx" | "mlmodel" | "safetensors" | "npz" | "pth" | "pt" | "h5") {
         let path = options.to.display();
         let what = "cannot be written; choose the ending .onnx, .mlmodel, .safetensors, .npz, .pth or .weights.h5";
         return Err(Error::Config(format!("{path} {what}")));
     }
-    let cifar = matches!(options.arch, Some(Arch::CifarVgg16));
-    let model = if from == "onnx" { Sequential::load_onnx(&options.from)? } else { network(options, cifar)? };
+    let model = if from == "onnx" { Sequential::load_onnx(&options.from)? } else { network(options)? };
+    let cifar = from != "onnx" && is_cifar_vgg16(&model);
     println!("{}: {} layers, {} parameters", options.from.display(), model.layers().len(), model.parameter_count());
     if !matches!(to, "onnx" | "mlmodel") {
         match (to, options.names) {
@@ -114,30 +118,12 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// The network `--arch` with the weights of the file.
-fn network(options: &Options, cifar: bool) -> Result<Sequential> {
-    let path = options.from.display();
-    let Some(arch) = options.arch else {
-        return Err(Error::Config(format!("{path} has only weights; name their network with --arch")));
-    };
-    let classes = naming::classes(&options.from)?.ok_or_else(|| {
-        Error::Name(format!(
-            "{path} has no last layer (predictions, classifier.N or head.fc); use a file with the dense layers"
-        ))
-    })?;
-    let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
-    let mut model = build(arch, (size, size, 3), classes)?;
+fn network(options: &Options) -> Result<Sequential> {
+    let mut model = build(options.arch, options.size.map(|size| (size, size)), &options.from)?;
     println!("{}", model.load_weights(&options.from)?);
     Ok(model)
 }
 
-/// The number of output values per image.
-fn outputs(model: &Sequential) -> Result<usize> {
-    match model.summary(model.input_shape()).rows.last() {
-        Some(row) => Ok(row.output.size()),
-        None => Err(Error::Config("the model has no layers to convert".into())),
-    }
-}
-
-fn ending(path: &Path) -> &str {
-    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
+fn ending(path: &Path) -> String {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
 }

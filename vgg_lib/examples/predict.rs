@@ -6,20 +6,19 @@
 //!     cargo run -p vgg_lib --example predict -- --arch vgg16_bn --weights w.npz --npy in.npy --out logits.npy
 //!
 //! `--image` prints the five most likely classes of each image. `--npy` reads an f32 array of shape N×H×W×3 and writes
-//! the N×C logits. The weights may have the names of this library, torchvision or timm; the number of classes is that
-//! of their last layer.
+//! the N×C logits. The weights may be any that `load_weights` reads; the number of classes is that of their last layer.
+//! `--arch` may be left out for files with the names of this library, torchvision or timm, which tell their network.
 
 mod common;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use common::{Arch, build, class_names};
+use common::{Arch, arch, build, class_names, is_cifar_vgg16, outputs};
 use dfdx::prelude::HasShape;
 use ndarray::{Array2, Array4};
 use std::array::from_fn;
 use std::path::{Path, PathBuf};
 use vgg_lib::Result;
-use vgg_lib::naming;
 use vgg_lib::prelude::*;
 
 /// From the red, green and blue of a pixel to the input values.
@@ -28,9 +27,11 @@ type Preprocess = Box<dyn Fn([u8; 3]) -> [f32; 3]>;
 #[derive(Parser)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["image", "npy"])))]
 struct Options {
-    #[arg(long)]
-    arch: Arch,
-    /// A weight file with the names of this library, torchvision or timm.
+    /// The network: vgg16, vgg16_bn, cifar_vgg16, pytorch_cifar_vgg16, chengyangfu_vgg16, chengyangfu_vgg16_bn, or the
+    /// same with 11, 13 or 19; by default the one that the file tells.
+    #[arg(long, value_parser = arch)]
+    arch: Option<Arch>,
+    /// The weight file.
     #[arg(long)]
     weights: PathBuf,
     /// Image files, which are resized to the model's input size.
@@ -42,7 +43,7 @@ struct Options {
     /// The .npy file for the logits.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Height and width of the model's input; by default 32 for cifar_vgg16, otherwise 224.
+    /// Height and width of the images that the weights were trained on; by default 224 for the networks of the paper.
     #[arg(long)]
     size: Option<usize>,
     /// The pixels that the weights expect: caffe for Keras' ImageNet weights, torch (the default) for torchvision's and
@@ -68,25 +69,18 @@ fn main() {
 }
 
 fn run(options: Options) -> Result<()> {
-    let classes = naming::classes(&options.weights)?.ok_or_else(|| {
-        let path = options.weights.display();
-        Error::Name(format!(
-            "{path} has no last layer (predictions, classifier.N or head.fc); use a file with the dense layers"
-        ))
-    })?;
     let batch = match &options.npy {
         Some(path) => Some(read_npy(path)?),
         None => None,
     };
-    let cifar = matches!(options.arch, Arch::CifarVgg16);
-    let size = options.size.unwrap_or(if cifar { 32 } else { 224 });
-    let (h, w) = batch.as_ref().map_or((size, size), |batch| (batch.shape()[1], batch.shape()[2]));
-    let mut model = build(options.arch, (h, w, 3), classes)?;
+    let of_batch = batch.as_ref().map(|batch| (batch.shape()[1], batch.shape()[2]));
+    let mut model = build(options.arch, of_batch.or(options.size.map(|size| (size, size))), &options.weights)?;
     model.load_weights(&options.weights)?;
     if let (Some(batch), Some(out)) = (batch, &options.out) {
         return write_logits(&model, &batch, out);
     }
 
+    let (cifar, (h, w, _)) = (is_cifar_vgg16(&model), model.input_shape());
     let scaled = |mean: Vec<f32>, std: Vec<f32>| -> Preprocess {
         Box::new(move |rgb| from_fn(|c| (f32::from(rgb[c]) - mean[c % mean.len()]) / std[c % std.len()]))
     };
@@ -96,6 +90,7 @@ fn run(options: Options) -> Result<()> {
         (_, _, Some("caffe")) => Box::new(|rgb| Pixels::Caffe.values(rgb)),
         _ => Box::new(|rgb| Pixels::Torch.values(rgb)),
     };
+    let classes = outputs(&model)?;
     let names = class_names(options.classes.as_deref(), cifar, classes)?;
     for path in &options.image {
         let picture = resize(&read_image(path)?, (h, w));

@@ -59,12 +59,17 @@ pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
     builder.tempfile_in(folder).map_err(Error::io("write", path))
 }
 
-/// Maps the file at `path` into memory.
+/// Maps the file at `path` into memory. Anything else than a regular file is refused before it is opened: to open a
+/// named pipe waits until another program writes to it.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    if file.metadata().is_ok_and(|data| data.is_dir()) {
+    let data = fs::metadata(path).map_err(Error::io("read", path))?;
+    if data.is_dir() {
         return Err(Error::file(path, "is a folder; give the path of a file"));
     }
+    if !data.is_file() {
+        return Err(Error::file(path, "is not a file but a pipe or a device; save its content to a file first"));
+    }
+    let file = File::open(path).map_err(Error::io("read", path))?;
     map_open(&file).map_err(Error::io("read", path))
 }
 

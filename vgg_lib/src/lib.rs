@@ -97,7 +97,7 @@ pub mod prelude {
         Param, Preprocess, Relu, Seed, Sequential, Shape, Softmax, batch_norm, conv2d, dropout, flatten,
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
-    pub use crate::naming::{Names, Pixels};
+    pub use crate::naming::{LoadOptions, Names, Pixels};
     pub use crate::notebook::{cifar10, image_folder, setting};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;

@@ -6,7 +6,7 @@
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
 };
-use crate::naming::{Pixels, Pretrained};
+use crate::naming::{Norms, Outline, Pixels, Pretrained, outline};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -115,14 +115,7 @@ pub fn build(
     classes: usize,
     seed: Seed,
 ) -> Result<Sequential> {
-    let mut layers = blocks(depth.table(), |Convolution { name, filters, .. }| {
-        let conv = conv2d(filters).init(Init::HeNormal);
-        if !with_batch_norm {
-            return vec![layer(name, conv.relu())];
-        }
-        let (bn, act) = (format!("{name}_bn"), format!("{name}_relu"));
-        vec![layer(name, conv), layer(bn, batch_norm().momentum(0.9).epsilon(1e-5)), layer(act, relu())]
-    });
+    let mut layers = features(depth, with_batch_norm);
     let dense = |units| linear(units).init(Init::Normal(0.01));
     layers.extend([
         layer("flatten", flatten()),
@@ -133,6 +126,18 @@ pub fn build(
         layer("predictions", dense(classes)),
     ]);
     build_layers(image, seed, layers)
+}
+
+/// The convolutions and poolings of the paper. ReLU, or batch norm and ReLU, follow each convolution.
+fn features(depth: Depth, with_batch_norm: bool) -> Vec<NamedLayer> {
+    blocks(depth.table(), |Convolution { name, filters, .. }| {
+        let conv = conv2d(filters).init(Init::HeNormal);
+        if !with_batch_norm {
+            return vec![layer(name, conv.relu())];
+        }
+        let (bn, act) = (format!("{name}_bn"), format!("{name}_relu"));
+        vec![layer(name, conv), layer(bn, batch_norm().momentum(0.9).epsilon(1e-5)), layer(act, relu())]
+    })
 }
 
 macro_rules! architectures {
@@ -182,6 +187,90 @@ pub fn cifar_vgg16(seed: Seed) -> Sequential {
         layer("softmax", softmax()),
     ]);
     build_layers((32, 32, 3), seed, layers).expect("the layers fit one another")
+}
+
+/// The VGGs of [kuangliu/pytorch-cifar](https://github.com/kuangliu/pytorch-cifar) for 32×32 images: batch norm and ReLU
+/// after each convolution, and a single dense layer. Ends in logits.
+///
+/// # Panics
+/// Never: the layers fit one another.
+pub fn pytorch_cifar(depth: Depth, classes: usize, seed: Seed) -> Sequential {
+    let mut layers = features(depth, true);
+    layers.extend([layer("flatten", flatten()), layer("predictions", linear(classes))]);
+    build_layers((32, 32, 3), seed, layers).expect("the layers fit one another")
+}
+
+/// The VGGs of [chengyangfu/pytorch-vgg-cifar10](https://github.com/chengyangfu/pytorch-vgg-cifar10) for 32×32 images:
+/// two hidden dense layers of 512, each after dropout. Ends in logits.
+///
+/// # Panics
+/// Never: the layers fit one another.
+pub fn pytorch_vgg_cifar10(depth: Depth, with_batch_norm: bool, classes: usize, seed: Seed) -> Sequential {
+    let mut layers = features(depth, with_batch_norm);
+    layers.extend([
+        layer("flatten", flatten()),
+        layer("fc1_dropout", dropout(0.5)),
+        layer("fc1", linear(512).relu()),
+        layer("fc2_dropout", dropout(0.5)),
+        layer("fc2", linear(512).relu()),
+        layer("predictions", linear(classes)),
+    ]);
+    build_layers((32, 32, 3), seed, layers).expect("the layers fit one another")
+}
+
+/// Builds the network that a weight file is of, with new weights: one of the functions of this module, with the file's
+/// number of classes and the size of the images that its dense layers take. The layers are known by the names of this
+/// library, torchvision or timm; nothing is guessed.
+///
+/// ```
+/// use vgg_lib::prelude::*;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let file = folder.path().join("cifar.pth");
+/// vgg::pytorch_cifar(vgg::Depth::Vgg11, 10, Seed(0)).save_weights(&file)?;
+/// let mut model = vgg::of_file(&file, Seed(0))?;
+/// println!("{}", model.load_weights(&file)?);
+/// # Ok::<(), vgg_lib::Error>(())
+/// ```
+///
+/// # Errors
+/// If the file cannot be read, or is not certainly of one of these networks.
+pub fn of_file(path: impl AsRef<Path>, seed: Seed) -> Result<Sequential> {
+    let path = path.as_ref();
+    let unknown = |what: &str| {
+        let advice = "build the network that it is of, and load the weights into it";
+        Error::file(path, format!("does not tell its network: {what}; {advice}"))
+    };
+    let Some(Outline { channels, filters, norms, norms_in_head, dense }) = outline(path)? else {
+        return Err(unknown("its names are not those of this library, torchvision or timm"));
+    };
+    let depths = [Depth::Vgg11, Depth::Vgg13, Depth::Vgg16, Depth::Vgg19];
+    let convolutions = |depth: &Depth| depth.table().iter().copied().filter(|&entry| entry != M);
+    let Some(depth) = depths.into_iter().find(|depth| convolutions(depth).eq(filters.iter().copied())) else {
+        return Err(unknown("its convolutions are not those of a VGG11, 13, 16 or 19"));
+    };
+    let bn = norms == Norms::AfterConvolution;
+    match dense[..] {
+        [(512, 512), (512, classes)] if norms == Norms::AfterRelu && norms_in_head && depth == Depth::Vgg16 => {
+            let mut model = cifar_vgg16(seed);
+            if classes != 10 {
+                model.pop();
+                model.replace("predictions", linear(classes))?;
+                model.push("softmax", softmax())?;
+            }
+            Ok(model)
+        }
+        _ if norms == Norms::AfterRelu || norms_in_head || channels != 3 => {
+            Err(unknown("its batch norms or channels are not those of the networks in `vgg`"))
+        }
+        [(512, classes)] if bn => Ok(pytorch_cifar(depth, classes, seed)),
+        [(512, 512), (512, 512), (512, classes)] => Ok(pytorch_vgg_cifar10(depth, bn, classes, seed)),
+        [(inputs, 4096), (4096, 4096), (4096, classes)] if (inputs / 512).isqrt().pow(2) * 512 == inputs => {
+            let size = 32 * (inputs / 512).isqrt();
+            build(depth, bn, (size, size, channels), classes, seed)
+        }
+        [] => Err(unknown("it has no dense layers")),
+        _ => Err(unknown("its dense layers are not those of the networks in `vgg`")),
+    }
 }
 
 /// The file of VGG16 weights for ImageNet in `folder`, such as `../data/models`: timm's `vgg16.tv_in1k.safetensors`,

@@ -48,6 +48,24 @@ fn predict_writes_the_logits_of_the_model() {
 }
 
 #[test]
+fn predict_finds_the_network_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [weights, input, out] = ["kuangliu.pth", "in.npy", "out.npy"].map(|name| folder.path().join(name));
+    let model = vgg::pytorch_cifar(vgg::Depth::Vgg11, 3, Seed(3));
+    model.save_weights(&weights).unwrap();
+    let values: Vec<f32> = (0..32 * 32 * 3).map(|i| (i as f32 * 0.37).sin()).collect();
+    ndarray_npy::write_npy(&input, &Array4::from_shape_vec((1, 32, 32, 3), values.clone()).unwrap()).unwrap();
+    let expected = model.forward(images(values, (1, 32, 32, 3)).unwrap()).unwrap().as_vec();
+    for arch in [&[][..], &["--arch", "pytorch_cifar_vgg11"]] {
+        let arguments = ["--weights", text(&weights), "--npy", text(&input), "--out", text(&out)];
+        let output = run("predict", &[&arguments[..], arch].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let logits: Array2<f32> = ndarray_npy::read_npy(&out).unwrap();
+        assert_eq!(logits.into_iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn predict_prints_the_five_most_likely_classes() {
     let folder = tempfile::tempdir().unwrap();
     let (_, weights) = weights(folder.path());
@@ -124,6 +142,8 @@ fn predict_reports_errors() {
     fails(&["--arch", "cifar_vgg16", "--weights", text(&weights), "--image", "none.png"], "cannot read none.png");
     fails(&["--arch", "vgg11", "--weights", text(&weights), "--size", "32", "--image", "x"], "fc2.weight is missing");
     fails(&["--arch", "cifar_vgg16", "--weights", text(&weights)], "--image");
+    fails(&["--arch", "vgg12", "--weights", "x", "--image", "x"], "the networks are vgg11, vgg13, vgg16 and vgg19");
+    fails(&["--weights", text(&weights), "--size", "64", "--image", "x"], "images of 32×32, not 64×64; give an array");
 }
 
 #[test]
@@ -154,6 +174,12 @@ fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     for name in ["cifar10vgg.safetensors", "history.csv", "history.json", "accuracy.png", "accuracy.svg", "loss.png"] {
         assert!(out.join(name).exists(), "{name}");
     }
+    let file = folder.path().join("file");
+    std::fs::create_dir_all(&file).unwrap();
+    std::fs::write(file.join("checkpoints"), "").unwrap();
+    let output = run("train_cifar10", &[&["--data", data, "--out", text(&file)], &steps[..]].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("checkpoints: is a file, but checkpoints need a folder"), "{error}");
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text, "--json"], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("cargo xtask data cifar10"), "{error}");
@@ -190,7 +216,8 @@ fn convert_reads_the_files_that_it_writes() {
         assert!(!output.status.success() && error.contains(words) && error.lines().count() == 1, "{error}");
     };
     fails(&["none.onnx", "x.npz"], "cannot read none.onnx");
-    fails(&[text(&weights), "x.onnx"], "name their network with --arch");
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.npz");
+    fails(&[tiny, "x.onnx"], "tiny.npz: does not tell its network: its convolutions are not those of a VGG11, 13, 16");
     fails(&[text(&onnx), "x.gguf"], "choose the ending .onnx, .mlmodel");
     fails(&[text(&labels), "x.onnx", "--arch", "vgg16"], "labels.txt");
     std::fs::write(&labels, "cat\ndog\n").unwrap();

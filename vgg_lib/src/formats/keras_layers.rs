@@ -4,8 +4,6 @@
 //! `.weights.h5` only numbers the layers of each class, `conv2d`, `conv2d_1`, `dense` …, and a model within the model
 //! is one more such layer: it does not say whether `functional` comes before `conv2d`.
 
-use super::tensors::FileTensors;
-
 /// The layers with weights in one of Keras' HDF5 files. Keras counts up the names of layers whenever it makes one, so
 /// only the order says which layer is which.
 #[derive(Default)]
@@ -35,13 +33,6 @@ pub(crate) struct KerasLayer {
     /// Which of our parameters each is (`weight`, `bias`, `running_mean`, `running_var`, "" if unknown), and its name
     /// in the file.
     pub tensors: Vec<(&'static str, String)>,
-}
-
-impl KerasLayer {
-    /// The number of axes of its first tensor: 4 for convolutions, 2 for dense layers, 1 for norms.
-    pub fn rank(&self, file: &FileTensors) -> usize {
-        self.tensors.first().and_then(|(_, name)| file.get(name)).map_or(0, |tensor| tensor.shape.len())
-    }
 }
 
 /// A layer that changes the pixels.

@@ -1,16 +1,17 @@
 //! Weight files: converts the bytes of a file to named tensors and back. What the names mean does not matter here.
 //!
-//! The extension of a file determines its format:
-//!
 //! | file | module | read | written |
 //! |---|---|---|---|
 //! | `.npz` | `npz` | yes | yes |
 //! | `.safetensors` | `safetensors` | yes | yes |
-//! | `.pth`, `.pt`, `.pth.tar` | `torch`, which uses `pickle` | yes | yes |
+//! | PyTorch's `.pth`, `.pt`, `.pth.tar`, `.ckpt`, `.bin` … | `torch`, which uses `pickle` and `state_dict` | yes | `.pth`, `.pt`, `.pth.tar` |
 //! | `.h5`, `.hdf5` | `keras` | yes | `.weights.h5` only |
 //! | `.keras` | `keras` | yes | no |
 //! | `.onnx`, whole models | `onnx` | yes | yes |
 //! | `.mlmodel`, whole models | `coreml` | no | yes |
+//!
+//! When a file is read, its first bytes say what it is (`kind`), because checkpoints have all kinds of names. When a
+//! file is written, its ending names the format.
 //!
 //! [`naming`](crate::naming) matches the names with a model.
 
@@ -22,11 +23,13 @@ mod export;
 mod keras;
 #[cfg_attr(not(feature = "hdf5"), allow(dead_code))]
 pub(crate) mod keras_layers;
+mod kind;
 mod npz;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pickle;
 mod safetensors;
+mod state_dict;
 mod stored_zip;
 pub(crate) mod tensors;
 mod torch;
@@ -50,11 +53,11 @@ type Outcome<T> = std::result::Result<T, String>;
 /// Named tensors, sorted by name.
 pub type StateDict = BTreeMap<String, ArrayD<f32>>;
 
-/// Reads the tensors of a weight file unchanged, with the file's own names and layout. The endings are those of
-/// [`load_weights`](crate::model::Sequential::load_weights).
+/// Reads the tensors of a weight file unchanged, with the file's own names and layout. The formats are those of
+/// [`load_weights`](crate::model::Sequential::load_weights). Tensors of integers are left out.
 ///
 /// # Errors
-/// If the file is missing, is damaged, has another ending, or holds numbers other than f32, f16 and bf16.
+/// If the file is missing, is damaged, or is no weight file.
 pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
     WeightFile::open(path.as_ref())?.state_dict()
 }
@@ -63,7 +66,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<StateDict> {
 #[doc(hidden)] // for the fuzz targets
 pub fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<StateDict> {
     let path = PathBuf::from(name);
-    WeightFile { format: Format::of(&path)?, bytes: Arc::new(bytes), path }.state_dict()
+    WeightFile { format: Format::of_content(&path, &bytes)?, bytes: Arc::new(bytes), path }.state_dict()
 }
 
 /// Writes tensors to a file, in this order and in the format that the file's ending names. An existing file is replaced
@@ -76,7 +79,7 @@ pub(crate) fn write(path: &Path, tensors: Vec<(String, ArrayD<f32>)>) -> Result<
         Format::Npz => npz::to_bytes(path, &tensors)?,
         Format::Safetensors => safetensors::to_bytes(path, &tensors)?,
         Format::Torch => torch::to_bytes(path, &tensors)?,
-        Format::Hdf5 | Format::KerasZip if !path.to_str().is_some_and(|path| path.ends_with(".weights.h5")) => {
+        Format::Hdf5 | Format::KerasZip if !has_ending(path, ".weights.h5") => {
             return Err(Error::file(path, "cannot be written; choose a name that ends in .weights.h5"));
         }
         #[cfg(feature = "hdf5")]
@@ -99,16 +102,16 @@ pub(crate) struct WeightFile {
 
 impl WeightFile {
     /// # Errors
-    /// If the file is missing or its ending is not that of a weight file.
+    /// If the file is missing or is something else than weights.
     pub fn open(path: &Path) -> Result<WeightFile> {
-        let format = Format::of(path)?;
-        Ok(WeightFile { path: path.to_path_buf(), format, bytes: Arc::new(crate::files::map(path)?) })
+        let bytes = crate::files::map(path)?;
+        Ok(WeightFile { path: path.to_path_buf(), format: Format::of_content(path, &bytes)?, bytes: Arc::new(bytes) })
     }
 
     /// Finds the tensors in the file. Their values are not read yet.
     ///
     /// # Errors
-    /// If the file is damaged or holds numbers other than f32, f16 and bf16.
+    /// If the file is damaged.
     pub fn tensors(&self) -> Result<FileTensors<'_>> {
         let (path, bytes) = (&self.path, (*self.bytes).as_ref());
         match self.format {
@@ -161,22 +164,46 @@ const ENDINGS: [(&str, Format); 8] = [
     (".keras", Format::KerasZip),
 ];
 
+fn has_ending(path: &Path, ending: &str) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    name.is_some_and(|name| name.ends_with(ending))
+}
+
 impl Format {
-    /// The format that the file's extension stands for.
+    /// The format that the file's ending stands for, in capitals or not.
     ///
     /// # Errors
     /// If it is not that of a weight file.
     pub fn of(path: &Path) -> Result<Format> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some((_, format)) = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)) {
+        if let Some((_, format)) = ENDINGS.iter().find(|(ending, _)| has_ending(path, ending)) {
             return Ok(*format);
         }
-        let message = if name.ends_with(".onnx") {
-            "holds a whole model; use `load_onnx` or `save_onnx` (crate feature `onnx`)"
+        let message = if has_ending(path, ".onnx") {
+            WHOLE_MODEL
         } else {
             "does not have the name of a weight file; weight files end in .npz, .safetensors, .pth or .pt (PyTorch), \
              .h5 or .keras (Keras)"
         };
         Err(Error::file(path, message))
     }
+
+    /// The format of a file with this content. If the first bytes do not tell, as in a damaged file, its ending does.
+    ///
+    /// # Errors
+    /// If it is something else than weights.
+    fn of_content(path: &Path, bytes: &[u8]) -> Result<Format> {
+        if has_ending(path, ".onnx") {
+            return Err(Error::file(path, WHOLE_MODEL));
+        }
+        match kind::of_bytes(bytes) {
+            Ok(Some(format)) => Ok(format),
+            Ok(None) => Format::of(path).or_else(|_| match bytes {
+                [b'P', b'K', ..] => Ok(Format::Torch),
+                _ => Err(Error::file(path, "does not begin as any weight file does; check the path")),
+            }),
+            Err(what) => Err(Error::file(path, what)),
+        }
+    }
 }
+
+const WHOLE_MODEL: &str = "holds a whole model; use `load_onnx` or `save_onnx` (crate feature `onnx`)";

@@ -25,18 +25,20 @@ pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<FileTensors<'a>> {
         Error::file(path, format!("is not a complete .safetensors file ({why}); download or save it again"))
     };
     let views = SafeTensors::deserialize(file).map_err(|e| damaged(e.to_string()))?.tensors();
-    let tensor = |(name, view): (String, TensorView<'a>)| {
+    let mut tensors = FileTensors::default();
+    for (name, view) in views.into_iter().filter(|(name, _)| is_weight(name)) {
         let float = match view.dtype() {
+            Dtype::F64 => FloatType::F64,
             Dtype::F32 => FloatType::F32,
             Dtype::F16 => FloatType::F16,
             Dtype::BF16 => FloatType::Bf16,
             other => {
-                let message = format!("{name} holds {other:?} numbers; save the weights as F32, F16 or BF16");
-                return Err(Error::file(path, message));
+                tensors.skip(&name, &format!("{other:?} numbers"));
+                continue;
             }
         };
         let tensor = FileTensor::of_bytes(view.shape().to_vec(), float, view.data());
-        tensor.map(|tensor| (name, tensor)).ok_or_else(|| damaged("the size of a tensor does not fit its shape".into()))
-    };
-    views.into_iter().filter(|(name, _)| is_weight(name)).map(tensor).collect()
+        tensors.push(name, tensor.ok_or_else(|| damaged("the size of a tensor does not fit its shape".into()))?);
+    }
+    Ok(tensors)
 }

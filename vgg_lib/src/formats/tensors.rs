@@ -19,8 +19,33 @@ pub(super) fn is_weight(name: &str) -> bool {
 #[derive(Default)]
 pub(crate) struct FileTensors<'a> {
     by_name: BTreeMap<String, FileTensor<'a>>,
+    /// The names in the order of the file, if that is the order of the network's layers.
+    pub order: Option<Vec<String>>,
+    /// Tensors that are not read, such as those of integers, and what they hold.
+    pub skipped: BTreeMap<String, String>,
+    /// Sentences for the report about what was read.
+    pub notes: Vec<String>,
     /// For Keras' HDF5 files, in which the order of the layers counts, not their names.
     pub keras: Option<KerasLayers>,
+}
+
+impl<'a> FileTensors<'a> {
+    /// No tensors yet, of a file whose order is that of the network's layers.
+    pub fn in_order() -> FileTensors<'a> {
+        FileTensors { order: Some(vec![]), ..FileTensors::default() }
+    }
+
+    pub fn push(&mut self, name: String, tensor: FileTensor<'a>) {
+        if let Some(order) = &mut self.order {
+            order.push(name.clone());
+        }
+        self.by_name.insert(name, tensor);
+    }
+
+    /// Leaves out a tensor that holds something else than floats.
+    pub fn skip(&mut self, name: &str, what: &str) {
+        self.skipped.insert(name.to_string(), what.to_string());
+    }
 }
 
 impl<'a> Deref for FileTensors<'a> {
@@ -39,7 +64,7 @@ impl<'a> DerefMut for FileTensors<'a> {
 
 impl<'a> FromIterator<(String, FileTensor<'a>)> for FileTensors<'a> {
     fn from_iter<T: IntoIterator<Item = (String, FileTensor<'a>)>>(tensors: T) -> FileTensors<'a> {
-        FileTensors { by_name: tensors.into_iter().collect(), keras: None }
+        FileTensors { by_name: tensors.into_iter().collect(), ..FileTensors::default() }
     }
 }
 
@@ -52,6 +77,7 @@ pub(crate) struct FileTensor<'a> {
 /// Numbers in row-major order. Those of a file are little-endian bytes.
 enum StoredValues<'a> {
     Array(Cow<'a, [f32]>),
+    F64(&'a [[u8; 8]]),
     F32(&'a [[u8; 4]]),
     F16(&'a [[u8; 2]]),
     Bf16(&'a [[u8; 2]]),
@@ -60,6 +86,7 @@ enum StoredValues<'a> {
 /// The type of a file's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FloatType {
+    F64,
     F32,
     F16,
     Bf16,
@@ -68,7 +95,11 @@ pub(crate) enum FloatType {
 impl FloatType {
     /// Bytes per number.
     pub fn size(self) -> usize {
-        if self == FloatType::F32 { 4 } else { 2 }
+        match self {
+            FloatType::F64 => 8,
+            FloatType::F32 => 4,
+            FloatType::F16 | FloatType::Bf16 => 2,
+        }
     }
 }
 
@@ -86,6 +117,7 @@ impl<'a> FileTensor<'a> {
     /// `None` if there are more or fewer bytes than the shape says.
     pub fn of_bytes(shape: Vec<usize>, float: FloatType, bytes: &'a [u8]) -> Option<FileTensor<'a>> {
         let values = match float {
+            FloatType::F64 => StoredValues::F64(bytes.as_chunks().0),
             FloatType::F32 => StoredValues::F32(bytes.as_chunks().0),
             FloatType::F16 => StoredValues::F16(bytes.as_chunks().0),
             FloatType::Bf16 => StoredValues::Bf16(bytes.as_chunks().0),
@@ -101,7 +133,8 @@ impl<'a> FileTensor<'a> {
     }
 
     /// A view of `bytes`: the value at an index is number `first` + Σ index · stride. Values that are not in row-major
-    /// order are copied. `None` if the view has more values than there are or reaches past the last one.
+    /// order are copied; a stride may be 0, so the caller limits their number. `None` if the view reaches past the last
+    /// number.
     pub fn of_view(
         shape: Vec<usize>,
         strides: &[usize],
@@ -117,7 +150,7 @@ impl<'a> FileTensor<'a> {
         let axes = || shape.iter().zip(strides);
         let last = axes().try_fold(first, |at, (len, stride)| at.checked_add((len - 1).checked_mul(*stride)?))?;
         let numbers = bytes.len() / size;
-        if shape.len() != strides.len() || last >= numbers || count > numbers {
+        if shape.len() != strides.len() || last >= numbers {
             return None;
         }
         let mut next = 1;
@@ -152,6 +185,7 @@ impl<'a> FileTensor<'a> {
     fn value(&self, at: usize) -> f32 {
         match &self.values {
             StoredValues::Array(values) => values[at],
+            StoredValues::F64(values) => f64::from_le_bytes(values[at]) as f32,
             StoredValues::F32(values) => f32::from_le_bytes(values[at]),
             StoredValues::F16(values) => f16::from_le_bytes(values[at]).to_f32(),
             StoredValues::Bf16(values) => bf16::from_le_bytes(values[at]).to_f32(),
@@ -162,16 +196,24 @@ impl<'a> FileTensor<'a> {
     pub fn to_vec(&self) -> Vec<f32> {
         match &self.values {
             StoredValues::Array(values) => values.to_vec(),
+            StoredValues::F64(values) => values.par_iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
             StoredValues::F32(values) => values.par_iter().map(|b| f32::from_le_bytes(*b)).collect(),
             StoredValues::F16(values) => values.par_iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             StoredValues::Bf16(values) => values.par_iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         }
     }
 
+    /// Whether there are values, but none of them is a finite number.
+    pub fn has_only_nan(&self) -> bool {
+        let count: usize = self.shape.iter().product();
+        count > 0 && !(0..count).any(|at| self.value(at).is_finite())
+    }
+
     /// The values of a kernel that the file stores in this order, in the order (height, width, in, out).
     pub fn to_hwio(&self, order: KernelOrder) -> Vec<f32> {
         match &self.values {
             StoredValues::Array(values) => order.to_hwio(values, |v| *v),
+            StoredValues::F64(values) => order.to_hwio(values, |b| f64::from_le_bytes(*b) as f32),
             StoredValues::F32(values) => order.to_hwio(values, |b| f32::from_le_bytes(*b)),
             StoredValues::F16(values) => order.to_hwio(values, |b| f16::from_le_bytes(*b).to_f32()),
             StoredValues::Bf16(values) => order.to_hwio(values, |b| bf16::from_le_bytes(*b).to_f32()),
@@ -198,11 +240,11 @@ mod tests {
         assert_eq!(view(&[4, 2, 5, 3], &[30, 5, 1, 10], 0).unwrap(), permuted);
         assert_eq!(view(&[3, 1], &[0, 7], 2).unwrap(), [numbers[2]; 3]);
         assert_eq!(view(&[0, 5], &[5, 1], 9999).unwrap().len(), 0);
+        assert_eq!(view(&[121], &[0], 7).unwrap(), [numbers[7]; 121]);
         assert_eq!(view(&[], &[], 7).unwrap(), [numbers[7]]);
         for (shape, strides, first) in [
             (vec![2, 5], vec![5, 1], 111),
             (vec![121], vec![1], 0),
-            (vec![121], vec![0], 0),
             (vec![usize::MAX, 2], vec![0, 0], 0),
             (vec![2, 2], vec![usize::MAX, 1], 0),
             (vec![3], vec![usize::MAX / 2], 5),

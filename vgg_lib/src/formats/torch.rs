@@ -1,5 +1,4 @@
-//! PyTorch's `.pth` and `.pt` files of state dicts: a pickle of names and views, and the numbers that the views refer
-//! to.
+//! PyTorch's files: a pickle of names and views, and the numbers that the views refer to.
 //!
 //! | | file | content |
 //! |---|---|---|
@@ -10,7 +9,8 @@
 //! `torch/serialization.py`.
 
 use super::Outcome;
-use super::pickle::{Pickle, PickleWriter, SAVE_WEIGHTS_ONLY, Storage, TensorView, Value, damaged, unpickle};
+use super::pickle::{Pickle, PickleWriter, SAVE_WEIGHTS_ONLY, Storage, Value, damaged, unpickle};
+use super::state_dict;
 use super::stored_zip::{ZipKind, stored_files};
 use super::tensors::{FileTensor, FileTensors, FloatType, is_weight};
 use crate::text::printable;
@@ -25,10 +25,11 @@ use zip::{CompressionMethod, ZipWriter};
 /// `torch.serialization.MAGIC_NUMBER`.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const OLD_VERSION: i64 = 1001;
-/// Where training scripts keep the state dict in a dict of other things.
-const NESTED: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "weights"];
-/// What `DataParallel` and `torch.compile` put before every name.
-const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+/// How many times as long as the file its tensors may be together. Tensors may share their numbers, but a small file
+/// must not become a large model.
+const MAX_EXPANSION: usize = 2;
+/// What they may be together in any file: a layer may repeat one number (`torch.zeros(1).expand(512)`).
+const MIN_BYTES: usize = 1 << 20;
 
 pub(super) fn open<'a>(path: &Path, file: &'a [u8]) -> Result<FileTensors<'a>> {
     const ZIP: ZipKind = ZipKind { name: "PyTorch", advice: "save with torch.save, which compresses nothing" };
@@ -60,8 +61,11 @@ fn old(file: &[u8]) -> Outcome<FileTensors<'_>> {
         return Err(damaged("it does not begin as torch.save begins a file"));
     }
     let (magic, rest) = unpickle(file)?;
+    if magic.root != Value::Bytes(&MAGIC) {
+        return Err(not_saved_by_torch(&magic));
+    }
     let (version, rest) = unpickle(rest)?;
-    if magic.root != Value::Bytes(&MAGIC) || version.root != Value::Int(OLD_VERSION) {
+    if version.root != Value::Int(OLD_VERSION) {
         return Err(damaged("a pickle that torch.save did not write"));
     }
     let (system, rest) = unpickle(rest)?;
@@ -77,6 +81,9 @@ fn old(file: &[u8]) -> Outcome<FileTensors<'_>> {
     for key in keys.list(keys.root).unwrap_or_default() {
         let Value::Text(key) = key else { return Err(damaged("the key of a storage is not text")) };
         let size = sizes.get(key).ok_or_else(|| damaged("numbers that no tensor uses"))?;
+        if *size == 0 {
+            return Err(format!("holds numbers of an unknown type; {SAVE_WEIGHTS_ONLY}"));
+        }
         let cut_off = || damaged("its numbers are cut off");
         let (count, numbers) = rest.split_first_chunk::<8>().ok_or_else(cut_off)?;
         let len = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(*size));
@@ -91,65 +98,56 @@ fn big_endian() -> String {
     "holds big-endian numbers; in Python on this machine, save the result of torch.load".into()
 }
 
+fn not_saved_by_torch(pickle: &Pickle) -> String {
+    match pickle.dict(pickle.root) {
+        Some(_) => state_dict::nothing(pickle),
+        None => damaged("a pickle that torch.save did not write"),
+    }
+}
+
 /// The tensors of the state dict. `numbers` returns the numbers of a storage.
 fn tensors<'a>(
     pickle: &Pickle<'a>,
     file_len: usize,
     numbers: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Outcome<FileTensors<'a>> {
-    let mut total = 0;
-    let named = |(name, (view, storage)): (&str, (&TensorView, Storage<'a>))| {
+    let (state, note) = state_dict::find(pickle)?;
+    let mut spare = file_len.saturating_mul(MAX_EXPANSION).max(MIN_BYTES);
+    let mut tensors = FileTensors::in_order();
+    tensors.notes.extend(note);
+    for (name, value) in state.into_iter().filter(|(name, _)| is_weight(name)) {
+        let Some((view, storage)) = pickle.tensor(value) else {
+            tensors.skip(&name, state_dict::other_tensor(pickle, value).unwrap_or("no tensor"));
+            continue;
+        };
+        let Some(float) = float_type(storage) else {
+            tensors.skip(&name, &format!("{} numbers", storage.numbers.name));
+            continue;
+        };
         let bytes = numbers(storage.key).ok_or_else(|| damaged("the numbers of a tensor are missing"))?;
-        let (tensor, len) = tensor(&printable(name), view, storage, bytes)?;
-        // Tensors may share their numbers, but a small file must not become a large model.
-        total += len;
-        if total > 2 * file_len {
-            return Err(damaged("its tensors overlap"));
+        if storage.len.checked_mul(float.size()).is_none_or(|len| len > bytes.len()) {
+            return Err(damaged("its numbers are cut off"));
         }
-        Ok((name.to_string(), tensor))
-    };
-    named_views(pickle)?.into_iter().filter(|(name, _)| is_weight(name)).map(named).collect()
-}
-
-/// The names and views of the state dict, without what wrappers put before the names.
-fn named_views<'a, 'p>(pickle: &'p Pickle<'a>) -> Outcome<Vec<(&'a str, (&'p TensorView, Storage<'a>))>> {
-    let is_tensor = |(_, value): &(Value, Value)| pickle.tensor(*value).is_some();
-    let holds_tensors = |dict: &&[(Value<'a>, Value<'a>)]| dict.iter().any(is_tensor);
-    let whole = pickle.dict(pickle.root).unwrap_or_default();
-    let under = |key: &&str| whole.iter().find(|entry| entry.0 == Value::Text(key)).map(|entry| entry.1);
-    let nested = || NESTED.iter().filter_map(under).filter_map(|value| pickle.dict(value)).find(holds_tensors);
-    let state = Some(whole).filter(holds_tensors).or_else(nested);
-    let state = state.ok_or_else(|| format!("holds no state dict; {SAVE_WEIGHTS_ONLY}"))?;
-
-    let named = state.iter().filter_map(|(name, value)| match name {
-        Value::Text(name) => Some((*name, pickle.tensor(*value)?)),
-        _ => None,
-    });
-    let mut named: Vec<_> = named.collect();
-    for wrapper in WRAPPERS {
-        if named.iter().all(|(name, _)| name.starts_with(wrapper)) {
-            named.iter_mut().for_each(|(name, _)| *name = &name[wrapper.len()..]);
-        }
+        let len = view.shape.iter().try_fold(float.size(), |product: usize, len| product.checked_mul(*len));
+        spare = len.and_then(|len| spare.checked_sub(len)).ok_or_else(|| damaged("its tensors overlap"))?;
+        let first = storage.first.checked_add(view.first);
+        let tensor =
+            first.and_then(|first| FileTensor::of_view(view.shape.clone(), &view.strides, first, float, bytes));
+        let past_end = || damaged(&format!("{} reaches past the end of its numbers", printable(&name)));
+        let tensor = tensor.ok_or_else(past_end)?;
+        tensors.push(name.into_owned(), tensor);
     }
-    Ok(named)
+    Ok(tensors)
 }
 
-/// A view of the bytes of its storage, and its length in bytes.
-fn tensor<'a>(name: &str, view: &TensorView, storage: Storage, bytes: &'a [u8]) -> Outcome<(FileTensor<'a>, usize)> {
-    let float = match storage.numbers.name {
+fn float_type(storage: Storage) -> Option<FloatType> {
+    Some(match storage.numbers.name {
         "Float" => FloatType::F32,
         "Half" => FloatType::F16,
         "BFloat16" => FloatType::Bf16,
-        other => return Err(format!("{name} holds {other} numbers; in Python, save model.float().state_dict()")),
-    };
-    if storage.len.checked_mul(float.size()).is_none_or(|len| len > bytes.len()) {
-        return Err(damaged("its numbers are cut off"));
-    }
-    let first = storage.first.checked_add(view.first);
-    let tensor = first.and_then(|first| FileTensor::of_view(view.shape.clone(), &view.strides, first, float, bytes));
-    let tensor = tensor.ok_or_else(|| damaged(&format!("{name} reaches past the end of its numbers")))?;
-    let len = tensor.shape.iter().product::<usize>() * float.size();
-    Ok((tensor, len))
+        "Double" => FloatType::F64,
+        _ => return None,
+    })
 }
 
 /// The bytes that `torch.save(state_dict, path)` writes; `torch.load` reads them with `weights_only=True`.

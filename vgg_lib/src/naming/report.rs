@@ -1,10 +1,10 @@
-//! What loading did, in one to three sentences.
+//! What loading did, in a few sentences.
 
-use crate::text::listed;
+use crate::text::{counted, listed};
 use std::fmt;
 
-/// What [`load_weights`](crate::model::Sequential::load_weights) did. It prints as one to three sentences.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What [`load_weights`](crate::model::Sequential::load_weights) did. It prints as a few sentences.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
     /// The number of tensors that were loaded.
@@ -13,6 +13,13 @@ pub struct LoadReport {
     pub kept: Vec<String>,
     /// Tensors in the file for which the model has no layer.
     pub unused: Vec<String>,
+    /// With [`strict(false)`](crate::naming::LoadOptions::strict): what does not fit the model, one sentence each. The
+    /// layers keep their weights.
+    pub misfits: Vec<String>,
+    /// Tensors with values that are NaN or infinite, and how many.
+    pub not_finite: Vec<(String, usize)>,
+    /// Whatever else is worth knowing, in sentences: that the layers were matched by their order, for example.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for LoadReport {
@@ -28,6 +35,16 @@ impl fmt::Display for LoadReport {
         if !self.unused.is_empty() {
             write!(f, " The model has no layer for the file's {}.", listed(&self.unused, ", "))?;
         }
-        Ok(())
+        if !self.misfits.is_empty() {
+            write!(f, " Not loaded, because it does not fit: {}.", listed(&self.misfits, "; "))?;
+        }
+        if !self.not_finite.is_empty() {
+            let tensor = |(name, count): &(String, usize)| {
+                format!("{} in {name}", counted(*count, "value is NaN or infinite", "values are NaN or infinite"))
+            };
+            let tensors: Vec<String> = self.not_finite.iter().map(tensor).collect();
+            write!(f, " Beware: {}.", listed(&tensors, ", "))?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, " {note}"))
     }
 }

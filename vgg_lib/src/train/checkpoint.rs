@@ -64,6 +64,11 @@ impl Checkpoints {
     /// Creates the folder and locks it.
     pub(super) fn open(&self, settings: Settings) -> Result<Keeper> {
         let folder = self.folder.clone();
+        if folder.is_file() {
+            let what = "is a file, but checkpoints need a folder; give the path of one, or read a checkpoint with \
+                        `load_weights`";
+            return Err(Error::file(folder, what));
+        }
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let path = folder.join("lock");
         let lock = File::options().create(true).write(true).truncate(false).open(&path);

@@ -1,8 +1,10 @@
 //! Python's pickles, as far as PyTorch's weight files need them. Reading one runs nothing.
 //!
-//! A pickle is a program for a stack machine, and two of Python's instructions call whatever function the file names.
-//! Here a name outside [`GLOBALS`] is an error, and a call makes one of five kinds of plain data. Compound values refer
-//! to each other by index, so that nothing recurses, however deeply the data is nested.
+//! A pickle is a program for a stack machine, and some of Python's instructions call whatever function the file names.
+//! Here a call makes plain data: those of the functions in [`GLOBALS`] make dicts and tensors, and a call of any other
+//! function or class makes an [`Instance`], which only remembers what was called. So a checkpoint may hold a scheduler,
+//! settings or dates beside its weights. Compound values refer to each other by index, so that nothing recurses,
+//! however deeply the data is nested.
 
 mod machine;
 mod opcode;
@@ -11,11 +13,11 @@ mod write;
 pub(super) use machine::unpickle;
 pub(super) use write::PickleWriter;
 
-use super::Outcome;
-use crate::text::printable;
-
-/// The longest pickle that is read, in instructions. A ResNet-152 with its optimizer has 30,000.
-const MAX_INSTRUCTIONS: usize = 300_000;
+/// The longest pickle that is read, in instructions. A ResNet-152 with its optimizer has 30,000, but a checkpoint may
+/// also hold the loss of every step.
+const MAX_INSTRUCTIONS: usize = 1_000_000;
+/// The most compound values in a pickle.
+const MAX_OBJECTS: usize = 300_000;
 /// The most axes of a tensor.
 const MAX_AXES: usize = 8;
 
@@ -29,7 +31,7 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// Bytes, or an integer of more than eight bytes.
     Bytes(&'a [u8]),
-    Global(Global),
+    Global(Global<'a>),
     /// An index into [`Pickle::objects`].
     Object(usize),
 }
@@ -40,55 +42,87 @@ impl Value<'_> {
     }
 }
 
-/// A function or class that a pickle may name.
+/// A function or class that a pickle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Global {
+pub(super) enum Global<'a> {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
+    /// Makes a tensor of a subclass, or one with attributes, by one of the two above.
+    RebuildFromType,
     /// The class of tensors, which before 2017 was called without arguments and got its content afterwards.
     Tensor,
     Parameter,
-    Storage(StorageType),
+    Storage(StorageType<'a>),
+    /// Anything else. Nothing is run: a call of it makes an [`Instance`].
+    Other(Class<'a>),
 }
 
-/// The type of a PyTorch storage: its name and the bytes per number.
+/// The name of a function or class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StorageType {
-    pub name: &'static str,
+pub(super) struct Class<'a> {
+    pub module: &'a str,
+    pub name: &'a str,
+}
+
+/// The type of a PyTorch storage: its name and the bytes per number, 0 if they are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StorageType<'a> {
+    pub name: &'a str,
     pub size: usize,
 }
 
-const fn storage(name: &'static str, size: usize) -> Global {
-    Global::Storage(StorageType { name, size })
+impl StorageType<'_> {
+    pub fn is_float(self) -> bool {
+        ["Float", "Half", "BFloat16", "Double"].contains(&self.name)
+    }
 }
 
-const GLOBALS: [(&str, &str, Global); 17] = [
+const GLOBALS: [(&str, &str, Global<'static>); 9] = [
     ("collections", "OrderedDict", Global::OrderedDict),
     ("torch._utils", "_rebuild_tensor", Global::RebuildTensor),
     ("torch._utils", "_rebuild_tensor_v2", Global::RebuildTensor),
     ("torch._utils", "_rebuild_parameter", Global::RebuildParameter),
+    ("torch._utils", "_rebuild_parameter_with_state", Global::RebuildParameter),
+    ("torch._tensor", "_rebuild_from_type_v2", Global::RebuildFromType),
     ("torch.nn.parameter", "Parameter", Global::Parameter),
     ("torch", "FloatTensor", Global::Tensor),
     ("torch.cuda", "FloatTensor", Global::Tensor),
-    ("torch", "FloatStorage", storage("Float", 4)),
-    ("torch", "HalfStorage", storage("Half", 2)),
-    ("torch", "BFloat16Storage", storage("BFloat16", 2)),
-    ("torch", "DoubleStorage", storage("Double", 8)),
-    ("torch", "LongStorage", storage("Long", 8)),
-    ("torch", "IntStorage", storage("Int", 4)),
-    ("torch", "ShortStorage", storage("Short", 2)),
-    ("torch", "CharStorage", storage("Char", 1)),
-    ("torch", "ByteStorage", storage("Byte", 1)),
-    ("torch", "BoolStorage", storage("Bool", 1)),
 ];
 
-fn global(module: &str, name: &str) -> Outcome<Global> {
-    let known = GLOBALS.iter().find(|(known, its_name, _)| *known == module && *its_name == name);
-    known.map(|(.., global)| *global).ok_or_else(|| {
-        let asked = printable(&format!("{module}.{name}"));
-        format!("asks to run {asked}, and a weight file must not run anything; {SAVE_WEIGHTS_ONLY}")
-    })
+/// Bytes per number of PyTorch's storages.
+const STORAGES: [(&str, usize); 16] = [
+    ("Float", 4),
+    ("Half", 2),
+    ("BFloat16", 2),
+    ("Double", 8),
+    ("Long", 8),
+    ("Int", 4),
+    ("Short", 2),
+    ("Char", 1),
+    ("Byte", 1),
+    ("Bool", 1),
+    ("ComplexFloat", 8),
+    ("ComplexDouble", 16),
+    ("QInt8", 1),
+    ("QUInt8", 1),
+    ("QInt32", 4),
+    ("Untyped", 1),
+];
+
+fn global<'a>(module: &'a str, name: &'a str) -> Global<'a> {
+    if let Some((.., global)) =
+        GLOBALS.iter().find(|(its_module, its_name, _)| *its_module == module && *its_name == name)
+    {
+        return *global;
+    }
+    match name.strip_suffix("Storage") {
+        Some(numbers) if ["torch", "torch.cuda", "torch.storage"].contains(&module) => {
+            let size = STORAGES.iter().find(|(known, _)| *known == numbers).map_or(0, |(_, size)| *size);
+            Global::Storage(StorageType { name: numbers, size })
+        }
+        _ => Global::Other(Class { module, name }),
+    }
 }
 
 #[derive(Debug)]
@@ -100,12 +134,24 @@ enum Object<'a> {
     View(TensorView),
     /// A tensor or parameter that does not have its content yet.
     Blank,
+    Instance(Box<Instance<'a>>),
+}
+
+/// What a call of a function or class that is not known here makes. What a pickle adds to it is kept, because it may be
+/// a dict of weights of another class, or a whole network.
+#[derive(Debug)]
+pub(super) struct Instance<'a> {
+    pub class: Class<'a>,
+    /// Entries, if it is a dict of some class.
+    entries: Vec<(Value<'a>, Value<'a>)>,
+    /// The state that BUILD gave it: for most classes a dict of its attributes.
+    pub state: Value<'a>,
 }
 
 /// Numbers stored elsewhere in the file, under a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Storage<'a> {
-    pub numbers: StorageType,
+    pub numbers: StorageType<'a>,
     pub key: &'a str,
     /// How many numbers there are.
     pub len: usize,
@@ -134,8 +180,27 @@ impl<'a> Pickle<'a> {
         if let Value::Object(index) = value { self.objects.get(index) } else { None }
     }
 
+    /// The entries of a dict of any class.
     pub fn dict(&self, value: Value) -> Option<&[(Value<'a>, Value<'a>)]> {
-        if let Some(Object::Dict(pairs)) = self.object(value) { Some(pairs) } else { None }
+        match self.object(value)? {
+            Object::Dict(entries) => Some(entries),
+            Object::Instance(instance) => Some(&instance.entries),
+            _ => None,
+        }
+    }
+
+    /// The value under a key of a dict.
+    pub fn get(&self, dict: Value, key: &str) -> Option<Value<'a>> {
+        self.dict(dict)?.iter().find(|entry| entry.0 == Value::Text(key)).map(|entry| entry.1)
+    }
+
+    /// The number of compound values.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn instance(&self, value: Value) -> Option<&Instance<'a>> {
+        if let Some(Object::Instance(instance)) = self.object(value) { Some(instance) } else { None }
     }
 
     pub fn list(&self, value: Value) -> Option<&[Value<'a>]> {

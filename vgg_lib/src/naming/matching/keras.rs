@@ -5,7 +5,8 @@
 
 use super::super::layout::Layout;
 use super::super::names::is_dense;
-use super::{Matching, OTHER_NETWORK, ParamSource, ParamValues, same_counts};
+use super::super::view::View;
+use super::{Matching, OTHER_NETWORK, Origin, ParamSource, other_counts};
 use crate::formats::keras_layers::{KerasLayer, KerasLayers, Lanes, Member};
 use crate::model::{Layer, Op};
 
@@ -21,11 +22,16 @@ fn rank(layer: &Layer) -> usize {
     }
 }
 
+/// The same of a layer of the file.
+fn rank_in(file: &View, layer: &KerasLayer) -> usize {
+    layer.tensors.first().and_then(|(_, name)| file.get(name)).map_or(0, |tensor| tensor.shape.len())
+}
+
 impl Matching<'_> {
-    pub(super) fn keras_layers(&mut self, keras: &KerasLayers) -> Result<(), String> {
+    pub fn keras_layers(&mut self, keras: &KerasLayers) -> Result<(), String> {
         self.pixels(&keras.pixels)?;
-        let all = keras.layers();
-        let count = |rank| all.iter().filter(|layer| layer.rank(self.file) == rank).count();
+        let (file, all) = (self.file, keras.layers());
+        let count = |rank| all.iter().filter(|layer| rank_in(file, layer) == rank).count();
         let mut dense = count(2);
         let (mut ours, mut head) = self.trunk_and_head();
         if dense == 0 {
@@ -34,7 +40,9 @@ impl Matching<'_> {
         }
         ours.append(&mut head);
         let of_rank = |wanted| ours.iter().filter(|&&i| rank(&self.layers()[i]) == wanted).count();
-        same_counts((count(4), count(1)), (of_rank(4), of_rank(1)), "")?;
+        if let Some(what) = other_counts((count(4), count(1)), (of_rank(4), of_rank(1)), "") {
+            return Err(format!("{what}; {OTHER_NETWORK}"));
+        }
         // A file with fewer dense layers leaves the last ones of the model unchanged.
         let (ours, kept): (Vec<_>, Vec<_>) = ours.into_iter().partition(|&i| {
             let is_kept = is_dense(&self.layers()[i]) && dense == 0;
@@ -48,7 +56,7 @@ impl Matching<'_> {
         for (&layer, found) in ours.iter().zip(&order) {
             self.keras_layer(layer, found, layout);
         }
-        let spare = all.into_iter().filter(|layer| layer.rank(self.file) == 2 && !order.contains(layer));
+        let spare = all.into_iter().filter(|layer| rank_in(file, layer) == 2 && !order.contains(layer));
         self.spare.extend(spare.flat_map(|layer| layer.tensors.iter().map(|(_, name)| name.clone())));
         Ok(())
     }
@@ -57,7 +65,7 @@ impl Matching<'_> {
     fn keras_order<'k>(&self, keras: &'k KerasLayers, ours: &[usize]) -> Result<Vec<&'k KerasLayer>, String> {
         let all = keras.layers();
         let by_kind = || {
-            let of_rank = |wanted| all.iter().filter(move |layer| layer.rank(self.file) == wanted);
+            let of_rank = |wanted| all.iter().filter(move |layer| rank_in(self.file, layer) == wanted);
             let (mut convolutions, mut dense, mut norms) = (of_rank(4), of_rank(2), of_rank(1));
             let next = |&layer: &usize| match rank(&self.layers()[layer]) {
                 4 => convolutions.next(),
@@ -100,7 +108,7 @@ impl Matching<'_> {
     /// Whether the order of the layers of each kind is known.
     fn is_flat(&self, lanes: &Lanes) -> bool {
         let has = |lane: &Vec<Member>, wanted| {
-            lane.iter().any(|member| matches!(member, Member::Layer(layer) if layer.rank(self.file) == wanted))
+            lane.iter().any(|member| matches!(member, Member::Layer(layer) if rank_in(self.file, layer) == wanted))
         };
         let no_models = lanes.iter().flatten().all(|member| matches!(member, Member::Layer(_)));
         no_models && [1, 2, 4].iter().all(|&rank| lanes.iter().filter(|lane| has(lane, rank)).count() <= 1)
@@ -110,7 +118,8 @@ impl Matching<'_> {
     fn misfit(&self, layer: usize, found: &KerasLayer) -> Option<String> {
         let layer = &self.layers()[layer];
         found.tensors.iter().find_map(|(role, name)| {
-            let (param, shape) = (layer.params().iter().find(|param| param.name == *role)?, &self.file[name].shape);
+            let (param, shape) =
+                (layer.params().iter().find(|param| param.name == *role)?, &self.file.get(name)?.shape);
             let text = || format!("{name} has shape {shape:?}, but layer '{}' needs {:?}", layer.name(), param.dims);
             (*shape != param.dims).then(text)
         })
@@ -142,7 +151,7 @@ impl Matching<'_> {
                 }
                 _ => OTHER_NETWORK,
             };
-            self.fault(what, advice);
+            self.fault(index, what, advice);
             self.used.extend(found.tensors.iter().map(|(_, name)| name.clone()));
             return;
         }
@@ -156,11 +165,11 @@ impl Matching<'_> {
                 (_, "bias") => 0.0,
                 _ => {
                     let first = &found.tensors[0].1;
-                    self.fault(format!("the layer of {first} has no {}", param.name), OTHER_NETWORK);
+                    self.fault(index, format!("the layer of {first} has no {}", param.name), OTHER_NETWORK);
                     continue;
                 }
             };
-            self.sources.push(ParamSource { layer: index, param: number, values: ParamValues::Constant(value) });
+            self.sources.push(ParamSource { layer: index, param: number, origin: Origin::Constant(value) });
         }
     }
 }
@@ -215,7 +224,7 @@ impl<'k> Search<'_, 'k> {
                     after.push(Inside { lanes, at: vec![0; lanes.len()] });
                     self.go(after);
                 }
-                Member::Layer(layer) if !matches!(layer.rank(self.matching.file), 1 | 2 | 4) => self.go(after),
+                Member::Layer(layer) if !matches!(rank_in(self.matching.file, layer), 1 | 2 | 4) => self.go(after),
                 Member::Layer(layer) if self.fits(layer) => {
                     self.chosen.push(layer);
                     self.go(after);
@@ -230,7 +239,7 @@ impl<'k> Search<'_, 'k> {
     fn fits(&self, layer: &KerasLayer) -> bool {
         let next = self.ours[self.chosen.len()];
         let kind = rank(&self.matching.layers()[next]);
-        kind == layer.rank(self.matching.file)
+        kind == rank_in(self.matching.file, layer)
             && (kind == 2 && !self.with_dense || self.matching.misfit(next, layer).is_none())
     }
 }
