@@ -525,13 +525,14 @@ fn weights_survive_a_file() {
 fn loading_names_everything_that_does_not_fit() {
     let mut model = model();
     let mut state: StateDict = model.state_dict();
-    let bias = state.remove("predictions.bias").unwrap();
+    let bias = state["predictions.bias"].clone();
+    state.remove("predictions.weight").unwrap();
     state.insert("head.bias".into(), bias.clone());
     state.insert("block2_conv1.bias".into(), bias);
     let before = model.state_dict();
     let error = model.load_state_dict(&state).unwrap_err().to_string();
     for words in [
-        "predictions.bias is missing",
+        "predictions.weight is missing",
         "the model has no head.bias",
         "block2_conv1.bias has shape [10], but layer 'block2_conv1' needs [24]",
     ] {
@@ -550,12 +551,14 @@ fn damaged_weight_files_give_a_sentence() {
         for percent in [0, 1, 20, 50, 90, 99] {
             std::fs::write(&path, &whole[..whole.len() * percent / 100]).unwrap();
             let error = model().load_weights(&path).unwrap_err().to_string();
-            assert!(error.contains(&format!("weights.{ending}: is not a complete .{ending} file")), "{error}");
+            let what = if percent == 0 { "is empty".into() } else { format!("is not a complete .{ending} file") };
+            assert!(error.contains(&format!("weights.{ending}: {what}")), "{error}");
         }
     }
     let error = |path: &Path| model().load_weights(path).unwrap_err().to_string();
     assert!(error(&folder.path().join("none.npz")).contains("cannot read"));
-    assert!(error(&folder.path().join("weights.txt")).contains("weight files end in .npz, .safetensors"));
+    let error = model().save_weights(folder.path().join("weights.txt")).unwrap_err().to_string();
+    assert!(error.contains("weight files end in .npz, .safetensors"), "{error}");
     assert!(model().save_weights(folder.path().join("weights.h5")).is_err());
 }
 

@@ -145,6 +145,7 @@ impl Staging {
     }
 }
 
+#[allow(clippy::len_without_is_empty)] // there is no empty memory that anyone asks about
 impl Memory {
     pub fn gpu(&self) -> &'static Gpu {
         self.gpu
