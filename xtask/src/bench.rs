@@ -237,7 +237,8 @@ impl Bench<'_> {
 
     fn ours(&self, work: &str, threads: usize) -> Command {
         let mut command = Command::new(&self.example);
-        command.arg(work).env("RAYON_NUM_THREADS", threads.to_string());
+        // The peers run on the CPU, too; benches/gpu.sh compares on a GPU.
+        command.arg(work).env("RAYON_NUM_THREADS", threads.to_string()).env("VGG_DEVICE", "cpu");
         command
     }
 

@@ -20,8 +20,8 @@ pub struct Gpu {
     pub(super) stream: Handle,
     kernels: HashMap<&'static str, Handle>,
     name: String,
-    /// Compute capability, such as 75 for a T4.
-    capability: i32,
+    /// Compute capability, such as [7, 5] for a T4.
+    capability: [i32; 2],
     pub(super) free: Mutex<HashMap<usize, Vec<u64>>>,
     pub(super) staging: Mutex<Staging>,
     fault: Mutex<Option<Fault>>,
@@ -128,7 +128,7 @@ impl Gpu {
             0 => Ok(()),
             code => Err(format!("{what} failed: {}", driver.text(code))),
         };
-        let (mut count, mut device, mut capability) = (0, 0, [0; 2]);
+        let (mut count, mut device, mut capability) = (0, 0, [0, 0]);
         let mut name = [0; 256];
         let [mut context, mut stream, mut module, mut blas_handle] = [null_mut(); 4];
         // SAFETY: every pointer is to a local variable of the type that the driver writes.
@@ -151,18 +151,19 @@ impl Gpu {
             for (value, attribute) in capability.iter_mut().zip([75, 76]) {
                 ok((driver.device_attribute)(value, attribute, device), "asking for its kind")?;
             }
+            if capability < [7, 5] {
+                let [major, minor] = capability;
+                let text = format!(
+                    "GPUs before Turing (compute capability 7.5) are not supported; this one has {major}.{minor}"
+                );
+                return Err(text.into());
+            }
             ok((driver.retain_context)(&mut context, device), "opening a context")?;
             ok((driver.set_context)(context), "choosing the context")?;
             ok((driver.create_stream)(&mut stream, 1), "creating a stream")?;
             ok((driver.load_module)(&mut module, PTX.as_ptr().cast()), "loading the kernels")?;
             load_kernels(&driver, module)?
         };
-        let capability = capability[0] * 10 + capability[1];
-        if capability < 75 {
-            let text =
-                format!("GPUs before Turing (compute capability 7.5) are not supported; this one has {capability}");
-            return Err(text.into());
-        }
         let blas = Blas::open()?;
         // SAFETY: as above.
         let code = unsafe { (blas.create)(&mut blas_handle) | (blas.set_stream)(blas_handle, stream) };
@@ -180,7 +181,7 @@ impl Gpu {
 
     /// Whether its matrix units can round f32 to TF32 (10 bits of mantissa) to multiply faster.
     pub fn has_tf32(&self) -> bool {
-        self.capability >= 80
+        self.capability >= [8, 0]
     }
 
     /// Bytes that can still be allocated, including those that are kept for the next pass.
