@@ -1,5 +1,6 @@
 //! The GPU engine against the CPU's, on an NVIDIA GPU or on the stand-in that `cargo xtask test` builds
 //! (tests/gpu/stand_in.cpp). Without either, the tests are skipped; `VGG_REQUIRE_GPU=1` makes them fail instead.
+#![cfg(not(feature = "cuda"))]
 
 #[path = "common/mod.rs"]
 mod common;

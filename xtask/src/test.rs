@@ -24,7 +24,7 @@ const CARGO: [(&str, &str); 6] = [
     ("documentation", "rustdoc -p vgg_lib --lib --features onnx,coreml,hdf5 -- -D warnings"),
     ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench"),
     ("without features", "test -p vgg_lib --test weight_files"),
-    ("CUDA type check", "check -p vgg_lib --features cuda,ci-check --lib --examples"),
+    ("CUDA type check", "check -p vgg_lib --features cuda,ci-check --lib --tests --examples"),
 ];
 
 /// The test files with tests that need Python and other people's libraries. They are marked `#[ignore]`.

@@ -16,6 +16,8 @@ use crate::kernel::gpu::Memory;
 use crate::model::{Layer, Op, Shape};
 use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error};
 use dfdx::prelude::*;
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+use std::cell::RefCell;
 
 /// Inference: the output of the last of these layers. dfdx manages its own memory and device.
 pub(crate) fn infer(layers: &[Layer], x: Images, _: Place) -> Result<Images> {
@@ -40,8 +42,13 @@ pub(crate) fn train(
     let first = if input_gradient { 0 } else { first };
     let (x, tape) = x.split_tape();
     let (x, _) = run(&layers[..first], 0, x, None, |_, _| ())?;
-    let (y, statistics) = run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())?;
-    Ok(Trained { y, statistics, penalty: None })
+    let (y, moments) = run(layers, first, x.put_tape(tape), Some(seed), |_, _| ())?;
+    // Copying them only now, the device has not had to wait between layers.
+    let copied = |(layer, moments): (usize, [Flat; 2])| Statistics {
+        layer,
+        moments: Moments::Cpu(moments.map(|tensor| tensor.as_vec())),
+    };
+    Ok(Trained { y, statistics: moments.into_iter().map(copied).collect(), penalty: None })
 }
 
 /// Never called: moments are on the CPU here.
@@ -49,14 +56,14 @@ pub(crate) fn train(
 pub(crate) fn move_statistics(_: &mut Layer, _: &Memory, _: usize) {}
 
 /// Runs the layers from `first` on, and calls `seen` with the output of each. In training, `training` is the seed of
-/// this step's dropout.
+/// this step's dropout. Also returns mean and variance of the batch in each batch norm.
 fn run<T: Tape<f32, Device>>(
     layers: &[Layer],
     first: usize,
     mut x: Images<T>,
     training: Option<u64>,
     mut seen: impl FnMut(usize, &Images<T>),
-) -> Result<(Images<T>, Vec<Statistics>)> {
+) -> Result<(Images<T>, Vec<(usize, [Flat; 2])>)> {
     let (n, h, w, c) = *x.shape();
     let mut shape = Shape::Map(h, w, c);
     let mut statistics = Vec::new();
@@ -74,8 +81,9 @@ fn run<T: Tape<f32, Device>>(
             Op::Relu => x.relu(),
             Op::BatchNorm { epsilon, .. } if training.is_none() || layer.is_frozen() => normalize(x, layer, epsilon),
             Op::BatchNorm { epsilon, group, .. } => {
-                statistics.push(Statistics { layer: index, moments: Moments::Cpu(moments(&x)) });
-                batch_normalize(x, layer, epsilon, groups(n, group))
+                let (y, moments) = batch_normalize(x, layer, epsilon, groups(n, group));
+                statistics.push((index, moments));
+                y
             }
             Op::Dropout { p } => match training {
                 Some(seed) if p > 0.0 => drop_some(x, Dropout::new(p, dropout_seed(seed, index)))?,
@@ -110,16 +118,8 @@ fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3],
 
 fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Result<Images<T>> {
     let shape @ (n, h, w, c) = *x.shape();
-    let factors = (0..n * h * w * c).map(|i| mask.factor(i as u32)).collect();
+    let factors = (0..n * h * w * c).into_par_iter().map(|i| mask.factor(i as u32)).collect();
     Ok(x * device().try_tensor_from_vec(factors, shape).map_err(dfdx_error)?)
-}
-
-/// Mean and variance of each channel over the whole batch, even if it is normalized in groups.
-fn moments<T: Tape<f32, Device>>(x: &Images<T>) -> [Vec<f32>; 2] {
-    let x: Images = x.retaped();
-    let mean = x.clone().mean::<(usize,), Axes3<0, 1, 2>>();
-    let centered = x.clone() - mean.clone().broadcast_like::<_, Axes3<0, 1, 2>>(x.shape());
-    [mean.as_vec(), centered.square().mean::<(usize,), Axes3<0, 1, 2>>().as_vec()]
 }
 
 fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
@@ -133,12 +133,33 @@ fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias
     let rows = n * h * w;
     let width = kernel * kernel * c;
     let zero: Tensor<(usize, usize), f32, Device> = device().zeros_like(&(1, c));
-    let taps = device().tensor_from_vec(taps((n, h, w, c), kernel), (rows * kernel * kernel,));
+    let taps = cached_taps((n, h, w, c), kernel);
     let padded = (x.reshape_like(&(rows, c)), zero).concat_along(Axis::<0>);
     let cols: Tensor<(usize, usize), f32, Device, T> = padded.gather(taps);
     let cols = cols.reshape_like(&(rows, 1, 1, width));
     affine(cols, (n, h, w, dims[3]), weight, bias, (width, dims[3]))
 }
+
+/// The tensor of [`taps`] on the device, made once per shape.
+fn cached_taps((n, h, w, _): Nhwc, kernel: usize) -> Taps {
+    /// Shapes of a network with its pooled maps, and of the batches of a training run.
+    const KEPT: usize = 32;
+    thread_local! { static KNOWN: RefCell<Vec<([usize; 4], Taps)>> = const { RefCell::new(vec![]) } }
+    let key = [n, h, w, kernel];
+    KNOWN.with_borrow_mut(|known| {
+        if let Some((_, taps)) = known.iter().find(|(other, _)| *other == key) {
+            return taps.clone();
+        }
+        if known.len() == KEPT {
+            known.remove(0);
+        }
+        let taps = device().tensor_from_vec(taps((n, h, w, 0), kernel), (n * h * w * kernel * kernel,));
+        known.push((key, taps.clone()));
+        taps
+    })
+}
+
+type Taps = Tensor<(usize,), usize, Device>;
 
 /// The input row for each output position and each element of the kernel; `n·h·w` is the row of zeros.
 fn taps((n, h, w, _): Nhwc, kernel: usize) -> Vec<usize> {
@@ -169,19 +190,35 @@ fn affine<T: Tape<f32, Device>>(
     (y + spread).reshape_like(&shape)
 }
 
-/// Batch norm with the statistics of each group of images.
-fn batch_normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32, groups: usize) -> Images<T> {
+/// Batch norm with the statistics of each group of images. Also returns mean and variance over the whole batch.
+fn batch_normalize<T: Tape<f32, Device>>(
+    x: Images<T>,
+    layer: &Layer,
+    epsilon: f32,
+    groups: usize,
+) -> (Images<T>, [Flat; 2]) {
     let shape = *x.shape();
     let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
     let x = x.reshape_like(&s);
     let mean = x.retaped::<T>().mean::<(usize, usize), Axis<1>>();
+    let means = mean.retaped::<NoneTape>();
     let centered = x - mean.broadcast_like::<_, Axis<1>>(&s);
     let variance = centered.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
+    let moments = together(means, variance.retaped());
     let gamma = layer.tensor(0).retaped::<T>().broadcast_like::<_, Axis<0>>(&(s.0, s.2));
     let scale = gamma / (variance + epsilon).sqrt();
     let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes2<0, 1>>(&s);
-    (centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape)
+    ((centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape), moments)
 }
+
+/// Mean and variance of the union of groups of the same size.
+fn together(means: Matrix, variances: Matrix) -> [Flat; 2] {
+    let mean = means.clone().mean::<(usize,), Axis<0>>();
+    let off = means.clone() - mean.clone().broadcast_like::<_, Axis<0>>(means.shape());
+    [mean, (variances + off.square()).mean::<(usize,), Axis<0>>()]
+}
+
+type Matrix = Tensor<(usize, usize), f32, Device>;
 
 /// Batch norm with its running statistics.
 fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Images<T> {
