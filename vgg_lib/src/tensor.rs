@@ -26,6 +26,7 @@ pub type Flat = Tensor<(usize,), f32, Device>;
 /// # Errors
 /// [`crate::Error::Shape`] if the number of values is not n × h × w × c.
 pub fn images(values: Vec<f32>, shape: Nhwc) -> crate::Result<Images> {
+    check_device()?;
     let (n, h, w, c) = shape;
     let size = [h, w, c].iter().try_fold(n, |size, &side| size.checked_mul(side));
     if size != Some(values.len()) {
@@ -52,6 +53,20 @@ pub(crate) fn device() -> Device {
     // `Cuda` cannot be shared between threads.
     thread_local! { static DEVICE: Device = Device::default(); }
     DEVICE.with(Clone::clone)
+}
+
+/// Returns an error if tensors cannot be made: with the feature `cuda`, if dfdx finds no GPU, where it would panic.
+pub(crate) fn check_device() -> crate::Result<()> {
+    #[cfg(feature = "cuda")]
+    {
+        static FAULT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+        if let Some(fault) = FAULT.get_or_init(|| Cuda::try_build(0, 0).err().map(|error| format!("{error:?}"))) {
+            let text =
+                format!("dfdx cannot use a CUDA device ({fault}); check `nvidia-smi`, or leave out the feature cuda");
+            return Err(crate::Error::Device(text));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn dfdx_error(error: impl std::fmt::Debug) -> crate::Error {
