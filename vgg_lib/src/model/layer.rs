@@ -6,7 +6,7 @@ use super::spec::LayerSpec;
 use super::values::{Gradient, Values};
 use crate::kernel::winograd::Filters;
 use crate::process::check_memory;
-use crate::tensor::Flat;
+use crate::tensor::{Flat, check_device};
 use crate::text::thousands;
 use crate::{Error, Result};
 use rand_chacha::ChaCha8Rng;
@@ -106,6 +106,7 @@ impl LayerSpec {
         mut values: impl FnMut(&'static str, &[usize]) -> Vec<f32>,
     ) -> Result<Layer> {
         let LayerSpec { op, l2, init } = self;
+        check_device()?;
         op.check()?;
         check_l2(l2)?;
         init.check()?;
