@@ -9,11 +9,12 @@ use formula::{close, hash};
 use ndarray::{Array1, Array2, Array4};
 use ndarray_npy::NpzReader;
 use std::fs::{self, File};
+use std::io::Write;
 use vgg_lib::model::{
     LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
     relu,
 };
-use vgg_lib::naming;
+use vgg_lib::naming::{self, LoadOptions};
 use vgg_lib::tensor::images;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keras");
@@ -79,7 +80,10 @@ fn says(model: Sequential, file: &str, words: &[&str]) {
 
 /// Compares the logits of the loaded model with Keras'.
 fn agrees(model: Sequential, name: &str, file: &str) {
-    let model = load(model, file).unwrap();
+    gives_logits(&load(model, file).unwrap(), name, file);
+}
+
+fn gives_logits(model: &Sequential, name: &str, file: &str) {
     let x: Array4<f32> = logits().by_name("images").unwrap();
     let want: Array2<f32> = logits().by_name(name).unwrap();
     let ours = model.forward(images(x.into_iter().collect(), (2, 4, 6, 3)).unwrap()).unwrap().as_vec();
@@ -114,6 +118,33 @@ fn an_order_that_only_the_shapes_could_tell_is_refused() {
     let order = "does not say in which order its layers follow each other: \
                  layers/conv2d_1 or layers/sequential/layers/conv2d may be layer 'layer1'; save the whole model as .keras";
     says(model("blocks"), "blocks.weights.h5", &[order]);
+}
+
+/// A `.keras` of a subclassed model describes no layers: saving it again would not help, but other names do.
+#[test]
+fn a_keras_file_without_an_order_is_read_with_other_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("subclass.keras");
+    let weights = fs::read(format!("{FOLDER}/blocks.weights.h5")).unwrap();
+    let mut zip = zip::ZipWriter::new(File::create(&file).unwrap());
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("model.weights.h5", stored).unwrap();
+    zip.write_all(&weights).unwrap();
+    zip.finish().unwrap();
+
+    let error = model("blocks").load_weights(&file).unwrap_err().to_string();
+    assert!(error.ends_with("rename the tensors with `load_weights_with` and `LoadOptions::rename`"), "{error}");
+    assert!(!error.contains("save the whole model"), "{error}");
+
+    let order = ["conv2d", "sequential/layers/conv2d", "sequential/layers/conv2d_1", "conv2d_1", "", "dense"];
+    let rename = move |name: &str| {
+        let (layer, number) = name.strip_prefix("layers/")?.split_once("/vars/")?;
+        let place = order.iter().position(|known| *known == layer)?;
+        Some(format!("layer{place}.{}", if number == "0" { "weight" } else { "bias" }))
+    };
+    let mut renamed = model("blocks");
+    renamed.load_weights_with(&file, LoadOptions::default().rename(rename)).unwrap();
+    gives_logits(&renamed, "blocks", "subclass.keras");
 }
 
 #[test]

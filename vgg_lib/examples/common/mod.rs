@@ -53,7 +53,9 @@ pub fn arch(name: &str) -> std::result::Result<Arch, String> {
 pub fn build(arch: Option<Arch>, size: Option<(usize, usize)>, weights: &Path) -> Result<Sequential> {
     let mut model = match arch {
         None => vgg::of_file(weights, Seed(0)).map_err(|error| match error {
-            Error::File { .. } => Error::Config(format!("{error} (on the command line, --arch names it)")),
+            Error::File { .. } if error.to_string().contains("does not tell its network") => {
+                Error::Config(format!("{error} (on the command line, --arch names it)"))
+            }
             other => other,
         })?,
         Some(arch) => named(arch, size, weights)?,

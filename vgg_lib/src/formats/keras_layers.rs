@@ -15,6 +15,8 @@ pub(crate) struct KerasLayers {
     pub theano: Option<bool>,
     /// What the network does to its pixels before its first layer with weights.
     pub pixels: Vec<PixelStep>,
+    /// Whether the file is a `.keras`, which has a description of the network, if Keras can write one.
+    pub whole: bool,
 }
 
 /// Layers in lanes. Those of a lane are in order; layers of different lanes may follow each other in any way.

@@ -59,7 +59,9 @@ impl Candidate<'_> {
     }
 
     fn is_of_training(&self) -> bool {
-        ["optim", "sched", "callback", "loops"].iter().any(|word| self.path.to_lowercase().contains(word))
+        ["optim", "sched", "callback", "loops", "momentum_buffer", "exp_avg"]
+            .iter()
+            .any(|word| self.path.to_lowercase().contains(word))
     }
 }
 
@@ -217,4 +219,20 @@ pub(super) fn nothing(pickle: &Pickle) -> String {
         _ => "a single value".into(),
     };
     format!("holds no state dict, but {what}; {SAVE_WEIGHTS_ONLY}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many tensors of the same names, so that only the keys tell which are the weights.
+    #[test]
+    fn buffers_of_an_optimizer_come_after_the_weights() {
+        let rank = |path: &str| Candidate { path: path.into(), tensors: vec![], floats: 10 }.rank();
+        for buffers in ["momentum_buffers", "exp_avg", "optimizer.state"] {
+            assert!(rank("weights") > rank(buffers), "{buffers}");
+        }
+        assert!(rank("model") > rank("teacher"));
+        assert!(rank("teacher") > rank("model_ema"));
+    }
 }

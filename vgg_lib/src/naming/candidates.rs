@@ -29,7 +29,26 @@ pub(super) fn match_names(model: &Sequential, file: &FileTensors, options: &Load
     if candidates.is_empty() {
         candidates = views.iter().map(|view| Candidate { view, scheme: Scheme::Unknown, known: 0 }).collect();
     }
-    choose(model, file, options.partial, candidates)
+    choose(model, file, options.partial, candidates).map_err(|error| explained(error, file))
+}
+
+/// The error of weights that do not fit, with what the file says about them.
+fn explained(error: String, file: &FileTensors) -> String {
+    let parametrized = |name: &&String| {
+        name.contains(".parametrizations.") || [".weight_g", ".weight_orig"].iter().any(|end| name.ends_with(end))
+    };
+    if let Some(name) = file.keys().find(parametrized) {
+        return format!(
+            "has {} in place of a plain weight, as weight norm, spectral norm and pruning do; in Python, make the \
+             weights plain and save them again, with remove_parametrizations, remove_weight_norm, remove_spectral_norm \
+             or prune.remove",
+            printable(name)
+        );
+    }
+    match file.notes.first() {
+        Some(note) => format!("{error}. {}", note.trim_end_matches('.')),
+        None => error,
+    }
 }
 
 /// Whose names a file has.
@@ -154,4 +173,47 @@ fn tensors((sources, _): &Matched) -> Vec<&String> {
         Origin::Constant(_) => None,
     });
     names.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Seed, Sequential, conv2d, flatten, linear};
+    use ndarray::ArrayD;
+
+    fn network() -> Sequential {
+        let mut model = Sequential::new((4, 4, 3), Seed(0));
+        model.push("conv", conv2d(2).relu()).unwrap();
+        model.push("flatten", flatten()).unwrap();
+        model.push("head", linear(2)).unwrap();
+        model
+    }
+
+    fn error(tensors: &[(&str, &[usize])]) -> String {
+        let state = tensors.iter().map(|(name, dims)| (name.to_string(), ArrayD::zeros(*dims)));
+        network().load_state_dict(&state.collect()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn parametrized_weights_say_how_to_make_them_plain() {
+        let (bias, head): ((&str, &[usize]), [(&str, &[usize]); 2]) =
+            (("features.0.bias", &[2]), [("classifier.0.weight", &[2, 32]), ("classifier.0.bias", &[2])]);
+        for (name, dims) in [
+            ("features.0.weight_g", &[2, 1, 1, 1][..]),
+            ("features.0.weight_orig", &[2, 3, 3, 3]),
+            ("features.0.parametrizations.weight.original0", &[2, 1, 1, 1]),
+        ] {
+            let error = error(&[(name, dims), bias, head[0], head[1]]);
+            assert!(error.contains(&format!("has {name} in place of a plain weight")), "{error}");
+            assert!(error.contains("in Python, make the weights plain and save them again"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_complete_file_with_other_names_is_to_be_renamed() {
+        let head: [(&str, &[usize]); 2] = [("classifier.0.weight", &[2, 32]), ("classifier.0.bias", &[2])];
+        let other = error(&[("features.0.kernel", &[2, 3, 3, 3]), ("features.0.bias", &[2]), head[0], head[1]]);
+        assert!(other.contains("or rename the tensors with `load_weights_with`"), "{other}");
+        let incomplete = error(&[("features.0.weight", &[2, 3, 3, 3]), ("classifier.0.bias", &[2])]);
+        assert!(!incomplete.contains("rename"), "{incomplete}");
+    }
 }

@@ -412,7 +412,11 @@ impl<'a> Matching<'a> {
         let faults = || listed(&self.faults, "; ");
         if !self.partial && !self.faults.is_empty() {
             let advice = self.advice.as_deref().unwrap_or(OTHER_NETWORK);
-            return Err(format!("these weights do not fit the model ({}); {advice}", faults()));
+            let other_names = match advice == INCOMPLETE && !unknown.is_empty() {
+                true => ", or rename the tensors with `load_weights_with` and `LoadOptions::rename`",
+                false => "",
+            };
+            return Err(format!("these weights do not fit the model ({}); {advice}{other_names}", faults()));
         }
         self.sources.retain(|source| !self.faulty.contains(&source.layer));
         if self.partial && self.sources.is_empty() && !self.faults.is_empty() {

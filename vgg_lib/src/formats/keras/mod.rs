@@ -47,7 +47,12 @@ pub(super) fn open_zip<'a>(path: &Path, file: &'a SharedBytes) -> Result<FileTen
     // The weights can be read without it, as those of a `.weights.h5` file.
     let config = stored_files(path, bytes, ZIP, config).unwrap_or_default();
     let config = config.first().and_then(|(_, place)| Config::parse(&bytes[place.clone()]));
-    Reader::read(file, place.clone(), config.as_ref()).map_err(|message| Error::file(path, message))
+    let mut tensors =
+        Reader::read(file, place.clone(), config.as_ref()).map_err(|message| Error::file(path, message))?;
+    if let Some(keras) = &mut tensors.keras {
+        keras.whole = true;
+    }
+    Ok(tensors)
 }
 
 /// Opens an HDF5 file.

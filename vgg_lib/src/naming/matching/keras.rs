@@ -12,6 +12,18 @@ use crate::model::{Layer, Op};
 
 /// More tries than any VGG needs.
 const MAX_STEPS: usize = 20_000;
+const NO_ORDER: &str = "does not say in which order its layers follow each other";
+
+/// What to do about a file without an order. Even a `.keras` has none if the network is a subclass of `keras.Model`.
+fn order_advice(whole: bool) -> &'static str {
+    match whole {
+        true => "rename the tensors with `load_weights_with` and `LoadOptions::rename`",
+        false => {
+            "save the whole model as .keras, which says it unless the model is a subclass, or rename the tensors with \
+             `load_weights_with` and `LoadOptions::rename`"
+        }
+    }
+}
 
 /// The number of axes of the first tensor of a layer in the file.
 fn rank(layer: &Layer) -> usize {
@@ -81,21 +93,18 @@ impl Matching<'_> {
         }
         for with_dense in [true, false] {
             let search = Search { matching: self, ours, with_dense, steps: 0, chosen: vec![], found: vec![] };
-            let found = search.run(&keras.orders).ok_or(
-                "does not say in which order its layers follow each other, and there are too many to try; save the \
-                 whole model as .keras, which says it",
-            )?;
+            let found = search
+                .run(&keras.orders)
+                .ok_or_else(|| format!("{NO_ORDER}, and there are too many to try; {}", order_advice(keras.whole)))?;
             match &found[..] {
                 [] => {}
                 [one] => return Ok(one.clone()),
                 [one, other, ..] => {
                     let at = one.iter().zip(other).position(|(a, b)| a != b).expect("different");
                     let [one, other] = [one, other].map(|order| order[at].tensors[0].1.trim_end_matches("/vars/0"));
-                    return Err(format!(
-                        "does not say in which order its layers follow each other: {one} or {other} may be layer \
-                         '{}'; save the whole model as .keras, which says it",
-                        self.layers()[ours[at]].name()
-                    ));
+                    let ours = self.layers()[ours[at]].name();
+                    let advice = order_advice(keras.whole);
+                    return Err(format!("{NO_ORDER}: {one} or {other} may be layer '{ours}'; {advice}"));
                 }
             }
         }
