@@ -13,6 +13,8 @@ pub(crate) struct KerasLayers {
     /// Whether the backend was Theano, which rotates the kernels of convolutions by 180°; `None` if the file does not
     /// say.
     pub theano: Option<bool>,
+    /// A sentence about layers that compute something else than ours, if the file describes them.
+    pub differences: Option<String>,
     /// What the network does to its pixels before its first layer with weights.
     pub pixels: Vec<PixelStep>,
     /// Whether the file is a `.keras`, which has a description of the network, if Keras can write one.

@@ -51,6 +51,24 @@ impl Config {
         Some(Config { class, name, settings, layers, is_operation })
     }
 
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    pub fn is_operation(&self) -> bool {
+        self.is_operation
+    }
+
+    /// A setting that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.settings.get(name)?.as_str()
+    }
+
+    /// Whether a setting has a number other than 0.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.settings.get(name).and_then(Value::as_f64).is_some_and(|value| value != 0.0)
+    }
+
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.settings.get(name)?.as_bool()
     }
@@ -98,7 +116,7 @@ impl Config {
     }
 
     /// A setting that is one number or a list; NumPy's arrays are wrapped in an object.
-    fn numbers(&self, name: &str) -> Option<Vec<f64>> {
+    pub fn numbers(&self, name: &str) -> Option<Vec<f64>> {
         let value = self.settings.get(name)?;
         let value = value.pointer("/config/value").unwrap_or(value);
         match value.as_array() {

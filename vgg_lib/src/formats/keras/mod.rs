@@ -13,6 +13,7 @@
 //! four times as large. `hdf5-writer` is the reader's counterpart.
 
 mod config;
+mod differences;
 mod named;
 mod numbered;
 mod reader;

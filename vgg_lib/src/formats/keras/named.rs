@@ -4,6 +4,7 @@
 //! A layer may be a model. Its weights are in the order of its layers, but those that are trained come first.
 
 use super::config::Config;
+use super::differences;
 use super::reader::{Reader, child, counted, damaged, strings};
 use crate::formats::Outcome;
 use crate::formats::keras_layers::{KerasLayer, Member, PixelChange, PixelStep};
@@ -47,6 +48,7 @@ impl Reader<'_> {
                 self.statistics(&found.1)
             };
             self.found.pixels = config.pixel_steps(statistics)?;
+            self.found.differences = differences::note(config);
         }
         let differs = counted_order.len() == order.len() && counted_order != order;
         self.found.orders = vec![vec![order]];

@@ -5,6 +5,7 @@
 //! about the order of its names, apart from their numbers.
 
 use super::config::Config;
+use super::differences;
 use super::reader::{MAX_DEPTH, Reader, counted, damaged};
 use crate::formats::Outcome;
 use crate::formats::keras_layers::{Lanes, Member, PixelChange, PixelStep};
@@ -35,6 +36,7 @@ impl Reader<'_> {
     pub fn numbered(&mut self, root: &Group, config: Option<&Config>) -> Outcome<bool> {
         let mut found = Found::default();
         let lanes = self.lanes(root, "", MAX_DEPTH, &mut found)?;
+        self.found.differences = config.and_then(differences::note);
         let order = config.and_then(|config| self.configured(config, &found));
         (self.found.orders, self.found.pixels) = match (order, config) {
             (Some(order), Some(config)) => {

@@ -42,6 +42,7 @@ fn rank_in(file: &View, layer: &KerasLayer) -> usize {
 impl Matching<'_> {
     pub fn keras_layers(&mut self, keras: &KerasLayers) -> Result<(), String> {
         self.pixels(&keras.pixels)?;
+        self.notes.extend(keras.differences.clone());
         let (file, all) = (self.file, keras.layers());
         let count = |rank| all.iter().filter(|layer| rank_in(file, layer) == rank).count();
         let mut dense = count(2);
