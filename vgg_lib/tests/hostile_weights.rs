@@ -197,8 +197,8 @@ fn wrong_pytorch_files_are_refused() {
             (one(view(-1, 0, &[4], &[1])), "a storage without type, key and length"),
             (one(view(4, 1, &[4], &[1])), beyond),
             (one(view(4, i64::MAX, &[4], &[1])), beyond),
-            (one(view(4, 0, &[1 << 40], &[0])), "its tensors overlap"),
-            (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), "its tensors overlap"),
+            (one(view(4, 0, &[1 << 40], &[0])), "repeats its numbers"),
+            (one(view(4, 0, &[1 << 40, 1 << 40], &[0, 0])), "repeats its numbers"),
             (one(view(4, 0, &[2, 2], &[i64::MAX, i64::MAX])), beyond),
             (one(view(4, -1, &[4], &[1])), "a call with other arguments than PyTorch's"),
             (one(view(4, 0, &[4], &[])), "a call with other arguments than PyTorch's"),
@@ -243,7 +243,7 @@ fn overlapping_tensors_cannot_multiply_the_size_of_a_file() {
             let content = [&pickle[..], &vec![0; 1 << 20]].concat();
             let files = [("a/data.pkl", 0..pickle.len()), ("a/data/0", pickle.len()..content.len())];
             let error = read("hostile.pth", &zip(&content, &files, 0)).unwrap_err();
-            assert!(error.contains("its tensors overlap"), "{error}");
+            assert!(error.contains("repeats its numbers"), "{error}");
         }
     });
 }

@@ -483,6 +483,8 @@ fn settings_and_data_that_do_not_fit_are_refused() {
             refuse_config(FitConfig { augment, ..config(1) }, &format!("augmentation needs a {name} of at least 0"));
         }
     }
+    let augment = Augment { cutout: 16, ..Augment::default() };
+    refuse_config(FitConfig { augment, ..config(1) }, "blanks images of 16×16; choose less than 16");
     for value in [f32::NAN, -0.1, 0.0] {
         refuse_config(FitConfig { clip_norm: Some(value), ..config(1) }, "clipped to a norm above 0");
     }

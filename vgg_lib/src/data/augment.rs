@@ -71,6 +71,16 @@ impl Augment {
         Ok(())
     }
 
+    /// Returns an error if nothing would be left of images of this size.
+    pub(crate) fn check_size(&self, (h, w, _): (usize, usize, usize)) -> Result<()> {
+        if self.cutout < h.max(w) {
+            return Ok(());
+        }
+        let text =
+            format!("a cutout of {0}×{0} pixels blanks images of {h}×{w}; choose less than {1}", self.cutout, h.max(w));
+        Err(Error::Config(text))
+    }
+
     /// Draws a transform for an image of `h` rows and `w` columns. Each value is uniform over its range.
     pub fn sample(&self, h: usize, w: usize, rng: &mut ChaCha8Rng) -> Transform {
         // More padding than this would only make more of the crops black.

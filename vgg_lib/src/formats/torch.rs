@@ -129,7 +129,14 @@ fn tensors<'a>(
             return Err(damaged("its numbers are cut off"));
         }
         let len = view.shape.iter().try_fold(float.size(), |product: usize, len| product.checked_mul(*len));
-        spare = len.and_then(|len| spare.checked_sub(len)).ok_or_else(|| damaged("its tensors overlap"))?;
+        let repeats = || {
+            let name = printable(&name);
+            format!(
+                "has a tensor, {name}, that repeats its numbers (as `expand` makes it) far beyond the size of the file; \
+                 save a `clone()` of it, or leave it out"
+            )
+        };
+        spare = len.and_then(|len| spare.checked_sub(len)).ok_or_else(repeats)?;
         let first = storage.first.checked_add(view.first);
         let tensor =
             first.and_then(|first| FileTensor::of_view(view.shape.clone(), &view.strides, first, float, bytes));

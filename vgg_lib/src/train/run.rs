@@ -66,6 +66,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
         config.check(train.len())?;
+        config.augment.check_size(train.image_shape())?;
         let batch_size = config.batch_size;
         check_model(model, batch_size)?;
         let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
