@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn parametrized_weights_say_how_to_make_them_plain() {
-        let (bias, head): ((&str, &[usize]), [(&str, &[usize]); 2]) =
+        type Named<'a> = (&'a str, &'a [usize]);
+        let (bias, head): (Named, [Named; 2]) =
             (("features.0.bias", &[2]), [("classifier.0.weight", &[2, 32]), ("classifier.0.bias", &[2])]);
         for (name, dims) in [
             ("features.0.weight_g", &[2, 1, 1, 1][..]),

@@ -55,6 +55,9 @@ pub(crate) fn train(
 #[cfg(feature = "cuda")]
 pub(crate) fn move_statistics(_: &mut Layer, _: &Memory, _: usize) {}
 
+/// Mean and variance of the batch in each batch norm, with its index.
+type Seen = Vec<(usize, [Flat; 2])>;
+
 /// Runs the layers from `first` on, and calls `seen` with the output of each. In training, `training` is the seed of
 /// this step's dropout. Also returns mean and variance of the batch in each batch norm.
 fn run<T: Tape<f32, Device>>(
@@ -63,7 +66,7 @@ fn run<T: Tape<f32, Device>>(
     mut x: Images<T>,
     training: Option<u64>,
     mut seen: impl FnMut(usize, &Images<T>),
-) -> Result<(Images<T>, Vec<(usize, [Flat; 2])>)> {
+) -> Result<(Images<T>, Seen)> {
     let (n, h, w, c) = *x.shape();
     let mut shape = Shape::Map(h, w, c);
     let mut statistics = Vec::new();
