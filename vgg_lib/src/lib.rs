@@ -38,7 +38,8 @@
 //!
 //! # The modules
 //!
-//! Each module may import only from those before it in this list: [`error`], [`process`], [`tensor`], `kernel`,
+//! Each module may import only from those before it in this list: [`error`], [`process`], [`setting`], [`tensor`],
+//! `kernel`,
 //! [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`], [`inspect`], [`plot`],
 //! [`notebook`], [`vgg`]. Notebooks need only [`prelude`].
 
@@ -48,6 +49,7 @@
 pub mod error;
 mod files;
 pub mod process;
+pub mod setting;
 pub mod tensor;
 mod text;
 mod table;
@@ -98,10 +100,11 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{cifar10, image_folder, setting};
+    pub use crate::notebook::{cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
+    pub use crate::setting;
     pub use crate::tensor::{Images, images};
     pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
     pub use crate::vgg;

@@ -25,13 +25,15 @@ use portable as device;
 
 pub(crate) use check::check_batch;
 pub(crate) use device::{average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm};
+use plan::Purpose;
 pub use plan::{Plan, Plans};
 
 use crate::Result;
 use crate::kernel::arena::Arena;
+use crate::kernel::elementwise::Dropout;
 use crate::kernel::gpu::{Gpu, Memory};
-use crate::model::{Gradient, Op, Sequential, Shape, Values};
-use crate::tensor::{GradientTape, Images, Nhwc};
+use crate::model::{Gradient, Layer, Op, Sequential, Shape, Values};
+use crate::tensor::{GradientTape, Images, Nhwc, images};
 use dfdx::shapes::HasShape;
 use std::sync::Arc;
 
@@ -82,9 +84,15 @@ pub(crate) struct TrainingPass {
     pub(crate) on_device: bool,
 }
 
-/// The seed of a dropout layer in one step, from the step's seed and the layer's index in the model.
-fn dropout_seed(step: u64, layer: usize) -> u64 {
-    step.wrapping_add((layer as u64) << 40)
+/// What the dropout layer with this index drops in the step with this seed; `None` if p is 0.
+fn dropout_mask(p: f32, layer: usize, seed: u64) -> Option<Dropout> {
+    (p > 0.0).then(|| Dropout::new(p, seed.wrapping_add((layer as u64) << 40)))
+}
+
+/// The input channel of each output channel of a preprocessing layer. The same order leads back.
+#[cfg(not(feature = "cuda"))]
+fn channel_order(bgr: bool) -> [usize; 3] {
+    if bgr { [2, 1, 0] } else { [0, 1, 2] }
 }
 
 /// How gradient descent with momentum updates one parameter.
@@ -116,6 +124,11 @@ fn nhwc(n: usize, shape: Shape) -> Nhwc {
     }
 }
 
+/// What comes out of a batch without images.
+fn empty(output: Shape) -> Result<Images> {
+    images(vec![], nhwc(0, output))
+}
+
 impl Sequential {
     /// Runs inference on a batch of shape (n, h, w, c): dropout does nothing, and batch norm uses its running
     /// statistics. If the model returns vectors, the output has shape (n, 1, 1, values).
@@ -123,12 +136,19 @@ impl Sequential {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
     pub fn forward(&self, x: Images) -> Result<Images> {
-        device::infer(&self.layers, x, self.place()?)
+        self.infer(&self.layers, x)
     }
 
     /// Inference up to a final softmax.
     pub(crate) fn logits(&self, x: Images) -> Result<Images> {
-        device::infer(&self.layers[..self.logit_layers()], x, self.place()?)
+        self.infer(&self.layers[..self.logit_layers()], x)
+    }
+
+    fn infer(&self, layers: &[Layer], x: Images) -> Result<Images> {
+        if x.shape().0 == 0 {
+            return empty(Plan::of(layers, &x, Purpose::Inference)?.output);
+        }
+        device::infer(layers, x, self.place()?)
     }
 
     /// The outputs of these layers, computed in one pass and returned in the order of `names`.
@@ -139,6 +159,10 @@ impl Sequential {
     pub fn activations(&self, x: Images, names: &[&str]) -> Result<Vec<Images>> {
         let wanted = names.iter().map(|name| self.position(name)).collect::<Result<Vec<_>>>()?;
         let end = wanted.iter().max().map_or(0, |last| last + 1);
+        if x.shape().0 == 0 {
+            let plan = Plan::of(&self.layers[..end], &x, Purpose::Observation)?;
+            return wanted.iter().map(|&index| empty(plan.stages[index].output)).collect(); // one stage per layer
+        }
         device::observe(&self.layers[..end], x, &wanted, self.place()?)
     }
 

@@ -1,7 +1,7 @@
 //! Where a model runs.
 
 use crate::kernel::gpu::{Gpu, NoGpu, uses_tf32};
-use crate::{Error, Result};
+use crate::{Error, Result, setting};
 
 /// Where a model runs. The environment variable `VGG_DEVICE` (`cpu`, `gpu` or `auto`) sets what new models use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,22 +19,27 @@ impl Device {
     /// The GPU on which a model runs; `None` for the CPU.
     ///
     /// # Errors
-    /// [`Error::Device`] if a GPU is asked for that cannot be used, [`Error::Config`] for an unknown `VGG_DEVICE`.
+    /// [`Error::Device`] if a GPU is asked for that cannot be used, [`Error::Config`] for an unknown `VGG_DEVICE` or
+    /// `VGG_TF32`.
     pub(crate) fn gpu(self) -> Result<Option<&'static Gpu>> {
         let chosen = match self {
             Device::Auto => Device::of_environment()?,
             chosen => chosen,
         };
-        match chosen {
+        let gpu = match chosen {
             // With this feature, models run on dfdx's device.
-            _ if cfg!(feature = "cuda") => Ok(None),
-            Device::Cpu => Ok(None),
-            Device::Auto => Ok(Gpu::get(0).ok()),
+            _ if cfg!(feature = "cuda") => None,
+            Device::Cpu => None,
+            Device::Auto => Gpu::get(0).ok(),
             Device::Gpu(number) => match Gpu::get(number) {
-                Ok(gpu) => Ok(Some(gpu)),
-                Err(no) => Err(Error::Device(format!("cannot use GPU {number}: {}", no.reason()))),
+                Ok(gpu) => Some(gpu),
+                Err(no) => return Err(Error::Device(format!("cannot use GPU {number}: {}", no.reason()))),
             },
+        };
+        if gpu.is_some() {
+            setting::is_on("VGG_TF32")?; // a value that means nothing
         }
+        Ok(gpu)
     }
 
     /// What a person should know before training begins: that it runs on a GPU, or that the GPU cannot be used.
@@ -53,11 +58,10 @@ impl Device {
     }
 
     fn of_environment() -> Result<Device> {
-        match std::env::var("VGG_DEVICE").as_deref() {
-            Err(_) | Ok("" | "auto") => Ok(Device::Auto),
-            Ok("cpu") => Ok(Device::Cpu),
-            Ok("gpu") => Ok(Device::Gpu(0)),
-            Ok(other) => Err(Error::Config(format!("VGG_DEVICE is '{other}'; it can be cpu, gpu or auto"))),
-        }
+        Ok(match setting::choice("VGG_DEVICE", &["auto", "cpu", "gpu"])? {
+            "cpu" => Device::Cpu,
+            "gpu" => Device::Gpu(0),
+            _ => Device::Auto,
+        })
     }
 }

@@ -5,7 +5,6 @@ mod lines;
 mod loading;
 mod monitor;
 pub mod progress;
-pub mod setting;
 mod show;
 
 pub use loading::{cifar10, image_folder};

@@ -201,11 +201,3 @@ API(cublasSgemm_v2)(void *, int ta, int tb, int m, int n, int k, const float *al
   }
   return 0;
 }
-API(cublasSgemmStridedBatched)(void *handle, int ta, int tb, int m, int n, int k, const float *alpha, const float *a, int lda,
-                               int64_t sa, const float *b, int ldb, int64_t sb, const float *beta, float *c, int ldc,
-                               int64_t sc, int count) {
-  for (int i = 0; i < count; i++)
-    if (int code = cublasSgemm_v2(handle, ta, tb, m, n, k, alpha, a + i * sa, lda, b + i * sb, ldb, beta, c + i * sc, ldc))
-      return code;
-  return 0;
-}

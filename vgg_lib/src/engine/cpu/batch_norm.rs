@@ -3,10 +3,9 @@
 //! In training, μ and σ² are the mean and variance of the batch, or of each group of its images. In inference, and if
 //! the layer is frozen, they are the running ones.
 
-use super::dropout::mask;
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work, add, values};
 use crate::engine::plan::groups;
-use crate::engine::{self, Statistics};
+use crate::engine::{self, Statistics, dropout_mask};
 use crate::kernel::arena::Buffer;
 use crate::kernel::batch_norm::{self, Moments};
 use crate::kernel::elementwise::Dropout;
@@ -28,7 +27,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
         pass.statistics.push(Statistics { layer: stage.layers.start, moments: engine::Moments::Cpu([mean, variance]) });
     }
     let dropout = stage.fused.dropout.and_then(|index| match work.layers[index].op() {
-        Op::Dropout { p } => mask(p, index, pass.seed),
+        Op::Dropout { p } => dropout_mask(p, index, pass.seed),
         _ => None,
     });
     let mut y = work.output();

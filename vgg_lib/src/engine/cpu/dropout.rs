@@ -2,12 +2,13 @@
 //! element's index, so the backward pass computes it again instead of storing it.
 
 use super::{Backward, DfdxResult, Flow, Output, Work};
+use crate::engine::dropout_mask;
 use crate::kernel::elementwise::Dropout;
 use crate::tensor::Gradients;
 use std::sync::Arc;
 
 pub(super) fn forward(work: Work, p: f32, seed: u64) -> Output {
-    match mask(p, work.stage.layers.start, seed) {
+    match dropout_mask(p, work.stage.layers.start, seed) {
         Some(mask) if work.stage.trains => {
             let mut y = work.output();
             mask.apply(&work.x, &mut y);
@@ -15,11 +16,6 @@ pub(super) fn forward(work: Work, p: f32, seed: u64) -> Output {
         }
         _ => (work.x, None),
     }
-}
-
-/// The mask of the layer with this index in the step with this seed; `None` if p is 0.
-pub(super) fn mask(p: f32, layer: usize, seed: u64) -> Option<Dropout> {
-    (p > 0.0).then(|| Dropout::new(p, super::super::dropout_seed(seed, layer)))
 }
 
 struct Kept {

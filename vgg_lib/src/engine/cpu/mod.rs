@@ -28,16 +28,13 @@ use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::elementwise;
 use crate::model::{Layer, Op};
-use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error, images};
+use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
 use dfdx::prelude::*;
 use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
 pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
     let plan = plan(layers, &x, Purpose::Inference, &[], arena)?;
-    if x.shape().0 == 0 {
-        return images(vec![], nhwc(0, plan.output));
-    }
     let mut pass = Pass::new(layers, *x.shape(), 0);
     let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
@@ -46,10 +43,6 @@ pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<I
 /// The outputs of the layers with these indices, in the order of `wanted`.
 pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
     let plan = plan(layers, &x, Purpose::Observation, wanted, arena)?;
-    if x.shape().0 == 0 {
-        let output = |index: &usize| plan.stages[*index].output; // one stage per layer
-        return wanted.iter().map(|index| images(vec![], nhwc(0, output(index)))).collect();
-    }
     let mut found = vec![None; layers.len()];
     let mut pass = Pass::new(layers, *x.shape(), 0);
     pass.run(&plan, to_buffer(arena, &x), |stage, y| {

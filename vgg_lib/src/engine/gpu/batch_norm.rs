@@ -1,10 +1,9 @@
 //! Batch normalization: y = γ·(x − μ)/√(σ² + ε) + β, and in the same pass the dropout after it.
 
 use super::conv2d::chunk;
-use super::pointwise::mask;
 use super::{Backward, Destination, DfdxResult, Flow, Output, Pass, Work};
 use crate::engine::plan::groups;
-use crate::engine::{Moments, Statistics};
+use crate::engine::{Moments, Statistics, dropout_mask};
 use crate::kernel::elementwise::Dropout;
 use crate::kernel::gpu::{Gpu, Memory, by_lanes, launch, over};
 use crate::model::{Layer, Op};
@@ -15,7 +14,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
     let Work { gpu, stage, layer, ref x, .. } = work;
     let fixed = layer.is_frozen() || !stage.trains;
     let dropout = stage.fused.dropout.and_then(|index| match work.layers[index].op() {
-        Op::Dropout { p } => mask(p, index, pass.seed),
+        Op::Dropout { p } => dropout_mask(p, index, pass.seed),
         _ => None,
     });
     let y = work.output();
@@ -97,7 +96,7 @@ impl Backward for Fixed {
         let gpu = flow.dy.gpu();
         let c = affine.len() / 2;
         // dx = dropout(dy) · γ/σ: the same kernel, with a shift of 0.
-        launch!(gpu, "axpby", over(c), affine.at(c), 0.0f32, affine.at(c), 0.0f32, c);
+        affine.clear_from(c);
         let dx = gpu.take(flow.dy.len());
         apply(&flow.dy, &dx, &affine, flow.dy.len(), dropout);
         Ok(Flow::new(dx))

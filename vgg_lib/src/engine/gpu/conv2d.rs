@@ -1,4 +1,5 @@
-//! k×k convolution, stride 1, "same" padding: y = conv(x, w) + b, optionally followed by ReLU.
+//! k×k convolution, stride 1, "same" padding: y = conv(x, w) + b, optionally followed by ReLU. A dense layer is a 1×1
+//! convolution of maps of one pixel.
 
 use super::batch_norm::running_affine;
 use super::{Backward, Destination, DfdxResult, Flow, Output, Work, pool};
@@ -35,14 +36,7 @@ fn fused(work: &Work, y: Memory, bias: &Memory, tail: Tail) -> Memory {
 }
 
 /// What follows a product, in place: bias, ReLU, y·scale + shift, ReLU; each if it is asked for.
-pub(super) fn finish(
-    y: &Memory,
-    channels: usize,
-    bias: Option<&Memory>,
-    relu: bool,
-    affine: Option<&Memory>,
-    relu_after: bool,
-) {
+fn finish(y: &Memory, channels: usize, bias: Option<&Memory>, relu: bool, affine: Option<&Memory>, relu_after: bool) {
     let (kernel, lanes) = by_lanes(["finish_1", "finish_4"], channels);
     let (scale, shift) = affine.map_or((0, 0), |affine| (affine.at(0), affine.at(channels)));
     let grid = over(y.len() / lanes);
@@ -50,7 +44,7 @@ pub(super) fn finish(
 }
 
 /// The gradient of a bias: the sum of dy over all rows.
-pub(super) fn column_sums(gpu: &'static Gpu, dy: &Memory, columns: usize) -> Memory {
+fn column_sums(gpu: &'static Gpu, dy: &Memory, columns: usize) -> Memory {
     let rows = dy.len() / columns;
     let chunk = chunk(rows);
     let (chunks, blocks) = (rows.div_ceil(chunk), columns.div_ceil(32));
@@ -66,7 +60,7 @@ pub(super) fn chunk(rows: usize) -> usize {
 }
 
 /// Turns dy, the gradient after the ReLU, into that before it, if this was not done yet.
-pub(super) fn before_relu(flow: &Flow, after_relu: Option<Arc<Memory>>) {
+fn before_relu(flow: &Flow, after_relu: Option<Arc<Memory>>) {
     if let Some(y) = after_relu
         && !flow.relu_done
     {

@@ -2,7 +2,7 @@
 
 use super::batch_norm::parts;
 use super::{Backward, DfdxResult, Flow, Output, Work};
-use crate::engine::dropout_seed;
+use crate::engine::{channel_order, dropout_mask};
 use crate::kernel::elementwise::Dropout;
 use crate::kernel::gpu::{Memory, launch, over};
 use crate::tensor::Gradients;
@@ -27,7 +27,7 @@ impl Backward for Relu {
 }
 
 pub(super) fn dropout(work: Work, p: f32, seed: u64) -> Output {
-    match mask(p, work.stage.layers.start, seed) {
+    match dropout_mask(p, work.stage.layers.start, seed) {
         Some(mask) if work.stage.trains => {
             let y = work.output();
             drop_values(mask, &work.x, &y);
@@ -35,11 +35,6 @@ pub(super) fn dropout(work: Work, p: f32, seed: u64) -> Output {
         }
         _ => (work.x, None),
     }
-}
-
-/// The mask of the layer with this index in the step with this seed, the CPU's; `None` if p is 0.
-pub(super) fn mask(p: f32, layer: usize, seed: u64) -> Option<Dropout> {
-    (p > 0.0).then(|| Dropout::new(p, dropout_seed(seed, layer)))
 }
 
 fn drop_values(mask: Dropout, x: &Memory, y: &Memory) {
@@ -82,7 +77,8 @@ impl Backward for Softmax {
 /// y = (x − mean) / std for each of three channels, optionally from RGB to BGR.
 pub(super) fn preprocess(work: Work, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Output {
     let y = work.output();
-    normalize(&work.x, &y, order(bgr), order(bgr).map(|from| mean[from]), order(bgr).map(|from| std[from]));
+    let order = channel_order(bgr);
+    normalize(&work.x, &y, order, order.map(|from| mean[from]), order.map(|from| std[from]));
     (Arc::new(y), Some(Box::new(Preprocess { std, bgr })))
 }
 
@@ -91,11 +87,6 @@ fn normalize(x: &Memory, y: &Memory, from: [usize; 3], [m0, m1, m2]: [f32; 3], [
     let positions = x.len() / 3;
     let [f0, f1, f2] = from;
     launch!(x.gpu(), "preprocess", over(positions), x, y, positions, f0, f1, f2, m0, m1, m2, s0, s1, s2);
-}
-
-/// The input channel of each output channel. The same order leads back.
-fn order(bgr: bool) -> [usize; 3] {
-    if bgr { [2, 1, 0] } else { [0, 1, 2] }
 }
 
 struct Preprocess {
@@ -107,7 +98,7 @@ impl Backward for Preprocess {
     /// dx = dy / std, with the channels in their original order.
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let dx = flow.dy.gpu().take(flow.dy.len());
-        normalize(&flow.dy, &dx, order(self.bgr), [0.0; 3], self.std);
+        normalize(&flow.dy, &dx, channel_order(self.bgr), [0.0; 3], self.std);
         Ok(Flow::new(dx))
     }
 }

@@ -66,7 +66,7 @@ fn newton_schulz(mut gram: Memory, n: usize) -> Memory {
 
 /// c = a·b + `keep`·c in f32, where a is m×k and b is k×n, each possibly stored transposed.
 fn multiply(gpu: &Gpu, [m, n, k]: [usize; 3], a: (u64, bool), b: (u64, bool), c: &Memory, keep: f32) {
-    gpu.gemm(Gemm { m, n, k, a, b, c: c.pointer(), keep, tf32: false, batch: None });
+    gpu.gemm(Gemm { m, n, k, a, b, c: c.pointer(), keep, tf32: false });
 }
 
 /// ‖g + 2λw‖². Waits for the GPU.

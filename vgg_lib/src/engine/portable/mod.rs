@@ -8,7 +8,7 @@ pub(crate) use loss::cross_entropy;
 pub(crate) use update::{average, finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::plan::groups;
-use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_seed};
+use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_mask};
 use crate::Result;
 use crate::kernel::elementwise::Dropout;
 #[cfg(feature = "cuda")]
@@ -88,9 +88,9 @@ fn run<T: Tape<f32, Device>>(
                 statistics.push((index, moments));
                 y
             }
-            Op::Dropout { p } => match training {
-                Some(seed) if p > 0.0 => drop_some(x, Dropout::new(p, dropout_seed(seed, index)))?,
-                _ => x,
+            Op::Dropout { p } => match training.and_then(|seed| dropout_mask(p, index, seed)) {
+                Some(mask) => drop_some(x, mask)?,
+                None => x,
             },
             Op::MaxPool2d => max_pool2d(x),
             Op::GlobalAvgPool => {

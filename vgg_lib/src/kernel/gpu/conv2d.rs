@@ -1,7 +1,8 @@
 //! k×k convolution on the GPU, stride 1, "same" padding, as a matrix product: im2col gathers the inputs under the
 //! kernel for each output position, a row of k·k·c values, which cuBLAS multiplies by the filters.
 //!
-//! The data gradient is a convolution of dy with turned filters. Only part of the rows is gathered at a time, so the
+//! The data gradient is a convolution of dy with turned filters. A 1×1 kernel needs neither: its products are those of a
+//! dense layer, which is run as such a convolution of maps of one pixel. Only part of the rows is gathered at a time, so the
 //! working memory is bounded.
 
 use super::{Gemm, Gpu, Memory, by_lanes, launch, over, uses_tf32};
@@ -31,6 +32,11 @@ pub fn forward(x: &Memory, shape: Nhwc, k: usize, weight: &Memory, outputs: usiz
 pub fn backward_data(dy: &Memory, shape: Nhwc, k: usize, weight: &Memory, outputs: usize) -> Memory {
     let (n, h, w, c) = shape;
     let gpu = dy.gpu();
+    if k == 1 {
+        let (rows, dx) = (n * h * w, gpu.take(n * h * w * c));
+        product(gpu, [rows, c, outputs], (dy.pointer(), false), (weight.pointer(), true), dx.pointer(), 0.0);
+        return dx;
+    }
     let turned = gpu.take(weight.len());
     launch!(gpu, "turn_filters", over(weight.len()), weight, k, c, outputs, &turned);
     forward(dy, (n, h, w, outputs), k, &turned, c)
@@ -69,5 +75,5 @@ fn gathered(x: &Memory, shape: Nhwc, k: usize, mut work: impl FnMut(u64, usize, 
 
 /// c = a·b + `keep`·c for row-major matrices of m×k and k×n, in the precision that is allowed.
 fn product(gpu: &Gpu, [m, n, k]: [usize; 3], a: (u64, bool), b: (u64, bool), c: u64, keep: f32) {
-    gpu.gemm(Gemm { m, n, k, a, b, c, keep, tf32: uses_tf32(gpu), batch: None });
+    gpu.gemm(Gemm { m, n, k, a, b, c, keep, tf32: uses_tf32(gpu) });
 }

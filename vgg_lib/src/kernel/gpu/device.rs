@@ -229,10 +229,10 @@ impl Gpu {
         self.expect(code, kernel);
     }
 
-    /// Enqueues products of row-major matrices: c = a·b + `keep`·c, where a is m×k and b is k×n. Each of a and b is
-    /// given by its pointer and whether it is stored transposed. With a batch, matrix i starts i·stride after the first.
+    /// Enqueues a product of row-major matrices: c = a·b + `keep`·c, where a is m×k and b is k×n. Each of a and b is
+    /// given by its pointer and whether it is stored transposed.
     pub fn gemm(&self, product: Gemm) {
-        let Gemm { m, n, k, a, b, c, keep, tf32, batch } = product;
+        let Gemm { m, n, k, a, b, c, keep, tf32 } = product;
         if self.is_faulty() || m * n == 0 {
             return;
         }
@@ -245,29 +245,7 @@ impl Gpu {
         let code = unsafe {
             (blas.set_math_mode)(self.blas_handle, if tf32 { 3 } else { 0 });
             let (h, ta, tb, one) = (self.blas_handle, i32::from(a.1), i32::from(b.1), &1.0);
-            match batch {
-                None => (blas.sgemm)(h, tb, ta, columns, rows, inner, one, b.0, ldb, a.0, lda, &keep, c, columns),
-                Some((count, [sa, sb, sc])) => (blas.sgemm_batched)(
-                    h,
-                    tb,
-                    ta,
-                    columns,
-                    rows,
-                    inner,
-                    one,
-                    b.0,
-                    ldb,
-                    sb as i64,
-                    a.0,
-                    lda,
-                    sa as i64,
-                    &keep,
-                    c,
-                    columns,
-                    sc as i64,
-                    count as i32,
-                ),
-            }
+            (blas.sgemm)(h, tb, ta, columns, rows, inner, one, b.0, ldb, a.0, lda, &keep, c, columns)
         };
         self.expect(code, "a matrix product");
     }
@@ -334,8 +312,6 @@ pub struct Gemm {
     /// 0 overwrites c, 1 adds to it.
     pub keep: f32,
     pub tf32: bool,
-    /// How many products, and the distances between their matrices in floats.
-    pub batch: Option<(usize, [usize; 3])>,
 }
 
 impl Argument {

@@ -69,8 +69,6 @@ functions! { Blas {
     set_math_mode = b"cublasSetMathMode": fn(Handle, i32);
     sgemm = b"cublasSgemm_v2":
         fn(Handle, i32, i32, i32, i32, i32, *const f32, u64, i32, u64, i32, *const f32, u64, i32);
-    sgemm_batched = b"cublasSgemmStridedBatched":
-        fn(Handle, i32, i32, i32, i32, i32, *const f32, u64, i32, i64, u64, i32, i64, *const f32, u64, i32, i64, i32);
 } }
 
 impl Driver {

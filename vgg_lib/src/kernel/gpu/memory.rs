@@ -68,11 +68,7 @@ impl Gpu {
     /// Memory full of zeros.
     pub fn zeros(&'static self, len: usize) -> Memory {
         let memory = self.take(len);
-        if !self.is_faulty() && len > 0 {
-            // SAFETY: the memory has this size.
-            let code = unsafe { (self.driver.fill)(memory.pointer, 0, len, self.stream) };
-            self.expect(code, "filling memory");
-        }
+        memory.clear_from(0);
         memory
     }
 
@@ -163,6 +159,17 @@ impl Memory {
     /// The address of the float at this index.
     pub fn at(&self, index: usize) -> u64 {
         self.pointer + 4 * index as u64
+    }
+
+    /// Sets the values from this index on to 0.
+    pub fn clear_from(&self, index: usize) {
+        if self.gpu.is_faulty() || index >= self.len {
+            return;
+        }
+        self.gpu.bind();
+        // SAFETY: the memory has these floats.
+        let code = unsafe { (self.gpu.driver.fill)(self.at(index), 0, self.len - index, self.gpu.stream) };
+        self.gpu.expect(code, "filling memory");
     }
 
     /// Waits for the GPU and returns the values. After a fault, all are NaN.

@@ -12,11 +12,11 @@ pub(crate) use device::launch;
 pub use device::{Argument, Gemm, Gpu, NoGpu, over};
 pub use memory::Memory;
 
+use crate::setting;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static TF32: LazyLock<AtomicBool> =
-    LazyLock::new(|| AtomicBool::new(std::env::var("VGG_TF32").is_ok_and(|value| value == "1")));
+static TF32: LazyLock<AtomicBool> = LazyLock::new(|| AtomicBool::new(setting::is_on("VGG_TF32").unwrap_or(false)));
 
 /// Lets the matrix units of GPUs since Ampere (A100, RTX 30) round the inputs of convolutions and dense layers to TF32,
 /// which has 10 bits of mantissa, not 23. Faster, and usually as good for training. Off by default, or on with the

@@ -1,5 +1,5 @@
-//! Settings of the notebooks, from environment variables. A value that means nothing is an error: a notebook must not
-//! train for an hour with other settings than the reader asked for. A variable without a value counts as not set.
+//! Settings from environment variables. A value that means nothing is an error: a notebook must not train for an hour
+//! with other settings than the reader asked for. A variable without a value counts as not set.
 
 use std::env;
 
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// [`Error::Config`] for any other value.
 ///
 /// ```
-/// use vgg_lib::notebook::setting;
+/// use vgg_lib::setting;
 /// assert!(!setting::is_on("VGG_NOT_SET")?);
 /// # Ok::<(), vgg_lib::Error>(())
 /// ```
