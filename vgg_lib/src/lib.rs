@@ -84,7 +84,9 @@ pub use error::{Error, Result};
 /// that needs std's `Result`.
 pub mod prelude {
     pub use crate::Error;
-    pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};
+    pub use crate::data::{
+        Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes, to_categorical,
+    };
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
@@ -100,7 +102,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{cifar10, image_folder};
+    pub use crate::notebook::{Settings, cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -3,6 +3,10 @@
 //! A table lists the convolutional part of a network: a number is a 3×3 convolution with that many filters, `M` a 2×2
 //! max pooling. One loop turns it into named layers: `block1_conv1`, `block1_conv2`, `block1_pool`, `block2_conv1` …
 
+mod start;
+
+pub use start::{Start, pretrained_or_shapes};
+
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
 };

@@ -5,6 +5,8 @@ mod lines;
 mod loading;
 mod monitor;
 pub mod progress;
+mod settings;
 mod show;
 
 pub use loading::{cifar10, image_folder};
+pub use settings::Settings;
