@@ -29,6 +29,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
 
     sh.change_dir(&work);
     let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
+    let checks = root().join("xtask").join("checks.json");
     let mut failed = Vec::new();
     for name in &chosen {
         println!("\n{name}{}", if quick { " (quick)" } else { "" });
@@ -36,7 +37,8 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
         let (executed, html) = (out.join(format!("{name}.ipynb")), out.join(format!("{name}.html")));
         let committed = out.join("run").join(format!("{name}.ipynb"));
         let notebook = format!("{name}.ipynb");
-        let mut command = cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html}");
+        let mut command =
+            cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html} --checks {checks}");
         if in_place {
             command = command.arg("--committed").arg(&committed);
         }
@@ -50,7 +52,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
         for plot in files_in(&work.join("plots"))? {
             copy_into(&plot, &out.join("plots"))?;
             if in_place && ok {
-                copy_into(&plot, &source.join("plots"))?;
+                refresh(&plot, &root().join("docs").join("plots"))?;
             }
             fs::remove_file(&plot)?;
         }
@@ -156,6 +158,12 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Copies a file into a folder if the folder has a file of that name: README shows some of the plots.
+fn refresh(file: &Path, folder: &Path) -> Result<()> {
+    let name = file.file_name().context("a file has a name")?;
+    if folder.join(name).is_file() { copy_into(file, folder) } else { Ok(()) }
+}
+
 fn copy_into(file: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let to = folder.join(file.file_name().context("a file has a name")?);
@@ -202,6 +210,19 @@ mod tests {
     fn an_unknown_notebook_is_an_error_that_lists_the_others() {
         let error = chosen(&["01", "04"]).unwrap_err().to_string();
         assert_eq!(error, "no notebook is called 04; there are: 01_cifar10, 02_dogs, 03_dogs");
+    }
+
+    #[test]
+    fn only_the_plots_that_are_committed_already_are_refreshed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (plots, shown) = (temp.path().join("plots"), temp.path().join("shown"));
+        for (folder, names) in [(&plots, &["a.png", "b.png"][..]), (&shown, &["a.png"])] {
+            fs::create_dir(folder).unwrap();
+            names.iter().for_each(|name| fs::write(folder.join(name), folder.to_str().unwrap()).unwrap());
+        }
+        files_in(&plots).unwrap().iter().for_each(|plot| refresh(plot, &shown).unwrap());
+        assert_eq!(files_in(&shown).unwrap(), [shown.join("a.png")]);
+        assert_eq!(fs::read_to_string(shown.join("a.png")).unwrap(), plots.to_str().unwrap());
     }
 
     #[test]

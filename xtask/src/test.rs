@@ -88,11 +88,19 @@ fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
         report.step(name, |skipped| cargo(sh, arguments, &gpu, skipped))?;
     }
     if with_notebooks {
+        report.step("scripts", |_| scripts(sh))?;
         // What cells as such have to do, then the notebooks themselves.
         report.step("cells", |_| notebooks::run(&root().join("xtask").join("notebooks"), &[], true, false))?;
         report.step("notebooks, quick", |_| notebooks::run(&root().join("notebooks"), &[], true, false))?;
     }
     Ok(())
+}
+
+/// The tests of the Python scripts that run notebooks.
+fn scripts(sh: &Shell) -> Result<()> {
+    let python = setup::environment(sh)?.python();
+    let _folder = sh.push_dir(root().join("xtask"));
+    Ok(cmd!(sh, "{python} -B -m unittest test_scripts").run()?)
 }
 
 /// Runs cargo and adds the tests that it skipped to `skipped`: those that are ignored for a reason, from its output,

@@ -1,0 +1,133 @@
+"""Tests of the scripts in this folder. `cargo xtask test` runs them; by hand: python -m unittest test_scripts"""
+
+import base64
+import copy
+import pathlib
+import struct
+import tempfile
+import unittest
+
+import checks
+import nbformat
+import pictures
+import run_notebook
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+
+ALT = "Accuracy grows, then levels off."
+
+
+def png(width):
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, 10)
+    return base64.b64encode(header + bytes(40)).decode("ascii")
+
+
+def result(**data):
+    return nbformat.v4.new_output("execute_result", data=data, execution_count=1)
+
+
+def printed(text):
+    return nbformat.v4.new_output("stream", name="stdout", text=text)
+
+
+def notebook(*outputs, **metadata):
+    cell = nbformat.v4.new_code_cell("1", outputs=[copy.deepcopy(output) for output in outputs], metadata=metadata)
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+class Checks(unittest.TestCase):
+    ACCURACY = {"cell_output": r"accuracy (\d\.\d+|NaN)", "quick_at_least": 0.3, "full_at_least": 0.9}
+
+    def problems(self, text, quick=True, **changes):
+        check = {key: value for key, value in {**self.ACCURACY, **changes}.items() if value is not None}
+        return checks.problems([check], notebook(printed("one"), printed(text)), quick)
+
+    def test_quick_and_complete_runs_have_bounds_of_their_own(self):
+        self.assertEqual(self.problems("accuracy 0.50"), [])
+        self.assertEqual(
+            self.problems("accuracy 0.50", quick=False),
+            [r"`accuracy (\d\.\d+|NaN)` is 0.5, and has to be at least 0.9"],
+        )
+        self.assertEqual(self.problems("accuracy 0.50", quick=False, full_at_least=None), [])
+
+    def test_every_number_has_to_reach_the_bound(self):
+        self.assertEqual(len(self.problems("accuracy 0.50\naccuracy 0.20")), 1)
+        self.assertEqual(len(self.problems("accuracy NaN")), 1)
+
+    def test_a_number_that_is_missing_is_a_problem_unless_it_may_be(self):
+        self.assertEqual(self.problems("nothing"), [r"no output matches `accuracy (\d\.\d+|NaN)`"])
+        self.assertEqual(self.problems("nothing", if_found=True), [])
+        self.assertEqual(len(self.problems("accuracy 0.20", if_found=True)), 1)
+
+    def test_mistakes_in_the_file_are_named(self):
+        self.assertIn("exactly one group", self.problems("accuracy 0.50", cell_output="accuracy")[0])
+        self.assertIn("unknown key: at_least", self.problems("accuracy 0.50", at_least=1)[0])
+
+    def test_colors_and_tables_are_searched_as_text(self):
+        table = result(**{"text/html": "<style>td {}</style><td>accuracy</td><td>0.75</td>"})
+        self.assertEqual(
+            checks.problems([{"cell_output": r"accuracy\s+(\S+)", "quick_at_least": 0.8}], notebook(table), True),
+            [r"`accuracy\s+(\S+)` is 0.75, and has to be at least 0.8"],
+        )
+        self.assertEqual(self.problems("accuracy \x1b[1m0.50\x1b[0m"), [])
+
+
+class Pictures(unittest.TestCase):
+    def complete(self, *outputs, **metadata):
+        made = notebook(*outputs, **metadata)
+        pictures.complete(made, self.folder.name)
+        return made
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def test_pictures_have_the_alt_text_of_their_cell_and_a_width(self):
+        for pixels, width in [(1440, 720), (1760, 800)]:
+            picture = self.complete(result(**{"image/png": png(pixels)}), alt=ALT).cells[0].outputs[0]
+            self.assertEqual(picture.metadata, {"image/png": {"alt": ALT, "width": width}})
+            self.assertEqual(picture.data["text/plain"], ALT)
+
+    def test_a_page_of_html_has_the_alt_text_and_the_width(self):
+        made = self.complete(result(**{"image/png": png(1440)}), alt='a "b" <c>')
+        page, _ = HTMLExporter(raw_template=pictures.TEMPLATE).from_notebook_node(made)
+        image = BeautifulSoup(page, "html.parser").select_one("main img")
+        self.assertEqual((image["alt"], image["width"]), ('a "b" <c>', "720"))
+
+    def test_a_monitor_becomes_a_line_and_its_picture(self):
+        image = pathlib.Path(self.folder.name, "plots", "my run.png")
+        image.parent.mkdir()
+        image.write_bytes(base64.b64decode(png(1760)))
+        page = '<div><img src="plots/my%20run.png" width="880" alt="Training: curves"><script>1</script></div>'
+        made = self.complete(result(**{"text/html": page, "text/plain": "A page"}))
+        line, picture = made.cells[0].outputs
+        self.assertEqual(line.text.count("\n"), 1)
+        self.assertEqual(set(picture.data), {"image/png", "text/plain"})
+        self.assertEqual(picture.data["image/png"], png(1760))
+        self.assertEqual(picture.metadata["image/png"], {"alt": "Training: curves", "width": 800})
+        nbformat.validate(made)
+
+    def test_other_html_stays(self):
+        for page in ["<table></table>", '<img src="plots/a.png">', '<img src="gone.png"><script></script>']:
+            self.assertEqual(self.complete(result(**{"text/html": page})).cells[0].outputs[0].data["text/html"], page)
+
+
+class Committed(unittest.TestCase):
+    def test_images_of_a_dataset_are_replaced_by_a_sentence(self):
+        tags = [run_notebook.TAG]
+        output = run_notebook.committed(notebook(result(**{"image/png": png(10)}), tags=tags)).cells[0].outputs
+        self.assertEqual([set(one.data) for one in output], [{"text/markdown", "text/plain"}])
+        self.assertIn("not redistributed", output[0].data["text/plain"])
+        kept = run_notebook.committed(notebook(result(**{"image/png": png(10)}), tags=["other"])).cells[0].outputs
+        self.assertIn("image/png", kept[0].data)
+
+    def test_only_tags_and_alt_texts_are_kept_in_metadata(self):
+        made = notebook(alt=ALT, tags=["a"], collapsed=True)
+        made.metadata["widgets"] = {}
+        run_notebook.normalize(made)
+        self.assertEqual(made.cells[0].metadata, {"alt": ALT, "tags": ["a"]})
+        self.assertEqual(set(made.metadata), {"kernelspec", "language_info"})
+
+
+if __name__ == "__main__":
+    unittest.main()
