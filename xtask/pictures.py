@@ -15,6 +15,7 @@ import struct
 from urllib.parse import unquote
 
 import nbformat
+from nbconvert.preprocessors import Preprocessor
 
 MAX_WIDTH = 800
 # nbconvert's page for JupyterLab leaves the alternative text out.
@@ -77,3 +78,17 @@ def pixels(png):
     """The width of a PNG in base64, or None if it is something else."""
     header = base64.b64decode(png[:32])
     return struct.unpack(">I", header[16:20])[0] if header.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+class Complete(Preprocessor):
+    """nbconvert's step that completes the pictures."""
+
+    def preprocess(self, nb, resources):
+        complete(nb, resources.get("metadata", {}).get("path") or ".")
+        return nb, resources
+
+
+def configure(config):
+    """Lets JupyterLab export complete pages. `config` is Jupyter's `c`."""
+    config.HTMLExporter.preprocessors = [Complete]
+    config.HTMLExporter.embed_images = True

@@ -1,9 +1,13 @@
 """Tests of the scripts in this folder. `cargo xtask test` runs them; by hand: python -m unittest test_scripts"""
 
 import base64
+import contextlib
 import copy
+import os
 import pathlib
 import struct
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -127,6 +131,75 @@ class Committed(unittest.TestCase):
         run_notebook.normalize(made)
         self.assertEqual(made.cells[0].metadata, {"alt": ALT, "tags": ["a"]})
         self.assertEqual(set(made.metadata), {"kernelspec", "language_info"})
+
+
+@unittest.skipIf(sys.platform == "win32", "there, the kernel is started without the script")
+class StartKernel(unittest.TestCase):
+    SCRIPT = str(pathlib.Path(__file__).with_name("start_kernel.py"))
+    LIBRARY = "target/host/debug/deps/libvgg_lib.so"
+    SMALL = "target/host/debug/.fingerprint/x"
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.builds = pathlib.Path(folder.name)
+
+    def start(self, *settings, program="print(os.environ['EVCXR_TMPDIR'])", **variables):
+        """What a program prints that is started as a kernel."""
+        settings = settings or (f"VGG_KERNEL_BUILDS={self.builds}",)
+        command = [sys.executable, self.SCRIPT, *settings, sys.executable, "-c", f"import os; {program}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout.strip()
+
+    @contextlib.contextmanager
+    def running(self):
+        """The build folder of a kernel that runs."""
+        command = [sys.executable, self.SCRIPT, f"VGG_KERNEL_BUILDS={self.builds}", sys.executable, "-uc"]
+        program = "import os; print(os.environ['EVCXR_TMPDIR']); input()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*command, program], env={}, **pipes) as process:
+            yield pathlib.Path(process.stdout.readline().strip())
+            process.communicate("\n")
+
+    def build(self, folder, text, seconds):
+        for name, content in [(self.LIBRARY, text * 100_000), (self.SMALL, text)]:
+            file = self.builds / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+            os.utime(file, (seconds, seconds))
+
+    def test_kernels_that_run_at_the_same_time_have_folders_of_their_own(self):
+        with self.running() as first, self.running() as second:
+            self.assertEqual((first, second), (self.builds / "0", self.builds / "1"))
+        self.assertEqual(self.start(), str(self.builds / "0"))
+
+    def test_a_kernel_starts_from_a_copy_of_the_warm_build(self):
+        self.build("warm", "a", 1000)
+        copies = [self.builds / self.start(), self.builds / "warm"]
+        library, original = (folder / self.LIBRARY for folder in copies)
+        self.assertTrue(library.samefile(original), "large files are hard links")
+        small, original = (folder / self.SMALL for folder in copies)
+        self.assertEqual(small.read_text(), "a")
+        self.assertFalse(small.samefile(original), "small files are copied")
+        self.assertEqual(small.stat().st_mtime, 1000)
+
+    def test_the_newer_build_is_used(self):
+        self.build("warm", "a", 1000)
+        self.build("0", "b", 2000)
+        (self.builds / "0" / "left-over").write_text("")
+        self.start()
+        self.assertEqual((self.builds / "0" / self.SMALL).read_text(), "b")
+        self.build("warm", "c", 3000)
+        self.start()
+        self.assertEqual((self.builds / "0" / self.SMALL).read_text(), "c")
+        self.assertFalse((self.builds / "0" / "left-over").exists())
+
+    def test_without_a_warm_build_the_folder_is_empty(self):
+        self.assertEqual(list(pathlib.Path(self.start()).iterdir()), [])
+
+    def test_a_setting_with_a_question_mark_gives_way(self):
+        program = "print(os.environ['A'], os.environ['B'])"
+        self.assertEqual(self.start("A=1", "B?=1", program=program, A="2", B="2"), "1 2")
+        self.assertEqual(self.start("A=1", "B?=x=y", program=program), "1 x=y")
 
 
 if __name__ == "__main__":

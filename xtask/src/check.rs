@@ -36,7 +36,7 @@ pub fn violations(json: &str) -> Vec<String> {
             if picture["alt"].as_str().is_none_or(str::is_empty) {
                 found.push(format!("code cell {number} shows a picture that its metadata do not describe: add `alt`"));
             }
-            if !picture["width"].as_u64().is_some_and(|width| width <= MAX_WIDTH) {
+            if picture["width"].as_u64().is_none_or(|width| width > MAX_WIDTH) {
                 found.push(format!("code cell {number} shows a picture without a width of at most {MAX_WIDTH} pixels"));
             }
         }

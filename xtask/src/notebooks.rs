@@ -1,4 +1,4 @@
-//! `cargo xtask notebooks` and `lab`: runs the notebooks, or opens them in JupyterLab.
+//! `cargo xtask notebooks`: runs the notebooks.
 //!
 //! They run in a copy, target/notebooks/run/notebooks/, with links to vgg_lib, data and docs beside it. So nothing that
 //! they write changes the working tree, except checkpoints. evcxr resolves the links, so vgg_lib is the workspace's.
@@ -6,7 +6,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
     time::Instant,
 };
 
@@ -70,28 +69,6 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
     Ok(())
 }
 
-pub fn lab(args: &[String]) -> Result<()> {
-    let sh = Shell::new()?;
-    let environment = setup::environment(&sh)?;
-    let (python, notebooks) = (environment.python(), root().join("notebooks"));
-    sh.change_dir(&notebooks);
-    println!("Opening JupyterLab on {}; stop it with Ctrl-C", notebooks.display());
-    let jupyter = cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}");
-    become_program(environment.isolated(jupyter).into())
-}
-
-/// Replaces this process, so that JupyterLab alone receives the terminal's Ctrl-C and asks for confirmation.
-#[cfg(unix)]
-fn become_program(mut command: Command) -> Result<()> {
-    Err(std::os::unix::process::CommandExt::exec(&mut command).into())
-}
-
-#[cfg(windows)]
-fn become_program(mut command: Command) -> Result<()> {
-    ensure!(command.status()?.success(), "JupyterLab ended with an error");
-    Ok(())
-}
-
 /// The names of the notebooks in a folder, without `.ipynb`, sorted.
 fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = files_in(folder)?
@@ -106,7 +83,10 @@ fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
 /// The notebooks of `all` that `asked` names: each by its name, the start of its name, or its path.
 fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
     if asked.is_empty() {
-        return Ok(all);
+        // Notebooks that readers make beside those of the project have no number.
+        let numbered = |name: &String| name.starts_with(|first: char| first.is_ascii_digit());
+        let any = all.iter().any(numbered);
+        return Ok(all.into_iter().filter(|name| !any || numbered(name)).collect());
     }
     let stem = |name: &String| {
         let file = Path::new(name).file_name().and_then(|file| file.to_str()).unwrap_or(name);
@@ -185,7 +165,7 @@ fn link(target: &Path, at: &Path) -> Result<()> {
     if at.exists() {
         fs::remove_dir(at)?;
     }
-    let status = Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
+    let status = std::process::Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
     ensure!(status.success(), "cannot make the junction {}", at.display());
     Ok(())
 }
@@ -204,6 +184,17 @@ mod tests {
         assert_eq!(chosen(&[]).unwrap(), ["01_cifar10", "02_dogs", "03_dogs"]);
         assert_eq!(chosen(&["03", "01_cifar10.ipynb"]).unwrap(), ["01_cifar10", "03_dogs"]);
         assert_eq!(chosen(&["notebooks/02_dogs.ipynb"]).unwrap(), ["02_dogs"]);
+    }
+
+    #[test]
+    fn notebooks_without_a_number_run_only_if_they_are_named() {
+        let chosen = |all: &[&str], asked: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+            choose(owned(all), &owned(asked)).unwrap()
+        };
+        assert_eq!(chosen(&["01_cifar10", "pets"], &[]), ["01_cifar10"]);
+        assert_eq!(chosen(&["01_cifar10", "pets"], &["pets"]), ["pets"]);
+        assert_eq!(chosen(&["across_cells", "monitor"], &[]), ["across_cells", "monitor"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! against other people's programs instead.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -71,9 +71,18 @@ pub fn tools() -> Result<()> {
         pythons.push((variable, setup::tools(&sh, environment)?));
     }
     let mut report = Report::default();
-    let result = report.step("tests with other tools", |skipped| cargo(&sh, TOOLS, &pythons, skipped));
+    let result = report
+        .step("tests with other tools", |skipped| cargo(&sh, TOOLS, &pythons, skipped))
+        .and_then(|()| report.step("in a browser", |_| browser(&sh)));
     report.print();
     result
+}
+
+/// The notebooks in JupyterLab, through a browser.
+fn browser(sh: &Shell) -> Result<()> {
+    let python = setup::tools(sh, "browser")?;
+    let (script, xtask) = (root().join("xtask").join("browser.py"), env::current_exe()?);
+    Ok(cmd!(sh, "{python} -B {script} {xtask}").run()?)
 }
 
 fn shell() -> Result<Shell> {
