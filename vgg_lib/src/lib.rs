@@ -79,6 +79,9 @@ mod test_data;
 mod tests;
 
 pub use error::{Error, Result};
+/// evcxr names the types of a notebook's variables through these.
+#[doc(hidden)]
+pub use {dfdx, image};
 
 /// Everything that a notebook needs, under short names. [`Result`] is not included, because evcxr wraps cells in code
 /// that needs std's `Result`.

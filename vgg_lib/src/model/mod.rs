@@ -2,6 +2,7 @@
 //! it.
 
 mod device;
+mod fault;
 mod init;
 mod layer;
 mod op;
