@@ -29,6 +29,7 @@ pub mod normalize;
 mod not_an_image;
 mod observer;
 mod panics;
+mod photo;
 mod random;
 mod resize;
 pub mod shapes;
@@ -41,6 +42,8 @@ pub use class_index::class_index;
 pub use dataset::Dataset;
 pub use image_file::read_image;
 pub use loader::{Batch, Loader, shuffled};
-pub use normalize::Normalization;
 pub use observer::{Event, Observer, unobserved};
-pub use resize::{Resize, resize};
+pub(crate) use photo::{files_in, photo};
+pub use resize::resize;
+
+pub use crate::model::{Normalization, Resize};

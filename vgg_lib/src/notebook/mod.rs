@@ -1,10 +1,13 @@
 //! Everything that knows about evcxr and Jupyter: how values are shown, progress, and the live view of training.
 
+mod classify_folder;
 mod fit;
 mod lines;
 mod loading;
 mod monitor;
 pub mod progress;
 mod show;
+mod show_classify;
 
+pub use classify_folder::ClassifiedFolder;
 pub use loading::{cifar10, image_folder};

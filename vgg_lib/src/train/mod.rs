@@ -7,6 +7,7 @@ mod evaluate;
 mod features;
 mod fit;
 mod history;
+mod preparation;
 mod run;
 mod settings;
 mod watch;
