@@ -1,5 +1,6 @@
 //! Everything that knows about evcxr and Jupyter: how values are shown, progress, and the live view of training.
 
+mod classify_folder;
 mod fit;
 mod lines;
 mod loading;
@@ -7,6 +8,8 @@ mod monitor;
 pub mod progress;
 mod settings;
 mod show;
+mod show_classify;
 
+pub use classify_folder::ClassifiedFolder;
 pub use loading::{cifar10, image_folder};
 pub use settings::Settings;

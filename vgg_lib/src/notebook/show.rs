@@ -18,7 +18,7 @@ use crate::naming::LoadReport;
 use crate::plot::Figure;
 use crate::train::{History, Monitor};
 
-fn show(mime: &str, content: impl Display) {
+pub(super) fn show(mime: &str, content: impl Display) {
     println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
 }
 

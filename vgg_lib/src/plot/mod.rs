@@ -14,6 +14,7 @@
 mod axis;
 mod bars;
 mod chart;
+mod classification;
 mod color_map;
 mod confusion;
 mod curves;
@@ -35,6 +36,7 @@ mod strokes;
 mod svg;
 
 pub use bars::bars;
+pub use classification::classification;
 pub use confusion::confusion_matrix;
 pub use curves::{accuracy, compare, lines, loss, paired_lines, schedule, training};
 pub use figure::Figure;

@@ -122,7 +122,7 @@ fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>
 }
 
 /// In whole percent. Only an exact 0 or 1 gives "0 %" or "100 %".
-fn percent(probability: f64) -> String {
+pub(super) fn percent(probability: f64) -> String {
     let percent = 100.0 * probability;
     match percent {
         p if p > 0.0 && p < 0.5 => "<1 %".to_string(),
