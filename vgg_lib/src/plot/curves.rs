@@ -1,5 +1,7 @@
 //! Curves over epochs and other numbers: the training history, the learning rate, anything with an x and a y.
 
+use std::borrow::Borrow;
+
 use super::{
     Figure,
     chart::{Best, ChartSize, Curve, HALF, LABEL, Marks, Titles, WHOLE, draw, usable},
@@ -121,8 +123,8 @@ pub fn schedule(schedule: &Schedule, epochs: usize) -> Figure {
 /// let (short, long) = (History::default(), History::default());
 /// let figure = plot::compare(&[("short", &short), ("long", &long)]);
 /// ```
-pub fn compare(runs: &[(impl AsRef<str>, &History)]) -> Figure {
-    let runs: Vec<(&str, &History)> = runs.iter().map(|(name, history)| (name.as_ref(), *history)).collect();
+pub fn compare(runs: &[(impl AsRef<str>, impl Borrow<History>)]) -> Figure {
+    let runs: Vec<(&str, &History)> = runs.iter().map(|(name, history)| (name.as_ref(), history.borrow())).collect();
     compare_named(&runs)
 }
 

@@ -1,6 +1,8 @@
 //! A drawing of a network to scale, as in the well-known figures of VGG: one box for each convolution, pooling, dense
 //! and softmax layer. The face of a box is the map (height × width), its thickness the number of channels.
 
+use std::borrow::Borrow;
+
 use super::{
     Figure,
     color_map::mix,
@@ -96,8 +98,8 @@ pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
 /// let figure = plot::networks(&[("VGG11", &two[0]), ("VGG13", &two[1])]);
 /// # Ok::<(), vgg_lib::Error>(())
 /// ```
-pub fn networks(models: &[(impl AsRef<str>, &Sequential)]) -> Figure {
-    let models: Vec<(&str, &Sequential)> = models.iter().map(|(name, model)| (name.as_ref(), *model)).collect();
+pub fn networks(models: &[(impl AsRef<str>, impl Borrow<Sequential>)]) -> Figure {
+    let models: Vec<(&str, &Sequential)> = models.iter().map(|(name, model)| (name.as_ref(), model.borrow())).collect();
     draw(&models, &Sequential::input_shape)
 }
 
