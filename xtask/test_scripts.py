@@ -136,8 +136,8 @@ class Committed(unittest.TestCase):
 @unittest.skipIf(sys.platform == "win32", "there, the kernel is started without the script")
 class StartKernel(unittest.TestCase):
     SCRIPT = str(pathlib.Path(__file__).with_name("start_kernel.py"))
-    LIBRARY = "target/host/debug/deps/libvgg_lib.so"
-    SMALL = "target/host/debug/.fingerprint/x"
+    LIBRARY = "ctx/target/host/debug/deps/libvgg_lib.so"
+    SMALL = "ctx/target/host/debug/.fingerprint/x"
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -169,12 +169,12 @@ class StartKernel(unittest.TestCase):
 
     def test_kernels_that_run_at_the_same_time_have_folders_of_their_own(self):
         with self.running() as first, self.running() as second:
-            self.assertEqual((first, second), (self.builds / "0", self.builds / "1"))
-        self.assertEqual(self.start(), str(self.builds / "0"))
+            self.assertEqual((first, second), (self.builds / "0/ctx", self.builds / "1/ctx"))
+        self.assertEqual(self.start(), str(self.builds / "0/ctx"))
 
     def test_a_kernel_starts_from_a_copy_of_the_warm_build(self):
         self.build("warm", "a", 1000)
-        copies = [self.builds / self.start(), self.builds / "warm"]
+        copies = [pathlib.Path(self.start()).parent, self.builds / "warm"]
         library, original = (folder / self.LIBRARY for folder in copies)
         self.assertTrue(library.samefile(original), "large files are hard links")
         small, original = (folder / self.SMALL for folder in copies)
