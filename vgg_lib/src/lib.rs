@@ -103,7 +103,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{cifar10, image_folder};
+    pub use crate::notebook::{Show, cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -8,7 +8,9 @@ use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
+use crate::text::{counted, thousands};
 use crate::{Error, Result};
+use std::fmt;
 use std::sync::Arc;
 
 /// Named layers, run one after the other on batches in NHWC order.
@@ -337,5 +339,13 @@ impl Sequential {
     /// The number of values in all parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()
+    }
+}
+
+/// One line instead of millions of weights.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
+        write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
     }
 }

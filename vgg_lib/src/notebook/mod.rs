@@ -6,5 +6,10 @@ mod loading;
 mod monitor;
 pub mod progress;
 mod show;
+mod show_images;
+mod show_model;
+mod show_results;
+mod show_values;
 
 pub use loading::{cifar10, image_folder};
+pub use show::{Show, Shown};
