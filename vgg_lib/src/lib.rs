@@ -79,9 +79,9 @@ mod test_data;
 mod tests;
 
 pub use error::{Error, Result};
-/// evcxr names the types of a notebook's variables through these.
-#[doc(hidden)]
-pub use {dfdx, image};
+/// The crates whose types this library returns. evcxr has to name the type of every variable of a notebook, and finds
+/// these types only here: not if they are hidden from the documentation.
+pub use {dfdx, image, ndarray};
 
 /// Everything that a notebook needs, under short names. [`Result`] is not included, because evcxr wraps cells in code
 /// that needs std's `Result`.

@@ -94,6 +94,9 @@ fn strip(data: &Dataset) -> String {
     }
     let first = |class: usize| data.labels().iter().position(|&label| label == class);
     let examples: Vec<usize> = (0..data.classes().len()).filter_map(first).take(EXAMPLES).collect();
+    if examples.is_empty() {
+        return String::new();
+    }
     let images: Vec<RgbImage> = examples.iter().map(|&index| data.image(index)).collect();
     let titles: Vec<String> = examples.iter().map(|&index| data.classes()[data.labels()[index]].clone()).collect();
     let figure = plot::image_grid(&images, &titles, EXAMPLES);

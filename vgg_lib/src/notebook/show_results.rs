@@ -169,7 +169,7 @@ mod tests {
         let predictions = Predictions::new(vec![vec![0.75, 0.25], vec![0.0, 1.0]]).unwrap();
         assert_eq!(text(&predictions), "Predictions for 2 images of 2 classes, 87.5 % certain on average");
         assert_eq!(text(&Predictions::new(vec![]).unwrap()), "Predictions for 0 images of 0 classes");
-        assert_eq!(text(&Evaluation { loss: 0.29155, accuracy: 0.9734 }), "loss 0.2915, accuracy 0.9734");
+        assert_eq!(text(&Evaluation { loss: 0.29162, accuracy: 0.9734 }), "loss 0.2916, accuracy 0.9734");
         let classes = predictions.per_class(&[0, 0], &["cat".to_string(), "dog".to_string()]).unwrap();
         assert_eq!(
             text(classes.as_slice()),

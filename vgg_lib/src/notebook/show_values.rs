@@ -38,7 +38,7 @@ pub(super) fn described(values: &[f32]) -> String {
 }
 
 fn number(value: f32) -> String {
-    significant(f64::from(value))
+    significant(f64::from(value) + 0.0) // −0 + 0 is 0
 }
 
 /// The first items, or all if there are few, between commas.
