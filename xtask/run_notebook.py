@@ -1,17 +1,20 @@
 """Executes one notebook in the Rust kernel, from top to bottom, in the current folder.
 
-    run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--committed OUT.ipynb] [--times OUT.json]
+    run_notebook.py NOTEBOOK --executed OUT.ipynb --html OUT.html [--checks CHECKS.json] [--committed OUT.ipynb]
+                    [--times OUT.json]
 
 Whatever a cell prints is shown at once. A cell that writes to stderr has failed: there evcxr reports a panic, or a `?`
-that met an error, although it calls the cell a success. The executed copy and the HTML are written in any case. After a
-success, `--committed` writes the copy for git, in which cells tagged `dataset-images` have no output, and `--times`
-writes how long each code cell took: [{"cell": its first line, "seconds": …}, …].
+that met an error, although it calls the cell a success. Then the numbers in the outputs have to reach what `--checks`
+says (see checks.py). The executed copy and the HTML are written in any case. After a success, `--committed` writes the
+copy for git, in which cells tagged `dataset-images` have a sentence in place of their output, and `--times` writes how
+long each code cell took: [{"cell": its first line, "seconds": …}, …].
 """
 
 import argparse
 import asyncio
 import copy
 import json
+import os
 import pathlib
 import queue
 import re
@@ -24,7 +27,12 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbclient.util import ensure_async
 from nbconvert import HTMLExporter
 
+import checks
+import pictures
+
 TAG = "dataset-images"
+NOT_SHOWN = "The images of this dataset are not redistributed: run this cell to see them."
+# What JupyterLab writes after it has asked evcxr, to the letter ("pygment_lexer"): opening a notebook changes nothing.
 METADATA = {
     "kernelspec": {"display_name": "Rust", "language": "rust", "name": "rust"},
     "language_info": {
@@ -32,7 +40,7 @@ METADATA = {
         "file_extension": ".rs",
         "mimetype": "text/rust",
         "name": "Rust",
-        "pygments_lexer": "rust",
+        "pygment_lexer": "rust",
         "version": "",
     },
 }
@@ -127,36 +135,54 @@ def normalize(notebook):
     """Gives the notebook the same metadata for every reader, so that a diff shows only real changes."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in ("alt", "tags") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
 
 
 def committed(notebook):
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code" and TAG in cell.metadata.get("tags", []):
-            cell.outputs = []
+            data = {"text/markdown": f"*{NOT_SHOWN}*", "text/plain": NOT_SHOWN}
+            cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
     return notebook
 
 
-def main():
+def unmet(path, name, notebook):
+    """Returns None, or which checks failed."""
+    if os.environ.get("VGG_EPOCHS"):
+        say(f"{path.name} is not looked at, because VGG_EPOCHS is set")
+        return None
+    quick = os.environ.get("VGG_QUICK") == "1"
+    found = checks.problems(json.loads(path.read_text(encoding="utf-8")).get(name, []), notebook, quick)
+    return "; ".join(found) or None
+
+
+def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("notebook", type=pathlib.Path)
     parser.add_argument("--executed", type=pathlib.Path, required=True)
     parser.add_argument("--html", type=pathlib.Path, required=True)
-    parser.add_argument("--committed", type=pathlib.Path)
-    parser.add_argument("--times", type=pathlib.Path)
-    args = parser.parse_args()
+    for option in ("--checks", "--committed", "--times"):
+        parser.add_argument(option, type=pathlib.Path)
+    return parser.parse_args()
 
+
+def main():
+    args = parse_arguments()
     notebook = nbformat.read(args.notebook, as_version=4)
     times = []
     try:
         failure = asyncio.run(execute(notebook, times))
     except RuntimeError as error:
         failure = f"the kernel did not start: {error}"
+    if not failure and args.checks:
+        failure = unmet(args.checks, args.notebook.stem, notebook)
     normalize(notebook)
+    pictures.complete(notebook, args.notebook.parent)
     nbformat.write(notebook, args.executed)
-    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})
+    exporter = HTMLExporter(raw_template=pictures.TEMPLATE)
+    html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})
     args.html.write_text(html, encoding="utf-8")
     if failure:
         sys.exit(f"{args.notebook.name}: {failure}")

@@ -4,13 +4,15 @@ use serde_json::Value;
 
 /// The tag of cells whose output shows images of a dataset.
 const TAG: &str = "dataset-images";
-const MAX_BYTES: usize = 2_000_000;
+const MAX_BYTES: usize = 1_500_000;
+/// As JupyterLab shows a picture.
+const MAX_WIDTH: u64 = 800;
 
 /// The rules that a notebook breaks, one sentence each. `json` is its content.
 pub fn violations(json: &str) -> Vec<String> {
     let mut found = Vec::new();
     if json.len() > MAX_BYTES {
-        found.push(format!("is {:.1} MB; at most 2 MB are committed", json.len() as f64 / 1e6));
+        found.push(format!("is {:.1} MB; at most 1.5 MB are committed", json.len() as f64 / 1e6));
     }
     let Ok(notebook) = serde_json::from_str::<Value>(json) else {
         found.push("is not JSON".into());
@@ -26,8 +28,20 @@ pub fn violations(json: &str) -> Vec<String> {
         }
         let outputs = cell["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
         let tags = cell["metadata"]["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if tags.iter().any(|tag| tag == TAG) && !outputs.is_empty() {
-            found.push(format!("code cell {number} is tagged `{TAG}` and has output"));
+        if tags.iter().any(|tag| tag == TAG) && outputs.iter().any(|output| output["output_type"] != "display_data") {
+            found.push(format!("code cell {number} is tagged `{TAG}` and shows more than a sentence"));
+        }
+        let pictures = outputs.iter().filter(|output| !output["data"]["image/png"].is_null());
+        for picture in pictures.map(|output| &output["metadata"]["image/png"]) {
+            if picture["alt"].as_str().is_none_or(str::is_empty) {
+                found.push(format!("code cell {number} shows a picture that its metadata do not describe: add `alt`"));
+            }
+            if picture["width"].as_u64().is_none_or(|width| width > MAX_WIDTH) {
+                found.push(format!("code cell {number} shows a picture without a width of at most {MAX_WIDTH} pixels"));
+            }
+        }
+        if outputs.iter().any(|output| output.to_string().contains("<script")) {
+            found.push(format!("code cell {number} shows a live page; a picture of it is committed"));
         }
         if outputs.iter().any(|output| output["output_type"] == "error" || output["name"] == "stderr") {
             found.push(format!("code cell {number} failed"));
@@ -71,11 +85,33 @@ mod tests {
         assert!(broken(&[cell(1, &[], text), markdown, cell(2, &[TAG], json!([]))]).is_empty());
     }
 
+    fn picture(metadata: Value) -> Value {
+        json!([{"output_type": "execute_result", "data": {"image/png": ""}, "metadata": {"image/png": metadata}}])
+    }
+
     #[test]
-    fn a_tagged_cell_with_output_is_refused() {
-        let picture = json!([{"output_type": "execute_result", "data": {"image/png": ""}}]);
-        let found = broken(&[cell(1, &[], picture.clone()), cell(2, &["other", TAG], picture)]);
-        assert_eq!(found, ["code cell 2 is tagged `dataset-images` and has output"]);
+    fn a_tagged_cell_has_a_sentence_and_no_other_output() {
+        let picture = picture(json!({"alt": "cats", "width": 720}));
+        let sentence = json!([{"output_type": "display_data", "data": {"text/markdown": "*Run this cell.*"}}]);
+        let cells = [cell(1, &[], picture.clone()), cell(2, &["other", TAG], picture), cell(3, &[TAG], sentence)];
+        assert_eq!(broken(&cells), ["code cell 2 is tagged `dataset-images` and shows more than a sentence"]);
+    }
+
+    #[test]
+    fn pictures_have_alternative_text_and_a_width() {
+        let found = |metadata| broken(&[cell(1, &[], picture(metadata))]);
+        assert!(found(json!({"alt": "curves", "width": 800})).is_empty());
+        let no_alt = "code cell 1 shows a picture that its metadata do not describe: add `alt`";
+        let wide = "code cell 1 shows a picture without a width of at most 800 pixels";
+        assert_eq!(found(json!({"width": 800})), [no_alt]);
+        assert_eq!(found(json!({"alt": "", "width": 801})), [no_alt, wide]);
+        assert_eq!(found(json!({"alt": "curves"})), [wide]);
+    }
+
+    #[test]
+    fn live_pages_are_refused() {
+        let page = json!([{"output_type": "execute_result", "data": {"text/html": ["<div>\n", "<script>"]}}]);
+        assert_eq!(broken(&[cell(1, &[], page)]), ["code cell 1 shows a live page; a picture of it is committed"]);
     }
 
     #[test]
@@ -95,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn more_than_2_mb_are_refused() {
+    fn more_than_1_5_mb_are_refused() {
         let notebook = |bytes| {
             let text = "x".repeat(bytes);
             violations(&json!({"cells": [{"cell_type": "markdown", "source": text}]}).to_string())
         };
-        assert!(notebook(1_900_000).is_empty());
-        assert_eq!(notebook(2_000_001).len(), 1);
+        assert!(notebook(1_400_000).is_empty());
+        assert_eq!(notebook(1_500_001).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Tasks of the project: `cargo xtask notebooks | lab | test | data | bench`.
+//! Tasks of the project: `cargo xtask notebooks | lab | new | kernel | test | data | bench`.
 
 mod bench;
 mod check;
 mod download;
+mod jupyter;
+mod kernel;
 mod notebooks;
 mod setup;
 mod stand_in;
@@ -32,12 +34,23 @@ enum Task {
         #[arg(long, conflicts_with = "quick")]
         in_place: bool,
     },
-    /// Open JupyterLab on notebooks/, with the Rust kernel
+    /// Open JupyterLab, with the Rust kernel and the library compiled
     Lab {
+        /// The folder to open (default: notebooks/)
+        folder: Option<PathBuf>,
         /// Arguments for JupyterLab, as in: cargo xtask lab -- --no-browser --port 8890
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Make a notebook of your own that works
+    New {
+        /// Its name, as in: cargo xtask new pets
+        name: String,
+        /// The folder for it (default: notebooks/)
+        folder: Option<PathBuf>,
+    },
+    /// Register the Rust kernel in your own Jupyter, too, with the same settings and the library compiled
+    Kernel,
     /// Check everything: formatting, clippy, documentation, tests, the CUDA type check, and the notebooks in quick mode
     Test {
         /// Do not run the notebooks
@@ -68,7 +81,9 @@ fn main() -> ExitCode {
         Task::Notebooks { names, quick, in_place } => {
             notebooks::run(&root().join("notebooks"), &names, quick, in_place)
         }
-        Task::Lab { args } => notebooks::lab(&args),
+        Task::Lab { folder, args } => jupyter::lab(folder.as_deref(), &args),
+        Task::New { name, folder } => jupyter::new(&name, &folder.unwrap_or_else(|| root().join("notebooks"))),
+        Task::Kernel => kernel::share(),
         Task::Test { tools: true, .. } => test::tools(),
         Task::Test { no_notebooks, .. } => test::run(!no_notebooks),
         Task::Data { name, url, dest } => download::run(name, url, &dest.unwrap_or_else(|| root().join("data"))),

@@ -1,4 +1,4 @@
-//! `cargo xtask notebooks` and `lab`: runs the notebooks, or opens them in JupyterLab.
+//! `cargo xtask notebooks`: runs the notebooks.
 //!
 //! They run in a copy, target/notebooks/run/notebooks/, with links to vgg_lib, data and docs beside it. So nothing that
 //! they write changes the working tree, except checkpoints. evcxr resolves the links, so vgg_lib is the workspace's.
@@ -6,7 +6,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
     time::Instant,
 };
 
@@ -29,6 +28,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
 
     sh.change_dir(&work);
     let (runner, python) = (root().join("xtask").join("run_notebook.py"), environment.python());
+    let checks = root().join("xtask").join("checks.json");
     let mut failed = Vec::new();
     for name in &chosen {
         println!("\n{name}{}", if quick { " (quick)" } else { "" });
@@ -36,7 +36,8 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
         let (executed, html) = (out.join(format!("{name}.ipynb")), out.join(format!("{name}.html")));
         let committed = out.join("run").join(format!("{name}.ipynb"));
         let notebook = format!("{name}.ipynb");
-        let mut command = cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html}");
+        let mut command =
+            cmd!(sh, "{python} {runner} {notebook} --executed {executed} --html {html} --checks {checks}");
         if in_place {
             command = command.arg("--committed").arg(&committed);
         }
@@ -50,7 +51,7 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
         for plot in files_in(&work.join("plots"))? {
             copy_into(&plot, &out.join("plots"))?;
             if in_place && ok {
-                copy_into(&plot, &source.join("plots"))?;
+                refresh(&plot, &root().join("docs").join("plots"))?;
             }
             fs::remove_file(&plot)?;
         }
@@ -68,28 +69,6 @@ pub fn run(source: &Path, names: &[String], quick: bool, in_place: bool) -> Resu
     Ok(())
 }
 
-pub fn lab(args: &[String]) -> Result<()> {
-    let sh = Shell::new()?;
-    let environment = setup::environment(&sh)?;
-    let (python, notebooks) = (environment.python(), root().join("notebooks"));
-    sh.change_dir(&notebooks);
-    println!("Opening JupyterLab on {}; stop it with Ctrl-C", notebooks.display());
-    let jupyter = cmd!(sh, "{python} -m jupyterlab --notebook-dir={notebooks} {args...}");
-    become_program(environment.isolated(jupyter).into())
-}
-
-/// Replaces this process, so that JupyterLab alone receives the terminal's Ctrl-C and asks for confirmation.
-#[cfg(unix)]
-fn become_program(mut command: Command) -> Result<()> {
-    Err(std::os::unix::process::CommandExt::exec(&mut command).into())
-}
-
-#[cfg(windows)]
-fn become_program(mut command: Command) -> Result<()> {
-    ensure!(command.status()?.success(), "JupyterLab ended with an error");
-    Ok(())
-}
-
 /// The names of the notebooks in a folder, without `.ipynb`, sorted.
 fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = files_in(folder)?
@@ -104,7 +83,10 @@ fn notebooks_in(folder: &Path) -> Result<Vec<String>> {
 /// The notebooks of `all` that `asked` names: each by its name, the start of its name, or its path.
 fn choose(all: Vec<String>, asked: &[String]) -> Result<Vec<String>> {
     if asked.is_empty() {
-        return Ok(all);
+        // Notebooks that readers make beside those of the project have no number.
+        let numbered = |name: &String| name.starts_with(|first: char| first.is_ascii_digit());
+        let any = all.iter().any(numbered);
+        return Ok(all.into_iter().filter(|name| !any || numbered(name)).collect());
     }
     let stem = |name: &String| {
         let file = Path::new(name).file_name().and_then(|file| file.to_str()).unwrap_or(name);
@@ -156,6 +138,12 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Copies a file into a folder if the folder has a file of that name: README shows some of the plots.
+fn refresh(file: &Path, folder: &Path) -> Result<()> {
+    let name = file.file_name().context("a file has a name")?;
+    if folder.join(name).is_file() { copy_into(file, folder) } else { Ok(()) }
+}
+
 fn copy_into(file: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let to = folder.join(file.file_name().context("a file has a name")?);
@@ -177,7 +165,7 @@ fn link(target: &Path, at: &Path) -> Result<()> {
     if at.exists() {
         fs::remove_dir(at)?;
     }
-    let status = Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
+    let status = std::process::Command::new("cmd").args(["/c", "mklink", "/J"]).args([at, target]).status()?;
     ensure!(status.success(), "cannot make the junction {}", at.display());
     Ok(())
 }
@@ -199,9 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn notebooks_without_a_number_run_only_if_they_are_named() {
+        let chosen = |all: &[&str], asked: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+            choose(owned(all), &owned(asked)).unwrap()
+        };
+        assert_eq!(chosen(&["01_cifar10", "pets"], &[]), ["01_cifar10"]);
+        assert_eq!(chosen(&["01_cifar10", "pets"], &["pets"]), ["pets"]);
+        assert_eq!(chosen(&["across_cells", "monitor"], &[]), ["across_cells", "monitor"]);
+    }
+
+    #[test]
     fn an_unknown_notebook_is_an_error_that_lists_the_others() {
         let error = chosen(&["01", "04"]).unwrap_err().to_string();
         assert_eq!(error, "no notebook is called 04; there are: 01_cifar10, 02_dogs, 03_dogs");
+    }
+
+    #[test]
+    fn only_the_plots_that_are_committed_already_are_refreshed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (plots, shown) = (temp.path().join("plots"), temp.path().join("shown"));
+        for (folder, names) in [(&plots, &["a.png", "b.png"][..]), (&shown, &["a.png"])] {
+            fs::create_dir(folder).unwrap();
+            names.iter().for_each(|name| fs::write(folder.join(name), folder.to_str().unwrap()).unwrap());
+        }
+        files_in(&plots).unwrap().iter().for_each(|plot| refresh(plot, &shown).unwrap());
+        assert_eq!(files_in(&shown).unwrap(), [shown.join("a.png")]);
+        assert_eq!(fs::read_to_string(shown.join("a.png")).unwrap(), plots.to_str().unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Instant,
 };
 
@@ -14,14 +15,16 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use sha2::{Digest, Sha256};
 use xshell::{Cmd, Shell, cmd};
 
+use crate::{jupyter, kernel};
+
 const EVCXR: &str = "0.22.0";
 
 /// The programs and folders that run notebooks.
 pub struct Environment {
     venv: PathBuf,
     jupyter: PathBuf,
-    /// Where kernels build. Not in target/, where cargo would take their crates for members of the workspace.
-    builds: PathBuf,
+    /// What belongs to this clone: see kernel.rs.
+    pub builds: PathBuf,
 }
 
 impl Environment {
@@ -30,21 +33,10 @@ impl Environment {
     }
 
     /// `command` with an environment in which Jupyter uses our folders only and evcxr's builds are separate.
-    pub fn isolated<'a>(&self, mut command: Cmd<'a>) -> Cmd<'a> {
-        for (name, _) in env::vars_os() {
-            // evcxr has its own profile, wrapper and target folder, and CARGO_INCREMENTAL=0 breaks its cells.
-            let name = name.to_string_lossy();
-            let builds = ["CARGO_BUILD_", "CARGO_PROFILE_", "EVCXR_", "JUPYTER"];
-            if builds.iter().any(|prefix| name.starts_with(prefix))
-                || ["CARGO_INCREMENTAL", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WRAPPER"]
-                    .contains(&&*name)
-            {
-                command = command.env_remove(&*name);
-            }
-        }
-        command
-            .env("JUPYTER_PATH", self.venv.join("share").join("jupyter"))
-            .env("JUPYTER_CONFIG_DIR", self.jupyter.join("config"))
+    pub fn isolated<'a>(&self, command: Cmd<'a>) -> Cmd<'a> {
+        without_cargo_settings(command)
+            .env("JUPYTER_PATH", self.builds.join("jupyter"))
+            .env("JUPYTER_CONFIG_DIR", self.builds.join("jupyter").join("config"))
             .env("JUPYTER_DATA_DIR", self.jupyter.join("data"))
             .env("JUPYTER_RUNTIME_DIR", self.jupyter.join("runtime"))
             .env("IPYTHONDIR", self.jupyter.join("ipython"))
@@ -53,43 +45,42 @@ impl Environment {
     }
 }
 
-/// Installs what is missing. It takes no time if everything is there.
+/// `command` without the variables that would change what evcxr compiles: it has its own profile, wrapper and target
+/// folder, and CARGO_INCREMENTAL=0 breaks its cells.
+pub fn without_cargo_settings(mut command: Cmd) -> Cmd {
+    const PREFIXES: [&str; 4] = ["CARGO_BUILD_", "CARGO_PROFILE_", "EVCXR_", "JUPYTER"];
+    const NAMES: [&str; 5] =
+        ["CARGO_INCREMENTAL", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WRAPPER"];
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&&*name) {
+            command = command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// Installs what is missing, and compiles the library for notebooks at the same time. It takes no time if everything is
+/// there.
 pub fn environment(sh: &Shell) -> Result<Environment> {
     stable_toolchain()?;
     let cache = cache()?;
     let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
-    let evcxr = evcxr(sh, &cache)?;
-    let venv = venv(sh, &cache)?;
     let builds = cache.join(format!("builds-{}", short_hash(crate::root().to_string_lossy().as_bytes())));
+    fs::create_dir_all(builds.join("jupyter"))?;
+    // None of them keeps two cores busy all the time.
+    let (evcxr, venv) = thread::scope(|scope| {
+        let evcxr = scope.spawn(|| evcxr(&Shell::new()?, &cache));
+        let library = scope.spawn(|| kernel::warm(&builds));
+        let venv = venv(sh, &cache);
+        library.join().expect("it does not panic")?;
+        anyhow::Ok((evcxr.join().expect("it does not panic")?, venv?))
+    })?;
     let environment = Environment { venv, jupyter: cache.join("jupyter"), builds };
     fs::create_dir_all(&environment.jupyter)?;
-    register(sh, &evcxr, &environment)?;
+    kernel::register(sh, &evcxr, &environment)?;
+    jupyter::configure(&environment.builds.join("jupyter"))?;
     Ok(environment)
-}
-
-/// Registers the kernel in the Python environment so that start_kernel.py starts it: in a build folder that is kept,
-/// and with Rust's shared standard library on the library path. Cells look for that library relative to where they were
-/// built, but are then moved, so they would find it only by luck.
-fn register(sh: &Shell, evcxr: &Path, environment: &Environment) -> Result<()> {
-    // JUPYTER_PATH, which `isolated` sets, is also where evcxr registers itself.
-    environment.isolated(cmd!(sh, "{evcxr} --install")).quiet().ignore_stdout().run()?;
-    if cfg!(windows) {
-        return Ok(()); // evcxr does this itself there
-    }
-    let variable = if cfg!(target_os = "macos") { "DYLD_FALLBACK_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
-    let mut folders = vec![PathBuf::from(cmd!(sh, "rustc --print target-libdir").quiet().read()?)];
-    folders.extend(env::var_os(variable).iter().flat_map(env::split_paths).filter(|path| !path.as_os_str().is_empty()));
-    let folders = env::join_paths(folders)?;
-
-    let folder = environment.venv.join("share/jupyter/kernels/rust");
-    let (file, start) = (folder.join("kernel.json"), folder.join("start_kernel.py"));
-    fs::write(&start, include_str!("../start_kernel.py"))?;
-    let mut kernel: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
-    let library_path = format!("{variable}={}", folders.to_string_lossy());
-    let argv = kernel["argv"].as_array_mut().context("evcxr's kernel.json has no argv")?;
-    let python = environment.python();
-    argv.splice(0..0, [&*python.to_string_lossy(), &*start.to_string_lossy(), &*library_path].map(Into::into));
-    Ok(fs::write(&file, kernel.to_string())?)
 }
 
 /// `<the user's cache folder>/vgg-notebooks`, created if needed.
@@ -192,7 +183,8 @@ pub fn peers(sh: &Shell) -> Result<PathBuf> {
     })
 }
 
-/// The Python of an environment with tools whose files vgg_lib reads and writes: `tools` or `coreml`.
+/// The Python of an environment with tools for tests: `tools` and `coreml`, whose files vgg_lib reads and writes, or
+/// `browser`.
 pub fn tools(sh: &Shell, name: &str) -> Result<PathBuf> {
     extra(sh, name, &format!("{name}_requirements.txt"), |python, requirements| {
         pip(sh, python)
@@ -216,7 +208,8 @@ fn extra(
     let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
     let venv = cache.join(format!("{name}-{}", short_hash(text.as_bytes())));
     let what = packages(&text).collect::<Vec<_>>().join(", ");
-    once(&venv, &what, "minutes, and GB for PyTorch", |python| {
+    let how_long = if name == "browser" { "seconds" } else { "minutes, and GB for PyTorch" };
+    once(&venv, &what, how_long, |python| {
         for package in packages(&text).filter(|package| package.starts_with("torch") && cfg!(target_os = "linux")) {
             // Without the CUDA libraries that come with PyPI's, if this index can be reached.
             let index = "https://download.pytorch.org/whl/cpu";

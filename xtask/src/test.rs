@@ -2,7 +2,7 @@
 //! against other people's programs instead.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -71,9 +71,18 @@ pub fn tools() -> Result<()> {
         pythons.push((variable, setup::tools(&sh, environment)?));
     }
     let mut report = Report::default();
-    let result = report.step("tests with other tools", |skipped| cargo(&sh, TOOLS, &pythons, skipped));
+    let result = report
+        .step("tests with other tools", |skipped| cargo(&sh, TOOLS, &pythons, skipped))
+        .and_then(|()| report.step("in a browser", |_| browser(&sh)));
     report.print();
     result
+}
+
+/// The notebooks in JupyterLab, through a browser.
+fn browser(sh: &Shell) -> Result<()> {
+    let python = setup::tools(sh, "browser")?;
+    let (script, xtask) = (root().join("xtask").join("browser.py"), env::current_exe()?);
+    Ok(cmd!(sh, "{python} -B {script} {xtask}").run()?)
 }
 
 fn shell() -> Result<Shell> {
@@ -88,11 +97,19 @@ fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
         report.step(name, |skipped| cargo(sh, arguments, &gpu, skipped))?;
     }
     if with_notebooks {
+        report.step("scripts", |_| scripts(sh))?;
         // What cells as such have to do, then the notebooks themselves.
         report.step("cells", |_| notebooks::run(&root().join("xtask").join("notebooks"), &[], true, false))?;
         report.step("notebooks, quick", |_| notebooks::run(&root().join("notebooks"), &[], true, false))?;
     }
     Ok(())
+}
+
+/// The tests of the Python scripts that run notebooks.
+fn scripts(sh: &Shell) -> Result<()> {
+    let python = setup::environment(sh)?.python();
+    let _folder = sh.push_dir(root().join("xtask"));
+    Ok(cmd!(sh, "{python} -B -m unittest test_scripts").run()?)
 }
 
 /// Runs cargo and adds the tests that it skipped to `skipped`: those that are ignored for a reason, from its output,

@@ -9,6 +9,8 @@ use crate::tensor::{argmax, images};
 use crate::text::thousands;
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// The class probabilities of a number of images, one row per image. [`Sequential::predict`] returns them.
 ///
@@ -39,11 +41,32 @@ impl ClassAccuracy {
     }
 }
 
+/// How often images of one class were taken for another. [`Predictions::most_confused`] returns the most frequent pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    /// What the images show.
+    pub actual: String,
+    /// What the model took them for.
+    pub predicted: String,
+    /// How many images.
+    pub count: usize,
+}
+
+/// "cat taken for dog: 91"
+impl fmt::Display for Confusion {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} taken for {}: {}", self.actual, self.predicted, thousands(self.count))
+    }
+}
+
 impl Sequential {
-    /// The class probabilities of each image.
+    /// The class probabilities of each image, whether or not the model ends in a softmax. [`forward`](Self::forward)
+    /// gives the outputs of the last layer as they are; without a softmax layer these are logits. For an image file,
+    /// [`classify`](Self::classify) does everything.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the images do not fit the model.
+    /// [`Error::Shape`] if the images do not fit the model; [`Error::Config`] if the model was trained on images that
+    /// were normalized in another way.
     ///
     /// ```
     /// use vgg_lib::{data::shapes, prelude::*};
@@ -58,6 +81,7 @@ impl Sequential {
     /// # Ok::<(), vgg_lib::Error>(())
     /// ```
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
+        self.check_normalization("the dataset", data)?;
         let (h, w, c) = data.image_shape();
         let mut rows = vec![];
         for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
@@ -189,6 +213,63 @@ impl Predictions {
     /// The numbers of the up to `n` images with the least certainty, least certain first.
     pub fn least_confident(&self, n: usize) -> Vec<usize> {
         self.by_certainty().into_iter().rev().take(n).collect()
+    }
+
+    /// The up to `n` most frequent mistakes, most frequent first: images of which class were taken for which other.
+    /// `names` has the names of the classes. A row that is all NaN was taken for nothing, so it is left out.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let predictions = Predictions::new(vec![vec![0.9, 0.1], vec![0.8, 0.2], vec![0.3, 0.7]])?;
+    /// let confused = predictions.most_confused(&[0, 1, 1], &["cat", "dog"], 3)?;
+    /// assert_eq!(confused[0].to_string(), "dog taken for cat: 1");
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image, or a label or a predicted class has no name.
+    pub fn most_confused(&self, labels: &[usize], names: &[impl AsRef<str>], n: usize) -> Result<Vec<Confusion>> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for (i, (hit, &label)) in self.hits(labels)?.into_iter().zip(labels).enumerate() {
+            if let Some(class) = argmax(&self.rows[i]).filter(|_| !hit) {
+                *counts.entry((label, class)).or_default() += 1;
+            }
+        }
+        let mut pairs: Vec<_> = counts.into_iter().collect();
+        pairs.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let name = |class: usize| {
+            names.get(class).map(ToString::to_string).ok_or_else(|| {
+                let names = names.len();
+                Error::Shape(format!(
+                    "there are images of class {class}, but only {names} class names; pass one per class"
+                ))
+            })
+        };
+        let confusion =
+            |((label, class), count)| Ok(Confusion { actual: name(label)?, predicted: name(class)?, count });
+        pairs.into_iter().take(n).map(confusion).collect()
+    }
+
+    /// The up to `n` images with the greatest loss, greatest first, each with its number and its loss: the cross-entropy
+    /// −ln p of its label. These are the images that the model is most wrong about, and often those with wrong labels. NaN
+    /// counts as infinite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image, or a label is no class.
+    pub fn top_losses(&self, labels: &[usize], n: usize) -> Result<Vec<(usize, f32)>> {
+        self.hits(labels)?;
+        let loss = |(i, &label): (usize, &usize)| match self.rows[i].get(label) {
+            Some(p) => Ok((i, -p.ln())),
+            None => {
+                Err(Error::Shape(format!("image {i} has label {label}, but there are {} classes", self.rows[i].len())))
+            }
+        };
+        let mut losses = labels.iter().enumerate().map(loss).collect::<Result<Vec<_>>>()?;
+        let rank = |loss: f32| if loss.is_nan() { f32::INFINITY } else { loss };
+        losses.sort_by(|a, b| rank(b.1).total_cmp(&rank(a.1)));
+        losses.truncate(n);
+        Ok(losses)
     }
 
     /// The mean of these and other predictions for the same images, for example of the mirrored images: test-time

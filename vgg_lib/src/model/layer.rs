@@ -72,7 +72,7 @@ pub struct Layer {
     params: Vec<Param>,
     pub(crate) frozen: bool,
     pub(crate) l2: f32,
-    /// The names of the classes that the outputs of this layer stand for, if training has told them.
+    /// The names of the classes that the outputs of this layer stand for, if training or the reader has told them.
     pub(crate) classes: Option<Arc<Vec<String>>>,
     filters: FilterCache,
 }
@@ -93,7 +93,6 @@ impl LayerSpec {
     }
 
     /// Creates the layer with these weights, in the order of [`Layer::params`].
-    #[cfg(feature = "onnx")]
     pub(super) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
         let params = self.op.params(input);
         let wanted = params.iter().map(|(_, dims, _)| count(dims));
@@ -160,7 +159,6 @@ impl Layer {
     /// The parameters, to change them. Discards what was computed from the old values.
     pub(crate) fn params_mut(&mut self) -> &mut [Param] {
         self.filters = FilterCache::default();
-        self.classes = None;
         &mut self.params
     }
 

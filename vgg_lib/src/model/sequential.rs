@@ -3,6 +3,7 @@
 use super::device::Device;
 use super::fault::Fault;
 use super::init::{Init, Seed, layer_rng};
+use super::input::Preparation;
 use super::layer::{Layer, MOST_VALUES, initial};
 use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
@@ -28,11 +29,11 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct Sequential {
-    input: Shape,
+    pub(crate) input: Shape,
     pub(crate) layers: Vec<Layer>,
     pub(crate) seed: Seed,
     /// The number of layers built so far. Each layer gets its own stream of random numbers.
-    built: u64,
+    pub(crate) built: u64,
     /// The number of training steps so far, so that dropout drops different values in each.
     pub(crate) steps: u64,
     /// Memory for intermediate results, which each pass leaves to the next.
@@ -43,6 +44,8 @@ pub struct Sequential {
     pub(crate) penalty: Option<f64>,
     /// A layer that could not be added.
     pub(super) fault: Option<Fault>,
+    /// How the images of the training data were prepared, if the model knows it.
+    pub(crate) preparation: Option<Preparation>,
 }
 
 impl Sequential {
@@ -51,8 +54,8 @@ impl Sequential {
     /// A size of 0 is an error when the first layer is added.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         let (input, device) = (Shape::Map(h, w, c), Device::default());
-        let (layers, arena) = (vec![], Arc::default());
-        Sequential { input, layers, seed, built: 0, steps: 0, arena, device, penalty: None, fault: None }
+        let (arena, penalty, fault, preparation) = (Arc::default(), None, None, None);
+        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena, device, penalty, fault, preparation }
     }
 
     /// Chooses where the model runs. Its weights follow when they are needed there.
@@ -93,11 +96,11 @@ impl Sequential {
     }
 
     /// Adds a layer with these weights, in the order of [`Layer::params`].
-    #[cfg(feature = "onnx")]
     pub(crate) fn push_with(&mut self, name: &str, layer: LayerSpec, values: Vec<Vec<f32>>) -> Result<()> {
         if self.position(name).is_ok() {
             return Err(Error::Name(format!("two layers have the name '{name}'")));
         }
+        check_name(name)?;
         let built = layer.build_with(name, self.output_shape(self.input)?, values)?;
         self.layers.push(built);
         self.built += 1;
@@ -160,6 +163,7 @@ impl Sequential {
         rest.input = first.output_shape(self.input)?;
         first.arena = Arc::default();
         rest.arena = Arc::default();
+        rest.preparation = rest.preparation.map(|known| Preparation { is_features: true, ..known });
         Ok((first, rest))
     }
 
@@ -176,14 +180,17 @@ impl Sequential {
         whole.layers.extend(tail.layers.iter().cloned());
         whole.built += tail.built;
         whole.output_shape(whole.input)?;
+        // The images whose features the tail learned from count, not those that this model may have seen before.
+        if let Some(known) = tail.preparation.as_ref().filter(|known| known.is_features) {
+            let is_features = whole.preparation.as_ref().is_some_and(|own| own.is_features);
+            whole.preparation = Some(Preparation { is_features, ..known.clone() });
+        }
         Ok(whole)
     }
 
     fn build(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<Layer> {
         self.check_input()?;
-        if name.is_empty() {
-            return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
-        }
+        check_name(name)?;
         let input = self.layers[..index].iter().try_fold(self.input, |shape, layer| layer.output(shape))?;
         let built = layer.build(name, input, &mut layer_rng(self.seed, self.built))?;
         self.built += 1;
@@ -191,7 +198,7 @@ impl Sequential {
     }
 
     /// Returns an error if there are no images of the model's input shape.
-    fn check_input(&self) -> Result<()> {
+    pub(crate) fn check_input(&self) -> Result<()> {
         let (h, w, c) = self.input_shape();
         if (1..=MOST_VALUES).contains(&self.input.size()) {
             return Ok(());
@@ -328,6 +335,7 @@ impl Sequential {
             return Err(Error::Name(format!("'{name}' names no convolution or dense layer")));
         }
         for i in found {
+            self.layers[i].classes = None;
             let mut rng = layer_rng(self.seed, i as u64);
             for param in self.layers[i].params_mut() {
                 param.set(initial(param.name, &param.dims, init, &mut rng));
@@ -348,4 +356,11 @@ impl fmt::Debug for Sequential {
         let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
         write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
     }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
+    }
+    Ok(())
 }

@@ -42,13 +42,14 @@ impl Show {
         let Some(progress) = &mut self.progress else { return };
         match event {
             Event::Begin { .. } => self.device.iter().for_each(|note| progress.note(note)),
-            Event::Resumed { epochs, note } => {
+            Event::Resumed { epochs, steps, images, note } => {
                 progress.note(note);
-                progress.resumed(epochs);
+                progress.resumed(epochs, steps, images);
             }
             Event::EpochBegin(epoch) => progress.start_epoch(epoch),
             Event::Step { images, loss, acc } => progress.step(images, loss, acc),
             Event::EpochEnd(record) => progress.end_epoch(record),
+            Event::Note(text) => progress.note(text),
             Event::Warning(text) => progress.warn(text),
             Event::End(reason) => {
                 if let Some(progress) = self.progress.take() {

@@ -15,7 +15,7 @@ mod trace;
 
 use std::{
     fmt::{self, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -58,13 +58,6 @@ impl Monitor {
              <script>\n({})(document.currentScript, \"{run}\");\n</script>\n</div>",
             SCRIPT.trim().trim_end_matches(';')
         )
-    }
-
-    fn file(&self, extension: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".");
-        name.push(extension);
-        name.into()
     }
 
     fn write(&self, report: &Report) -> Result<()> {
@@ -239,7 +232,7 @@ mod tests {
     fn resumed_training_keeps_earlier_epochs() {
         let place = Place::new();
         let mut progress = place.progress(3, 1);
-        progress.resumed(&[record(1), record(2)]);
+        progress.resumed(&[record(1), record(2)], 0, 0);
         progress.start_epoch(3);
         let report = place.report();
         assert_eq!((&report["epoch"], &report["history"]), (&json!(3), &json!([record(1), record(2)])));
@@ -271,12 +264,12 @@ mod tests {
         let plots = place.folder.path().join("plots");
         fs::remove_dir_all(&plots).unwrap();
         fs::write(&plots, "").unwrap();
-        let warning = feed.start_epoch(1).unwrap();
+        let warning = feed.start_epoch(1, 0).unwrap();
         assert!(warning.contains("training continues") && warning.contains("plots"), "{warning}");
         assert!(!warning.contains('\n'));
-        assert_eq!(feed.start_epoch(1), None, "the warning comes once");
+        assert_eq!(feed.start_epoch(1, 0), None, "the warning comes once");
         fs::remove_file(&plots).unwrap();
-        assert_eq!(feed.start_epoch(1), None, "the file can be written again");
+        assert_eq!(feed.start_epoch(1, 0), None, "the file can be written again");
         assert_eq!(place.report()["epoch"], 1);
         fs::remove_dir_all(&plots).unwrap();
         fs::write(&plots, "").unwrap();

@@ -117,8 +117,8 @@ impl Feed {
         self.write()
     }
 
-    pub(in crate::notebook) fn start_epoch(&mut self, epoch: usize) -> Option<String> {
-        (self.report.epoch, self.report.step) = (epoch, 0);
+    pub(in crate::notebook) fn start_epoch(&mut self, epoch: usize, step: usize) -> Option<String> {
+        (self.report.epoch, self.report.step) = (epoch, step);
         self.write()
     }
 

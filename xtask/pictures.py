@@ -1,0 +1,94 @@
+"""Makes the pictures of an executed notebook complete: alternative text, a width, and no file that lies elsewhere.
+
+The alternative text of a picture is the `alt` of its cell's metadata. nbconvert reads it from the output's metadata, and
+front ends that show no pictures show `text/plain`. Figures have two pixels per point, so their width is half of it.
+
+A monitor's page shows an image file beside the notebook. A copy of the notebook would not find it, so the page is
+replaced by a line and by the image as it is now.
+"""
+
+import base64
+import html
+import pathlib
+import re
+import struct
+from urllib.parse import unquote
+
+import nbformat
+from nbconvert.preprocessors import Preprocessor
+
+MAX_WIDTH = 800
+# nbconvert's page for JupyterLab leaves the alternative text out.
+TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block data_png scoped %}
+<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
+<img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
+{%- set alt = output | get_metadata('alt', 'image/png') %}{% if alt %} alt="{{ alt | escape_html }}"{% endif %}
+{%- set width = output | get_metadata('width', 'image/png') %}{% if width %} width="{{ width | escape_html }}"{% endif %}>
+</div>
+{%- endblock data_png %}
+"""
+MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
+IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^":]+\.png)"[^>]*>')
+ALT = re.compile(r'\balt="([^"]*)"')
+
+
+def complete(notebook, folder):
+    """`folder` is where the notebook lies."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            outputs = (part for output in cell.outputs for part in without_page(output, folder))
+            cell.outputs = [described(output, cell.metadata.get("alt")) for output in outputs]
+
+
+def without_page(output, folder):
+    """The output itself or, if it is a monitor's page, a line and its image."""
+    page = output.get("data", {}).get("text/html", "")
+    image = IMAGE.search(page)
+    if not image or "<script" not in page:
+        return [output]
+    file = pathlib.Path(folder) / unquote(html.unescape(image[1]))
+    if not file.is_file():
+        return [output]
+    png = base64.b64encode(file.read_bytes()).decode("ascii")
+    alt = ALT.search(image[0])
+    data = {"image/png": png, "text/plain": html.unescape(alt[1]) if alt else "Training: accuracy and loss"}
+    line = nbformat.v4.new_output("stream", name="stdout", text=MONITOR_LINE)
+    picture = nbformat.v4.new_output(
+        output.output_type, data=data, **{key: output[key] for key in ["execution_count"] if key in output}
+    )
+    return [line, picture]
+
+
+def described(output, alt):
+    png = output.get("data", {}).get("image/png")
+    if not png:
+        return output
+    alt = alt or output.data.get("text/plain")
+    if alt:
+        output.data["text/plain"] = alt
+        output.metadata.setdefault("image/png", {})["alt"] = alt
+    width = pixels(png)
+    if width:
+        output.metadata.setdefault("image/png", {})["width"] = min(width // 2, MAX_WIDTH)
+    return output
+
+
+def pixels(png):
+    """The width of a PNG in base64, or None if it is something else."""
+    header = base64.b64decode(png[:32])
+    return struct.unpack(">I", header[16:20])[0] if header.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+class Complete(Preprocessor):
+    """nbconvert's step that completes the pictures."""
+
+    def preprocess(self, nb, resources):
+        complete(nb, resources.get("metadata", {}).get("path") or ".")
+        return nb, resources
+
+
+def configure(config):
+    """Lets JupyterLab export complete pages. `config` is Jupyter's `c`."""
+    config.HTMLExporter.preprocessors = [Complete]
+    config.HTMLExporter.embed_images = True
