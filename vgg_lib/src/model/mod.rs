@@ -3,6 +3,7 @@
 
 mod classes;
 mod device;
+mod fault;
 mod init;
 mod input;
 mod layer;

@@ -1,6 +1,7 @@
 //! A model: a list of named layers that run one after the other.
 
 use super::device::Device;
+use super::fault::Fault;
 use super::init::{Init, Seed, layer_rng};
 use super::input::Preparation;
 use super::layer::{Layer, MOST_VALUES, initial};
@@ -8,7 +9,9 @@ use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
+use crate::text::{counted, thousands};
 use crate::{Error, Result};
+use std::fmt;
 use std::sync::Arc;
 
 /// Named layers, run one after the other on batches in NHWC order.
@@ -39,6 +42,8 @@ pub struct Sequential {
     pub(crate) device: Device,
     /// Σ λ‖w‖² of the current weights, if the last training pass computed it.
     pub(crate) penalty: Option<f64>,
+    /// A layer that could not be added.
+    pub(super) fault: Option<Fault>,
     /// How the images of the training data were prepared, if the model knows it.
     pub(crate) preparation: Option<Preparation>,
 }
@@ -49,8 +54,8 @@ impl Sequential {
     /// A size of 0 is an error when the first layer is added.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         let (input, device) = (Shape::Map(h, w, c), Device::default());
-        let (arena, penalty, preparation) = (Arc::default(), None, None);
-        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena, device, penalty, preparation }
+        let (arena, penalty, fault, preparation) = (Arc::default(), None, None, None);
+        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena, device, penalty, fault, preparation }
     }
 
     /// Chooses where the model runs. Its weights follow when they are needed there.
@@ -81,12 +86,13 @@ impl Sequential {
         &self.layers
     }
 
-    /// Adds a layer at the end.
+    /// Adds a layer at the end. If that fails and the error is ignored, whatever uses the model later reports it.
     ///
     /// # Errors
     /// If the model already has a layer of this name, or the new layer cannot take the output of the last one.
     pub fn push(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.insert_spec(self.layers.len(), name, layer.into())
+        let added = self.insert_spec(self.layers.len(), name, layer.into());
+        self.remember("not added", name, added)
     }
 
     /// Adds a layer with these weights, in the order of [`Layer::params`].
@@ -111,7 +117,8 @@ impl Sequential {
     /// # Errors
     /// If the model already has a layer of this name, or the new layer or one after it does not fit.
     pub fn insert(&mut self, index: usize, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.insert_spec(index, name, layer.into())
+        let inserted = self.insert_spec(index, name, layer.into());
+        self.remember("not inserted", name, inserted)
     }
 
     fn insert_spec(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<()> {
@@ -134,7 +141,8 @@ impl Sequential {
     /// # Errors
     /// If there is no layer of this name, or the new one does not fit.
     pub fn replace(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.replace_spec(name, layer.into())
+        let replaced = self.replace_spec(name, layer.into());
+        self.remember("not replaced", name, replaced)
     }
 
     fn replace_spec(&mut self, name: &str, layer: LayerSpec) -> Result<()> {
@@ -164,6 +172,7 @@ impl Sequential {
     /// # Errors
     /// If both models have a layer of the same name, or `tail` cannot take the output of this model.
     pub fn join(&self, tail: &Sequential) -> Result<Sequential> {
+        tail.check_complete()?;
         let mut whole = self.clone();
         if let Some(twice) = tail.layers.iter().find(|layer| whole.position(&layer.name).is_ok()) {
             return Err(Error::Name(format!("both models have a layer '{}'", twice.name)));
@@ -201,7 +210,7 @@ impl Sequential {
     }
 
     fn keep_if_it_fits(&mut self, undo: impl FnOnce(&mut Sequential)) -> Result<()> {
-        let fits = self.output_shape(self.input);
+        let fits = self.shape_after_all(self.input);
         if fits.is_err() {
             undo(self);
         }
@@ -210,6 +219,11 @@ impl Sequential {
 
     /// The shape of the output for an input of this shape.
     pub(crate) fn output_shape(&self, input: Shape) -> Result<Shape> {
+        self.check_complete()?;
+        self.shape_after_all(input)
+    }
+
+    fn shape_after_all(&self, input: Shape) -> Result<Shape> {
         self.layers.iter().try_fold(input, |shape, layer| layer.output(shape))
     }
 
@@ -341,4 +355,12 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
     }
     Ok(())
+}
+
+/// One line instead of millions of weights.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
+        write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
+    }
 }

@@ -201,6 +201,7 @@ impl Sequential {
     /// # Errors
     /// As for [`save_weights`](Self::save_weights), and if a Keras file is to get names other than Keras'.
     pub fn save_weights_as(&self, path: impl AsRef<Path>, names: Names) -> Result<Saved> {
+        self.check_complete()?;
         let path = path.as_ref();
         let tensors = match (Format::of(path)?, names) {
             (Format::Hdf5 | Format::KerasZip, Names::Keras) => write::keras_weights_h5(self),

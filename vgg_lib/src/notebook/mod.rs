@@ -8,6 +8,11 @@ mod monitor;
 pub mod progress;
 mod show;
 mod show_classify;
+mod show_images;
+mod show_model;
+mod show_results;
+mod show_values;
 
 pub use classify_folder::ClassifiedFolder;
 pub use loading::{cifar10, image_folder};
+pub use show::{Show, Shown};
