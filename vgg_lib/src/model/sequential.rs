@@ -350,17 +350,17 @@ impl Sequential {
     }
 }
 
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
+    }
+    Ok(())
+}
+
 /// One line instead of millions of weights.
 impl fmt::Debug for Sequential {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
         write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
     }
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() {
-        return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
-    }
-    Ok(())
 }
