@@ -79,9 +79,9 @@ mod test_data;
 mod tests;
 
 pub use error::{Error, Result};
-/// evcxr names the types of a notebook's variables through these.
-#[doc(hidden)]
-pub use {dfdx, image};
+/// The crates whose types this library returns. evcxr has to name the type of every variable of a notebook, and finds
+/// these types only here: not if they are hidden from the documentation.
+pub use {dfdx, image, ndarray};
 
 /// Everything that a notebook needs, under short names. [`Result`] is not included, because evcxr wraps cells in code
 /// that needs std's `Result`.
@@ -106,7 +106,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{ClassifiedFolder, Settings, cifar10, image_folder};
+    pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -280,7 +280,7 @@ fn hostile_and_newer_descriptions_are_refused_in_a_sentence() -> Result<()> {
     assert!(Sequential::load(nested).err().unwrap().to_string().contains("damaged description"));
     // Whatever byte is wrong: an error or a model, but no panic.
     let bytes = fs::read(&path).unwrap();
-    for at in 0..bytes.len().min(1500) {
+    for at in (0..bytes.len().min(1500)).step_by(3) {
         let mut broken = bytes.clone();
         broken[at] ^= 0x15;
         fs::write(folder.path().join("broken.safetensors"), &broken).unwrap();

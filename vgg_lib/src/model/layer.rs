@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A parameter of a layer: a tensor with a name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Param {
     /// `weight`, `bias`, `running_mean` or `running_var`.
     pub name: &'static str,
@@ -38,6 +38,14 @@ impl Param {
     }
 }
 
+/// Its name and dimensions: "weight (3, 3, 64, 128)".
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let dims = self.dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "{} ({dims})", self.name)
+    }
+}
+
 /// The most values of one array: an allocation has at most `isize::MAX` bytes.
 pub(super) const MOST_VALUES: usize = isize::MAX as usize / size_of::<f32>();
 
@@ -57,7 +65,7 @@ pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8R
 }
 
 /// A layer of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Layer {
     pub(crate) name: String,
     pub(crate) op: Op,
@@ -198,6 +206,17 @@ impl Layer {
             Some(filters) if fit(filters) => filters.clone(),
             _ => kept.insert(Arc::new(new())).clone(),
         }
+    }
+}
+
+/// What was written to make it.
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {:?}", self.name, self.op)?;
+        if self.l2 > 0.0 {
+            write!(f, ", l2({})", self.l2)?;
+        }
+        f.write_str(if self.frozen { ", frozen" } else { "" })
     }
 }
 

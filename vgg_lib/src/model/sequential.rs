@@ -9,7 +9,9 @@ use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
+use crate::text::{counted, thousands};
 use crate::{Error, Result};
+use std::fmt;
 use std::sync::Arc;
 
 /// Named layers, run one after the other on batches in NHWC order.
@@ -353,4 +355,12 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
     }
     Ok(())
+}
+
+/// One line instead of millions of weights.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
+        write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
+    }
 }

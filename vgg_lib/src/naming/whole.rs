@@ -39,6 +39,7 @@ impl Sequential {
     }
 
     fn save_whole(&self, path: &Path) -> Result<Saved> {
+        self.check_complete()?;
         let tensors = write::named(self, Names::Own).into_iter().collect();
         formats::write_model(path, tensors, &Description::of(self))
     }
