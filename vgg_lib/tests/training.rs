@@ -408,9 +408,9 @@ fn a_batch_norm_needs_more_than_one_value_per_channel() {
 fn data_without_images_is_refused() {
     let (train, _) = data();
     let error = model().fit(&train, &train.take(0), config(1)).unwrap_err().to_string();
-    assert_eq!(error, "the validation data has no images");
+    assert_eq!(error, "the validation data has no images; split some off with `train.split(n)`");
     let error = model().evaluate(&train.take(0)).unwrap_err().to_string();
-    assert_eq!(error, "the dataset has no images to evaluate the model on");
+    assert_eq!(error, "the dataset has no images to evaluate the model on; use one with images");
 }
 
 #[test]

@@ -63,11 +63,11 @@ impl<'a> Run<'a> {
         config.batch_size = wanted.min(train.len());
         check_model(model, config.batch_size)?;
         let steps = (train.len() / config.batch_size).min(config.max_steps.unwrap_or(usize::MAX));
-        let stop = StopFiles::new(&config)?;
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
         };
+        let stop = StopFiles::new(&config)?;
         let mut updater = Updater::new(config.optimizer)?;
         if let Some(limit) = config.clip_norm {
             updater = updater.clip_norm(limit)?;
