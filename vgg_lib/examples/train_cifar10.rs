@@ -9,7 +9,8 @@
 //! are used once, at the end.
 //!
 //! Checkpoints, weights, history and curves go to `--out` (default `target/cifar10`). If a run is interrupted, the same
-//! command resumes after the last finished epoch. With `--json`, each epoch is printed to stdout as a line of JSON,
+//! command resumes after the last checkpoint, which is at most five minutes old. `touch target/cifar10/checkpoints/stop`
+//! ends a run after the current step. With `--json`, each epoch is printed to stdout as a line of JSON,
 //! `{"epoch","seconds","images_per_second","lr","loss","acc","val_loss","val_acc"}`, and nothing else is printed.
 
 use clap::{Parser, ValueEnum};

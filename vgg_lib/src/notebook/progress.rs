@@ -54,7 +54,7 @@ pub struct Progress {
 impl Progress {
     /// Progress of `epochs` epochs of `steps` steps each.
     pub fn new(verbosity: Verbosity, monitor: Option<Monitor>, epochs: usize, steps: usize) -> Progress {
-        let (target, is_lines) = target(verbosity);
+        let (target, is_lines) = target(verbosity, monitor.is_some());
         Progress::with_target(target, is_lines, monitor, epochs, steps)
     }
 

@@ -301,7 +301,7 @@ impl Keeper {
 
     fn damaged(&self, path: &Path, why: &str) -> Error {
         let help = match self.places().unwrap_or_default().as_slice() {
-            [.., before, _] => format!("delete it to resume after epoch {before}"),
+            [.., before, _] => format!("delete it to resume after {before}"),
             _ => "delete it to start again".to_string(),
         };
         Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))

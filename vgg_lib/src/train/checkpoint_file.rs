@@ -27,7 +27,7 @@ pub(super) struct State {
 }
 
 /// A part of an epoch: its first steps and their sums.
-#[derive(Clone, Copy, Default, Deserialize, Serialize, Debug)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Part {
     pub(super) steps: usize,
     pub(super) images: usize,

@@ -63,11 +63,11 @@ impl<'a> Run<'a> {
         config.batch_size = wanted.min(train.len());
         check_model(model, config.batch_size)?;
         let steps = (train.len() / config.batch_size).min(config.max_steps.unwrap_or(usize::MAX));
-        let stop = StopFiles::new(&config)?;
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
         };
+        let stop = StopFiles::new(&config)?;
         let mut updater = Updater::new(config.optimizer)?;
         if let Some(limit) = config.clip_norm {
             updater = updater.clip_norm(limit)?;
@@ -127,9 +127,9 @@ impl<'a> Run<'a> {
         let Some((saved, part)) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
         let (done, epochs) = (saved.epochs.len(), self.config.epochs);
         if done + usize::from(part.is_some()) > epochs {
+            let held = counted(done, "epoch", "epochs");
             let more = if part.is_some() { " and a part of the next" } else { "" };
-            let text =
-                format!("already holds {done} epochs{more} of this training run, more than {epochs}; ask for more");
+            let text = format!("already holds {held}{more} of this training run, more than {epochs}; ask for more");
             return Err(Error::file(keeper.folder(), text));
         }
         let note = keeper.resumed(&saved, part, epochs);

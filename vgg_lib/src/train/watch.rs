@@ -54,7 +54,7 @@ pub type Observer<'a> = &'a mut dyn FnMut(Event);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
     /// A bar in a terminal, a line that is redrawn in VS Code's notebooks, and a new line about every 20 seconds in
-    /// other notebooks and in files.
+    /// other notebooks and in files. With a [`Monitor`], there is only one line per epoch.
     #[default]
     Auto,
     /// Lines on stdout: one at the end of each epoch, and between them at most one every this many seconds.
