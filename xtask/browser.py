@@ -200,6 +200,13 @@ def test_a_panic_is_one_line(lab):
     assert "backtrace:" not in "".join(text), text
 
 
+def test_a_forgotten_question_mark_is_an_error(lab):
+    lab.open(lab.new("forgotten", ['println!("ready");', 'std::fs::read("no such file");']))
+    lab.start("notebook:run-all-cells")
+    expect(lab.outputs(2).first).to_contain_text("unused `Result` that must be used")
+    lab.shot("forgotten")
+
+
 def test_stop_keeps_the_variables(lab):
     lab.open(lab.new("stop", TRAINING))
     lab.start("notebook:run-all-cells")
