@@ -9,7 +9,8 @@
 //! are used once, at the end.
 //!
 //! Checkpoints, weights, history and curves go to `--out` (default `target/cifar10`). If a run is interrupted, the same
-//! command resumes after the last finished epoch. With `--json`, each epoch is printed to stdout as a line of JSON,
+//! command resumes after the last checkpoint, which is at most five minutes old. `touch target/cifar10/checkpoints/stop`
+//! ends a run after the current step. With `--json`, each epoch is printed to stdout as a line of JSON,
 //! `{"epoch","seconds","images_per_second","lr","loss","acc","val_loss","val_acc"}`, and nothing else is printed.
 
 use clap::{Parser, ValueEnum};
@@ -41,10 +42,15 @@ struct Options {
     /// λ of the l2 penalty λ‖w‖²; has no effect on kernels whose norm Muon keeps (one-cycle only).
     #[arg(long, default_value_t = 0.0)]
     l2: f32,
-    /// Start from Glorot weights, like Keras, instead of a whitening first convolution and others that pass their
-    /// inputs through (one-cycle only).
+    /// How the learning rate changes (one-cycle only).
+    #[arg(long, value_enum, default_value_t = Rate::Triangle)]
+    rate: Rate,
+    /// Train the first convolution too, instead of computing filters that whiten the images (one-cycle only).
     #[arg(long)]
-    glorot: bool,
+    no_whitening: bool,
+    /// Start from Glorot weights, like Keras, instead of convolutions that pass their inputs through (one-cycle only).
+    #[arg(long)]
+    no_dirac: bool,
     /// Images that batch norm normalizes together; 0 for the whole batch (one-cycle only).
     #[arg(long, default_value_t = 32)]
     group: usize,
@@ -57,6 +63,9 @@ struct Options {
     /// Number of training images held out for validation.
     #[arg(long, default_value_t = 1000)]
     held_out: usize,
+    /// Number of training images to use, the first ones [default: all that are not held out].
+    #[arg(long)]
+    images: Option<usize>,
     /// Maximum steps per epoch; validation and test are limited to the same number of batches.
     #[arg(long)]
     max_steps: Option<usize>,
@@ -79,22 +88,44 @@ enum Recipe {
     Document,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Rate {
+    /// Rises linearly for a twentieth of the steps, then falls linearly to 0.
+    Triangle,
+    /// The same with cosines, after Smith's one-cycle schedule.
+    OneCycle,
+    /// The highest rate at every step.
+    Constant,
+}
+
+impl Rate {
+    fn schedule(self, max: f64) -> Schedule {
+        match self {
+            Rate::Triangle => Schedule::Triangle { max, warm_up: 0.05 },
+            Rate::OneCycle => Schedule::OneCycle { max, warm_up: 0.05 },
+            Rate::Constant => Schedule::Constant(max),
+        }
+    }
+}
+
 impl Recipe {
     fn apply(self, model: &mut Sequential, train: &Dataset, options: &Options) -> Result<FitConfig> {
         match self {
             Recipe::OneCycle => {
                 model.set_dropout("", 0.0)?;
                 model.set_l2("", options.l2)?;
-                if !options.glorot {
+                model.set_batch_norm_group("", options.group)?;
+                if !options.no_dirac {
                     model.set_init("", Init::Dirac)?;
+                }
+                if !options.no_whitening {
                     model.whiten(train)?;
                     model.freeze("block1_conv1")?;
-                    model.set_batch_norm_group("", options.group)?;
                 }
                 Ok(FitConfig {
                     epochs: 14,
                     batch_size: 512,
-                    schedule: Schedule::Triangle { max: options.peak, warm_up: 0.05 },
+                    schedule: options.rate.schedule(options.peak),
                     optimizer: match options.muon {
                         0.0 => Optimizer::default(),
                         factor => Optimizer::Muon(Muon { factor, ..Muon::default() }),
@@ -135,6 +166,7 @@ fn run(options: Options) -> Result<()> {
     let load = if options.json { cifar10::load } else { cifar10::load_or_shapes };
     let (train, test) = load(&options.data)?;
     let (train, validation) = train.split(train.len().saturating_sub(options.held_out));
+    let train = train.take(options.images.unwrap_or(train.len()));
     let stats = Normalization::fit(&train);
     let (train, mut validation, mut test) = (stats.apply(&train), stats.apply(&validation), stats.apply(&test));
 

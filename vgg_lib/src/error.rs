@@ -36,13 +36,14 @@ pub enum Error {
     Config(String),
     /// The loss or a weight became NaN or infinite.
     #[error(
-        "training stopped: {what} in epoch {epoch}, step {step}, at learning rate {learning_rate}; {help}{}",
+        "training stopped: {what} in epoch {epoch}, step {step}, at learning rate {learning_rate}; {help}. {}{}",
+        put_back(restored),
         last_good(checkpoint)
     )]
     NotFinite {
         /// What is not a number: "the loss became NaN".
         what: String,
-        /// What to do: "try a lower rate".
+        /// What to do: "try a lower rate …".
         help: String,
         /// From 1.
         epoch: usize,
@@ -50,6 +51,8 @@ pub enum Error {
         step: usize,
         /// At that step.
         learning_rate: f64,
+        /// The epoch, from 1, whose weights the model has again, the best; `None` if it has those from before training.
+        restored: Option<usize>,
         /// The newest checkpoint, if there is one; `load_weights` reads it.
         checkpoint: Option<PathBuf>,
     },
@@ -86,6 +89,11 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
+fn put_back(restored: &Option<usize>) -> String {
+    let best = |epoch| format!("The model has the weights of epoch {epoch} again, the best");
+    restored.map_or("The model has the weights again that this run began with".to_string(), best)
+}
+
 fn last_good(checkpoint: &Option<PathBuf>) -> String {
-    checkpoint.as_ref().map_or(String::new(), |path| format!(". The last good weights are in {}", path.display()))
+    checkpoint.as_ref().map_or(String::new(), |path| format!(". The newest checkpoint is {}", path.display()))
 }

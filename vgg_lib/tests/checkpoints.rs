@@ -355,7 +355,7 @@ fn a_loss_that_is_not_finite_names_the_last_good_checkpoint() {
     let Error::NotFinite { epoch, checkpoint: Some(checkpoint), .. } = &error else { panic!("{error}") };
     assert!(*epoch > 2, "too early to mean anything: {error}");
     assert_eq!(*checkpoint, folder.path().join(format!("epoch_{:04}.safetensors", epoch - 1)));
-    assert!(error.to_string().ends_with(&format!("The last good weights are in {}", checkpoint.display())), "{error}");
+    assert!(error.to_string().ends_with(&format!("The newest checkpoint is {}", checkpoint.display())), "{error}");
     model.load_weights(checkpoint).unwrap();
     assert!(model.evaluate(&test).unwrap().accuracy >= 0.0);
     assert!(model.state_dict().values().flatten().all(|v| v.is_finite()));
@@ -382,6 +382,8 @@ fn a_batch_that_does_not_fit_into_memory_is_refused() {
 const FOLDER: &str = "VGG_TEST_CHECKPOINTS";
 /// Set there, too: the epoch after which the process waits to be killed.
 const WAIT_AFTER: &str = "VGG_TEST_WAIT_AFTER";
+/// Set there if the process saves a checkpoint after each step.
+const EVERY_STEP: &str = "VGG_TEST_EVERY_STEP";
 
 fn folder_of_child() -> Option<PathBuf> {
     std::env::var_os(FOLDER).map(PathBuf::from)
@@ -410,7 +412,9 @@ fn train_until_killed(folder: &Path) {
         ControlFlow::Continue(())
     });
     let (train, test) = data();
-    let config = FitConfig { callbacks: vec![wait], ..config(Some(Checkpoints::resume(folder))) };
+    let minutes = if std::env::var_os(EVERY_STEP).is_some() { 0.0 } else { 5.0 };
+    let checkpoints = Checkpoints::resume(folder).every_minutes(minutes);
+    let config = FitConfig { callbacks: vec![wait], ..config(Some(checkpoints)) };
     model().fit(&train, &test, config).unwrap();
 }
 
@@ -458,12 +462,16 @@ fn a_run_killed_at_any_moment_resumes_to_the_same_end() {
     let whole = begun.elapsed();
 
     let mut rng: u64 = 0x1234_5678_9abc_def1;
-    for _ in 0..15 {
+    for round in 0..20 {
         rng ^= rng << 13;
         rng ^= rng >> 7;
         rng ^= rng << 17;
         let folder = tempfile::tempdir().unwrap();
-        let process = child(NAME, folder.path()).spawn().unwrap();
+        let mut command = child(NAME, folder.path());
+        if round % 2 == 0 {
+            command.env(EVERY_STEP, "1");
+        }
+        let process = command.spawn().unwrap();
         std::thread::sleep(whole.mul_f64((rng >> 11) as f64 / (1u64 << 53) as f64));
         kill(process);
         let left = names(folder.path());

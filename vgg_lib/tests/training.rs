@@ -217,7 +217,7 @@ fn weights_that_are_not_finite_are_not_saved() {
         let error = model.fit(&train, &test, config).unwrap_err().to_string();
         let expected =
             "training stopped: the weights of layer 'block1_conv1' became NaN or infinite in epoch 1, step 1";
-        assert!(error.starts_with(expected) && error.ends_with("try a lower rate"), "{error}");
+        assert!(error.starts_with(expected) && error.contains("try a lower rate"), "{error}");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "only the lock");
     }
 }
@@ -231,14 +231,14 @@ fn a_loss_that_is_not_finite_from_the_start_has_another_cause() {
     broken.load_state_dict(&state).unwrap();
     let error = broken.fit(&train, &test, config(1)).unwrap_err().to_string();
     let expected = "layer 'block2_conv1' had NaN or infinite weights from the start: load others";
-    assert!(error.ends_with(expected), "{error}");
+    assert!(error.contains(expected), "{error}");
 
     let features = features_with(f32::NAN);
     let mut head = Sequential::new((1, 1, 4), Seed(0));
     head.push("predictions", linear(2)).unwrap();
     let error = head.fit(&features, &features, FitConfig { batch_size: 8, ..config(1) }).unwrap_err().to_string();
     assert!(
-        error.ends_with("the training data has NaN or infinite values in 1 image of 8, the first is image 3"),
+        error.contains("the training data has NaN or infinite values in 1 image of 8, the first is image 3"),
         "{error}"
     );
     assert!(head.state_dict().values().flatten().all(|v| v.is_finite()), "the step was not taken");
@@ -266,7 +266,7 @@ fn a_validation_loss_that_is_not_finite_is_a_warning() {
     let history = head.fit_with(&train, &test, FitConfig { batch_size: 8, ..config(3) }, &mut observer).unwrap();
     assert!(history.epochs.iter().all(|record| record.val_loss.unwrap().is_nan()));
     let expected = "warning: the validation loss became NaN in epoch 1; the validation data has NaN or infinite values \
-                    in 1 image of 8, the first is image 3";
+                    in 1 image of 8, the first is image 3; fix or remove them";
     assert_eq!(warnings, [expected]);
 }
 
@@ -408,9 +408,9 @@ fn a_batch_norm_needs_more_than_one_value_per_channel() {
 fn data_without_images_is_refused() {
     let (train, _) = data();
     let error = model().fit(&train, &train.take(0), config(1)).unwrap_err().to_string();
-    assert_eq!(error, "the validation data has no images");
+    assert_eq!(error, "the validation data has no images; split some off with `train.split(n)`");
     let error = model().evaluate(&train.take(0)).unwrap_err().to_string();
-    assert_eq!(error, "the dataset has no images to evaluate the model on");
+    assert_eq!(error, "the dataset has no images to evaluate the model on; use one with images");
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         let error = model.fit(train, &test, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
-    refuse(&mut model(), &train.take(20), config(1), "20 training images do not fill a batch of 32");
+    refuse(&mut model(), &train.take(0), config(1), "there are no training images; give `fit` some");
     refuse(&mut model(), &train, FitConfig { batch_size: 0, ..config(1) }, "batch of 0");
     refuse(&mut model(), &shapes::generate(64, (24, 24), 1), config(1), "'predictions'");
     refuse(&mut model(), &train, FitConfig { label_smoothing: 1.0, ..config(1) }, "label smoothing");
@@ -453,7 +453,6 @@ fn settings_and_data_that_do_not_fit_are_refused() {
     let refuse_config = |config: FitConfig, words: &str| refuse(&mut model(), &train, config, words);
     refuse_config(FitConfig { epochs: 0, ..config(1) }, "0 epochs train nothing");
     refuse_config(FitConfig { max_steps: Some(0), ..config(1) }, "max_steps: Some(0) trains nothing");
-    refuse_config(FitConfig { batch_size: usize::MAX, ..config(1) }, "do not fill a batch of 18446744073709551615");
     for value in [f32::NAN, -0.1, f32::INFINITY] {
         refuse_config(FitConfig { label_smoothing: value, ..config(1) }, "label smoothing must be at least 0");
         refuse_config(FitConfig { ema: Some(value), ..config(1) }, "ema must be at least 0");

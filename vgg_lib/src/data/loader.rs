@@ -51,6 +51,19 @@ impl Loader {
         seed: u64,
         epoch: usize,
     ) -> Loader {
+        Loader::after(0, dataset, batch_size, order, augment, seed, epoch)
+    }
+
+    /// The batches of [`new`](Loader::new) without the first `done`.
+    pub(crate) fn after(
+        done: usize,
+        dataset: &Dataset,
+        batch_size: usize,
+        order: Vec<usize>,
+        augment: Augment,
+        seed: u64,
+        epoch: usize,
+    ) -> Loader {
         if let Some(index) = order.iter().find(|&&index| index >= dataset.len()) {
             panic!("the order names image {index}, but the dataset has {} images", dataset.len());
         }
@@ -58,11 +71,11 @@ impl Loader {
             panic!("{error}");
         }
         let batch_size = batch_size.max(1);
-        let left = order.len().div_ceil(batch_size);
+        let left = order.len().div_ceil(batch_size).saturating_sub(done);
         let dataset = dataset.clone();
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = thread::spawn(move || {
-            for (b, indices) in order.chunks(batch_size).enumerate() {
+            for (b, indices) in order.chunks(batch_size).enumerate().skip(done) {
                 if sender.send(prepare(&dataset, indices, b * batch_size, augment, seed, epoch)).is_err() {
                     return;
                 }

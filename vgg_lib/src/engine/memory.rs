@@ -68,7 +68,11 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
 /// Returns an error if a training step of `batch_size` images does not fit in memory.
 pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()> {
     let (h, w, c) = model.input_shape();
-    let need = |batch_size| need(model, Shape::Map(h, w, c), batch_size).map(|need| need.training);
+    // Training keeps a copy of good weights.
+    let need = |batch_size| {
+        let need = need(model, Shape::Map(h, w, c), batch_size)?;
+        Ok::<_, crate::Error>(need.training.saturating_add(need.optimizer / 2))
+    };
     let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);
     let what = format!("a training step of {}", counted(batch_size, "image", "images"));
     let advice = |free: usize| advice(free.saturating_sub(none) / (one - none).max(1));

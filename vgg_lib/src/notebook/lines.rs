@@ -22,7 +22,7 @@ use crate::train::Verbosity;
 
 /// A progress bar for a job of `total` parts, such as images to load. Call `inc(1)` after each part.
 pub(super) fn bar(total: u64, what: &str) -> ProgressBar {
-    let (target, is_lines) = target(Verbosity::Auto);
+    let (target, is_lines) = target(Verbosity::Auto, false);
     let template = if is_lines {
         "  {prefix}  {human_pos}/{human_len}  left {eta}"
     } else {
@@ -38,19 +38,38 @@ pub(super) fn styled_bar(target: ProgressDrawTarget, length: u64, template: &str
     ProgressBar::with_draw_target(Some(length), target).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
-/// The draw target, and whether it is [`Lines`].
-pub(super) fn target(verbosity: Verbosity) -> (ProgressDrawTarget, bool) {
-    const SECONDS: f64 = 20.0;
-    const REDRAWN_SECONDS: f64 = 2.0;
-    let lines = |seconds, redraw| (Lines::target(seconds, redraw, Box::new(io::stdout())), true);
-    let terminal = io::stderr().is_terminal();
-    match verbosity {
-        Verbosity::Silent => (ProgressDrawTarget::hidden(), false),
-        Verbosity::Lines(seconds) => lines(seconds, false),
-        Verbosity::Bar if terminal => (ProgressDrawTarget::stderr(), false),
-        Verbosity::Auto if terminal && io::stdout().is_terminal() => (ProgressDrawTarget::stderr(), false),
-        Verbosity::Auto if is_vs_code(|name| env::var_os(name).is_some()) => lines(REDRAWN_SECONDS, true),
-        Verbosity::Auto | Verbosity::Bar => lines(SECONDS, false),
+/// The draw target, and whether it is [`Lines`]. `live` says that a live view shows the progress, too.
+pub(super) fn target(verbosity: Verbosity, live: bool) -> (ProgressDrawTarget, bool) {
+    let terminals = (io::stderr().is_terminal(), io::stdout().is_terminal());
+    match way(verbosity, live, terminals, is_vs_code(|name| env::var_os(name).is_some())) {
+        Way::Hidden => (ProgressDrawTarget::hidden(), false),
+        Way::Terminal => (ProgressDrawTarget::stderr(), false),
+        Way::Lines { seconds, redraw } => (Lines::target(seconds, redraw, Box::new(io::stdout())), true),
+    }
+}
+
+/// How progress is drawn.
+#[derive(Debug, PartialEq)]
+enum Way {
+    Hidden,
+    Terminal,
+    /// A progress line at most every so many seconds.
+    Lines {
+        seconds: f64,
+        redraw: bool,
+    },
+}
+
+/// `terminals`: whether stderr and stdout are terminals.
+fn way(verbosity: Verbosity, live: bool, terminals: (bool, bool), vs_code: bool) -> Way {
+    // New lines would repeat what a live view shows.
+    let lines = Way::Lines { seconds: if live { f64::INFINITY } else { 20.0 }, redraw: false };
+    match (verbosity, terminals) {
+        (Verbosity::Silent, _) => Way::Hidden,
+        (Verbosity::Lines(seconds), _) => Way::Lines { seconds, redraw: false },
+        (Verbosity::Bar, (true, _)) | (Verbosity::Auto, (true, true)) => Way::Terminal,
+        (Verbosity::Auto, _) if vs_code => Way::Lines { seconds: 2.0, redraw: true },
+        (Verbosity::Auto | Verbosity::Bar, _) => lines,
     }
 }
 
@@ -190,6 +209,22 @@ pub(super) mod tests {
         };
         assert_eq!(lines(true), "  1/3  loss 12.5\n\x1b[A\r  2/3           \n\x1b[A\rEpoch 1\n  2/3\n");
         assert_eq!(lines(false), "  1/3  loss 12.5\n  2/3\nEpoch 1\n  2/3\n");
+    }
+
+    #[test]
+    fn beside_a_live_view_there_are_no_new_progress_lines() {
+        let none = (false, false);
+        let lines = |seconds, redraw| Way::Lines { seconds, redraw };
+        assert_eq!(way(Verbosity::Auto, false, none, false), lines(20.0, false));
+        assert_eq!(way(Verbosity::Auto, true, none, false), lines(f64::INFINITY, false));
+        assert_eq!(way(Verbosity::Lines(5.0), true, none, false), lines(5.0, false), "as asked for");
+        assert_eq!(way(Verbosity::Auto, true, none, true), lines(2.0, true), "one line, which is redrawn");
+        assert_eq!(way(Verbosity::Auto, true, (true, true), false), Way::Terminal);
+        let sink = Sink::default();
+        let bar = styled_bar(Lines::target(f64::INFINITY, false, Box::new(sink.clone())), 3, "  {msg}");
+        bar.set_message("1/3");
+        bar.println("Epoch 1");
+        assert_eq!(sink.text(), "Epoch 1\n");
     }
 
     #[test]

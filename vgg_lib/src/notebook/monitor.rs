@@ -1,13 +1,15 @@
 //! The live view of training in a notebook: bars, time left and growing curves.
 //!
 //! evcxr shows the result of a cell only when the cell ends, so the cell that trains cannot redraw what it shows.
-//! Instead an *earlier* cell shows a page whose script requests a small JSON file once a second, through Jupyter's own
-//! `/files/`. Training writes that file, and an image at the end of each epoch. Where no script runs (an untrusted
-//! notebook, a static copy), the image is shown instead.
+//! Instead an *earlier* cell shows an image, and a script that puts a live page in its place. The page requests a small
+//! JSON file once a second, through Jupyter's own `/files/`. Where no script runs (an untrusted notebook, a static
+//! copy), the image stays.
 //!
 //! ```text
-//! plots/01_training.json   state, epoch, step, images/s, seconds left, curves; written at most once a second
+//! plots/01_training.json   state, epoch, step, images/s, seconds left, curves; written about once a second
 //! plots/01_training.png    plot::training of the epochs so far
+//! plots/01_training.js     the page, so that the notebook holds only the few lines that load it
+//! plots/01_training.stop   written by the Stop button, through Jupyter's contents API; `fit` deletes it and ends
 //! ```
 
 mod feed;
@@ -15,7 +17,7 @@ mod trace;
 
 use std::{
     fmt::{self, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,12 +27,16 @@ use crate::{Error, Result, files, plot};
 use feed::Report;
 pub(super) use feed::{Feed, Now};
 
-/// The script of the page: a function of its own `<script>` element and of the monitor's `run`.
-const SCRIPT: &str = include_str!("monitor/page.js");
+/// In the notebook: a function of its own `<script>` element and of the monitor's `run`, which loads the page.
+const LOADER: &str = include_str!("monitor/loader.js");
+/// The page: a function of the image and of the monitor's `run`.
+const PAGE: &str = include_str!("monitor/page.js");
+/// Removed by the script.
+const HINT: &str = "Training may be running: File ▸ Trust Notebook shows it live.";
 
 impl Monitor {
-    /// A monitor that keeps its two files at `path`: for `plots/01_training` they are `01_training.json` and
-    /// `01_training.png` in the folder `plots`, which is created if needed.
+    /// A monitor that keeps its files at `path`: for `plots/01_training` they are `01_training.json`, `01_training.js`
+    /// and `01_training.png` in the folder `plots`, which is created if needed.
     ///
     /// For the live view the path must be relative, in or below the notebook's folder: Jupyter serves no other files,
     /// and none from folders whose name starts with a dot.
@@ -42,10 +48,11 @@ impl Monitor {
         if path.file_name().is_none() {
             return Err(Error::file(path, "is not a file name; give one such as plots/01_training"));
         }
-        let ours = path.extension().is_some_and(|e| e == "png" || e == "json");
+        let ours = path.extension().is_some_and(|e| e == "png" || e == "json" || e == "js");
         let path = if ours { path.with_extension("") } else { path.to_owned() };
         let monitor = Monitor { path, run: format!("{:x}-{:x}", process::id(), now().to_bits()) };
         monitor.write(&Report::waiting(&monitor.run))?;
+        files::write(&monitor.file("js"), PAGE.as_bytes())?;
         files::write(&monitor.file("png"), &plot::training(&History::default()).png()?)?;
         Ok(monitor)
     }
@@ -54,17 +61,10 @@ impl Monitor {
     pub(super) fn to_html(&self) -> String {
         let (png, run) = (address(&self.file("png")), &self.run);
         format!(
-            "<div>\n<img src=\"{png}\" width=\"880\" alt=\"Training: accuracy and loss\">\n\
-             <script>\n({})(document.currentScript, \"{run}\");\n</script>\n</div>",
-            SCRIPT.trim().trim_end_matches(';')
+            "<div>\n<img src=\"{png}\" width=\"800\" alt=\"Training: accuracy and loss\">\n<p class=\"vgg-monitor-hint\">{HINT}</p>\n\
+             <script>\n{}(document.currentScript, \"{run}\");\n</script>\n</div>",
+            LOADER.trim()
         )
-    }
-
-    fn file(&self, extension: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".");
-        name.push(extension);
-        name.into()
     }
 
     fn write(&self, report: &Report) -> Result<()> {
@@ -82,7 +82,7 @@ impl Monitor {
 /// Shown where the page cannot be.
 impl fmt::Display for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "A page that shows training live; its image is {}", self.file("png").display())
+        write!(f, "Training, live in a notebook; the curves are in {}", self.file("png").display())
     }
 }
 
@@ -105,7 +105,11 @@ fn now() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, thread::sleep, time::Instant};
+    use std::{
+        fs,
+        thread::sleep,
+        time::{Duration, Instant},
+    };
 
     use serde_json::{Value, json};
 
@@ -168,7 +172,7 @@ mod tests {
         assert!(image::load_from_memory(&place.image()).is_ok());
         assert_eq!(
             fs::read_dir(place.folder.path().join("plots")).unwrap().count(),
-            2,
+            3,
             "a temporary file was left behind"
         );
     }
@@ -239,7 +243,7 @@ mod tests {
     fn resumed_training_keeps_earlier_epochs() {
         let place = Place::new();
         let mut progress = place.progress(3, 1);
-        progress.resumed(&[record(1), record(2)]);
+        progress.resumed(&[record(1), record(2)], 0, 0);
         progress.start_epoch(3);
         let report = place.report();
         assert_eq!((&report["epoch"], &report["history"]), (&json!(3), &json!([record(1), record(2)])));
@@ -271,12 +275,12 @@ mod tests {
         let plots = place.folder.path().join("plots");
         fs::remove_dir_all(&plots).unwrap();
         fs::write(&plots, "").unwrap();
-        let warning = feed.start_epoch(1).unwrap();
+        let warning = feed.start_epoch(1, 0).unwrap();
         assert!(warning.contains("training continues") && warning.contains("plots"), "{warning}");
         assert!(!warning.contains('\n'));
-        assert_eq!(feed.start_epoch(1), None, "the warning comes once");
+        assert_eq!(feed.start_epoch(1, 0), None, "the warning comes once");
         fs::remove_file(&plots).unwrap();
-        assert_eq!(feed.start_epoch(1), None, "the file can be written again");
+        assert_eq!(feed.start_epoch(1, 0), None, "the file can be written again");
         assert_eq!(place.report()["epoch"], 1);
         fs::remove_dir_all(&plots).unwrap();
         fs::write(&plots, "").unwrap();
@@ -289,16 +293,41 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_self_contained() {
+    fn the_file_is_written_while_a_step_takes_long() {
+        let place = Place::new();
+        let mut progress = place.progress(1, 2);
+        progress.start_epoch(1);
+        let written = || place.report()["updated"].as_f64().unwrap();
+        let (first, start) = (written(), Instant::now());
+        while written() == first {
+            assert!(start.elapsed().as_secs() < 120, "no sign of life");
+            sleep(Duration::from_millis(20));
+        }
+        progress.finish(None);
+        let last = fs::read(place.monitor.file("json")).unwrap();
+        // A new run writes to the same file, so nothing of the old one may follow.
+        sleep(2 * PAUSE);
+        assert_eq!(fs::read(place.monitor.file("json")).unwrap(), last);
+    }
+
+    #[test]
+    fn the_notebook_holds_an_image_and_a_few_lines_that_load_the_page() {
         let place = Place::new();
         let html = place.monitor.to_html();
-        assert!(html.contains("/plots/01_training.png\""), "{html}");
+        assert!(
+            html.starts_with("<div>\n<img src=\"") && html.contains("/plots/01_training.png\" width=\"800\""),
+            "{html}"
+        );
         assert!(html.contains(&place.monitor.run) && place.report()["run"] == place.monitor.run);
-        for outside in ["http:", "https:", "//cdn", "import(", "@import", "url("] {
-            assert!(!html.contains(outside), "{outside}");
-        }
+        assert!(html.contains(HINT));
+        let shortest = html.len() - html.find(".png").unwrap();
+        assert!(shortest < 1300, "{shortest} characters in each notebook");
         assert_eq!(html.matches("</script").count(), 1);
         assert!(!html.contains("EVCXR_"));
+        assert_eq!(fs::read_to_string(place.monitor.file("js")).unwrap(), PAGE);
+        for outside in ["http:", "https:", "//cdn", "import(", "@import", "url("] {
+            assert!(!html.contains(outside) && !PAGE.contains(outside), "{outside}");
+        }
     }
 
     #[test]

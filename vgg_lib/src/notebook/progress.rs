@@ -41,6 +41,8 @@ pub struct Progress {
     epoch: usize,
     step: usize,
     images: usize,
+    /// Steps and images of the current epoch that an earlier process did. They do not count for the speed.
+    earlier: (usize, usize),
     started: Instant,
     /// Seconds of the epoch's first step, which includes preparations and so says little about the others.
     first_step: f64,
@@ -52,7 +54,7 @@ pub struct Progress {
 impl Progress {
     /// Progress of `epochs` epochs of `steps` steps each.
     pub fn new(verbosity: Verbosity, monitor: Option<Monitor>, epochs: usize, steps: usize) -> Progress {
-        let (target, is_lines) = target(verbosity);
+        let (target, is_lines) = target(verbosity, monitor.is_some());
         Progress::with_target(target, is_lines, monitor, epochs, steps)
     }
 
@@ -67,21 +69,26 @@ impl Progress {
         let bar = styled_bar(target, steps as u64, template);
         let feed = monitor.map(|monitor| monitor.begin(epochs, steps));
         let (started, seconds) = (Instant::now(), Vec::new());
-        Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, started, first_step: 0.0, seconds, feed }
+        let earlier = (0, 0);
+        Progress { bar, epochs, steps, epoch: 0, step: 0, images: 0, earlier, started, first_step: 0.0, seconds, feed }
     }
 
-    /// Training resumes after these epochs of an earlier process. They do not count for the time left.
-    pub fn resumed(&mut self, records: &[EpochRecord]) {
+    /// Training resumes after these epochs of an earlier process, and these steps and images of the next epoch. They do
+    /// not count for the time left.
+    pub fn resumed(&mut self, records: &[EpochRecord], steps: usize, images: usize) {
+        self.earlier = (steps, images);
         self.tell(|feed| feed.resumed(records));
     }
 
     /// An epoch begins; the first is number 1.
     pub fn start_epoch(&mut self, epoch: usize) {
-        (self.epoch, self.step, self.images, self.started) = (epoch, 0, 0, Instant::now());
+        (self.epoch, self.started) = (epoch, Instant::now());
+        (self.step, self.images) = self.earlier;
+        let step = self.step;
         self.bar.set_prefix(format!("epoch {epoch}/{}", self.epochs));
-        self.bar.set_message(format!("0/{} steps", self.steps));
-        self.bar.set_position(0);
-        self.tell(|feed| feed.start_epoch(epoch));
+        self.bar.set_message(format!("{step}/{} steps", self.steps));
+        self.bar.set_position(step as u64);
+        self.tell(|feed| feed.start_epoch(epoch, step));
     }
 
     /// Prints a line.
@@ -99,7 +106,7 @@ impl Progress {
         self.step += 1;
         self.images += images;
         let elapsed = self.started.elapsed().as_secs_f64();
-        if self.step == 1 {
+        if self.step == self.earlier.0 + 1 {
             self.first_step = elapsed;
         }
         let now = Now {
@@ -108,7 +115,7 @@ impl Progress {
             images: self.images,
             loss: mean_loss,
             acc: mean_acc,
-            images_per_second: self.images as f64 / elapsed,
+            images_per_second: (self.images - self.earlier.1) as f64 / elapsed,
             seconds_left: self.seconds_left(elapsed),
         };
         self.bar.set_position(self.step as u64);
@@ -118,7 +125,7 @@ impl Progress {
 
     /// The epoch ends with these results.
     pub fn end_epoch(&mut self, record: &EpochRecord) {
-        (self.epoch, self.step) = (record.epoch, self.steps);
+        (self.epoch, self.step, self.earlier) = (record.epoch, self.steps, (0, 0));
         self.seconds.push(record.seconds);
         self.bar.println(self.epoch_text(record));
         let left = self.seconds_left(0.0);
@@ -147,7 +154,7 @@ impl Progress {
         // Only the latest epochs, because the speed of a machine changes.
         const LATEST: usize = 5;
         let latest = &self.seconds[self.seconds.len().saturating_sub(LATEST)..];
-        let per_epoch = match (latest.len(), self.step) {
+        let per_epoch = match (latest.len(), self.step.saturating_sub(self.earlier.0)) {
             (0, 0..2) => elapsed * self.steps as f64,
             (0, step) => self.first_step + (elapsed - self.first_step) / (step - 1) as f64 * (self.steps - 1) as f64,
             (n, _) => latest.iter().sum::<f64>() / n as f64,
@@ -274,7 +281,7 @@ mod tests {
     #[test]
     fn the_time_left_ignores_epochs_of_earlier_processes() {
         let (mut progress, _sink) = progress(3600.0, 10, 100);
-        progress.resumed(&[EpochRecord { seconds: 1000.0, ..record(1) }, record(2)]);
+        progress.resumed(&[EpochRecord { seconds: 1000.0, ..record(1) }, record(2)], 0, 0);
         progress.start_epoch(3);
         (progress.step, progress.first_step) = (1, 0.1);
         assert!((progress.seconds_left(0.1) - 10.0 * 7.99).abs() < 1e-9);

@@ -1,34 +1,39 @@
-//! Checkpoints: training is saved after each epoch, so that it can resume after an interruption.
+//! Checkpoints: training is saved after each epoch, and every few minutes within long epochs, so that it can resume
+//! after an interruption.
 //!
-//! The folder holds files such as `epoch_0007.safetensors` for the last two epochs and the best one, and the history as
-//! `history.csv` and `history.json`. A checkpoint contains
+//! The folder holds files such as `epoch_0007.safetensors` for the last two epochs and the best one,
+//! `epoch_0008_step_00120.safetensors` if the newest checkpoint is within an epoch, and the history as `history.csv` and
+//! `history.json`. A checkpoint contains
 //!
 //! ```text
 //! block1_conv1.weight …              the model that was validated: `load_weights` reads this file
 //! fit/velocity/block1_conv1.weight … the state of the optimizer: here the velocity of SGD
 //! fit/trained/block1_conv1.weight …  with a moving average: the weights that training updates
-//! metadata "fit"                     JSON: the settings, the number of steps, the history
+//! metadata "fit"                     JSON: the settings, the number of steps, the history, the sums of a part of an epoch
 //! metadata "crc32"                   the checksum of the file, computed with zeros in place of these eight digits
 //! ```
 //!
 //! All random numbers depend only on the seed, the epoch and the step, so a resumed run needs nothing else to reach the
 //! same result.
 
+use super::checkpoint_file::{Part, Settings, State, Stored, flat, parse, to_bytes};
 use super::history::History;
 use crate::model::{Layer, Param, Sequential, Values};
 use crate::optim::{Average, Updater};
 use crate::process::check_memory;
-use crate::tensor::{Flat, all_finite};
+use crate::tensor::all_finite;
+use crate::text::counted;
 use crate::{Error, Result, files};
-use ::safetensors::{Dtype, SafeTensors, View};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use ::safetensors::View;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Where to save a training run after each epoch: weights, momentum, running statistics and history. A resumed run
-/// reaches, bit for bit, the same weights as a run without interruption (on the same machine with the same number of
-/// threads).
+/// Where to save a training run: weights, momentum, running statistics and history. It is saved after each epoch, and
+/// every five minutes within longer epochs. A resumed run reaches, bit for bit, the same weights as a run without
+/// interruption (on the same machine with the same number of threads).
+///
+/// A file `stop` in the folder ends the run after the current step, with a checkpoint.
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -48,12 +53,13 @@ use std::path::{Path, PathBuf};
 pub struct Checkpoints {
     folder: PathBuf,
     restart: bool,
+    minutes: f64,
 }
 
 impl Checkpoints {
     /// Saves the run in `folder`, and resumes from the newest checkpoint that is already there.
     pub fn resume(folder: impl AsRef<Path>) -> Checkpoints {
-        Checkpoints { folder: folder.as_ref().to_path_buf(), restart: false }
+        Checkpoints { folder: folder.as_ref().to_path_buf(), restart: false, minutes: 5.0 }
     }
 
     /// Saves the run in `folder`, after deleting all checkpoints that are already there.
@@ -61,9 +67,24 @@ impl Checkpoints {
         Checkpoints { restart: true, ..Checkpoints::resume(folder) }
     }
 
+    /// Saves the run every this many minutes within an epoch, too; `f64::INFINITY` for only after each epoch. Each such
+    /// checkpoint replaces the one before.
+    pub fn every_minutes(self, minutes: f64) -> Checkpoints {
+        Checkpoints { minutes, ..self }
+    }
+
+    /// The file that ends the run.
+    pub(super) fn stop_file(&self) -> PathBuf {
+        self.folder.join("stop")
+    }
+
     /// Creates the folder and locks it.
     pub(super) fn open(&self, settings: Settings) -> Result<Keeper> {
-        let folder = self.folder.clone();
+        let (folder, minutes) = (self.folder.clone(), self.minutes);
+        if minutes.is_nan() || minutes < 0.0 {
+            let what = format!("checkpoints every {minutes} minutes are impossible; use at least 0, such as 5.0");
+            return Err(Error::Config(what));
+        }
         if folder.is_file() {
             let what = "is a file, but checkpoints need a folder; give the path of one, or read a checkpoint with \
                         `load_weights`";
@@ -83,7 +104,8 @@ impl Checkpoints {
             // Some network file systems have no locks.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        let keeper = Keeper { folder, settings, _lock: lock };
+        let every = Duration::try_from_secs_f64(60.0 * minutes).unwrap_or(Duration::MAX);
+        let keeper = Keeper { folder, settings, every, restart: self.restart, _lock: lock };
         if self.restart {
             keeper.delete(|_| true)?;
         }
@@ -91,24 +113,51 @@ impl Checkpoints {
     }
 }
 
-/// The settings that must be the same for training to resume, as names and values.
-pub(super) type Settings = Vec<(String, String)>;
+/// How far a checkpoint is. Later ones are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Whole epochs.
+    epochs: usize,
+    /// Steps of the next epoch.
+    steps: usize,
+}
 
-/// What a checkpoint holds besides tensors.
-#[derive(Deserialize, Serialize)]
-struct State {
-    settings: Settings,
-    /// Steps of the model, on which the dropout masks depend.
-    steps: u64,
-    /// Steps of the optimizer.
-    updates: u64,
-    history: History,
+impl Place {
+    fn file_name(self) -> String {
+        match self {
+            Place { epochs, steps: 0 } => format!("epoch_{epochs:04}.safetensors"),
+            Place { epochs, steps } => format!("epoch_{:04}_step_{steps:05}.safetensors", epochs + 1),
+        }
+    }
+
+    fn of_file(name: &str) -> Option<Place> {
+        let numbers = name.strip_prefix("epoch_")?.strip_suffix(".safetensors")?;
+        match numbers.split_once("_step_") {
+            None => Some(Place { epochs: numbers.parse().ok()?, steps: 0 }),
+            Some((epoch, steps)) => {
+                Some(Place { epochs: epoch.parse::<usize>().ok()?.checked_sub(1)?, steps: steps.parse().ok()? })
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match *self {
+            Place { epochs, steps: 0 } => write!(f, "epoch {epochs}"),
+            Place { epochs, steps } => write!(f, "step {steps} of epoch {}", epochs + 1),
+        }
+    }
 }
 
 /// A locked folder of checkpoints. The lock is released when this is dropped or the process ends, even if it is killed.
 pub(super) struct Keeper {
     folder: PathBuf,
     settings: Settings,
+    /// The time between two checkpoints within an epoch.
+    pub(super) every: Duration,
+    /// Whether the same call of `fit` starts again.
+    pub(super) restart: bool,
     _lock: File,
 }
 
@@ -130,26 +179,25 @@ impl Keeper {
         &self.folder
     }
 
-    fn path(&self, epoch: usize) -> PathBuf {
-        self.folder.join(format!("epoch_{epoch:04}.safetensors"))
+    fn path(&self, place: Place) -> PathBuf {
+        self.folder.join(place.file_name())
     }
 
-    /// The epochs that have checkpoints, in order.
-    fn epochs(&self) -> Result<Vec<usize>> {
+    /// The checkpoints, the newest last.
+    fn places(&self) -> Result<Vec<Place>> {
         let fault = || Error::io("read", &self.folder);
-        let mut epochs = vec![];
+        let mut places = vec![];
         for entry in fs::read_dir(&self.folder).map_err(fault())? {
             let name = entry.map_err(fault())?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("epoch_")?.strip_suffix(".safetensors"));
-            epochs.extend(number.and_then(|number| number.parse::<usize>().ok()));
+            places.extend(name.to_str().and_then(Place::of_file));
         }
-        epochs.sort_unstable();
-        Ok(epochs)
+        places.sort_unstable();
+        Ok(places)
     }
 
-    fn delete(&self, which: impl Fn(usize) -> bool) -> Result<()> {
-        for epoch in self.epochs()?.into_iter().filter(|&epoch| which(epoch)) {
-            let path = self.path(epoch);
+    fn delete(&self, which: impl Fn(Place) -> bool) -> Result<()> {
+        for place in self.places()?.into_iter().filter(|&place| which(place)) {
+            let path = self.path(place);
             fs::remove_file(&path).map_err(Error::io("delete", &path))?;
         }
         Ok(())
@@ -157,25 +205,28 @@ impl Keeper {
 
     /// The newest checkpoint.
     pub(super) fn latest(&self) -> Option<PathBuf> {
-        self.epochs().ok()?.last().map(|&epoch| self.path(epoch))
+        self.places().ok()?.last().map(|&place| self.path(place))
     }
 
-    /// Writes the checkpoint of the last epoch of `history`, and deletes those that are no longer needed. `model` is
-    /// the model that was validated. With a moving average, `trained` is the model that training updates.
+    /// Writes a checkpoint after the last epoch of `history` or, with `part`, within the next epoch. Deletes those that
+    /// are no longer needed. `model` is the model that is validated. With a moving average, `trained` is the model that
+    /// training updates.
     pub(super) fn save(
         &self,
         model: &Sequential,
         trained: Option<&Sequential>,
         updater: &Updater,
         history: &History,
+        part: Option<Part>,
     ) -> Result<()> {
-        let epoch = history.epochs.len();
-        let path = self.path(epoch);
+        let place = Place { epochs: history.epochs.len(), steps: part.map_or(0, |part| part.steps) };
+        let path = self.path(place);
         let state = State {
             settings: self.settings.clone(),
             steps: trained.unwrap_or(model).steps,
             updates: updater.steps,
             history: history.clone(),
+            part,
         };
         let mut tensors: Vec<(String, Stored)> = vec![];
         for (name, layer, param) in params(model) {
@@ -195,11 +246,14 @@ impl Keeper {
         history.save_csv(self.folder.join("history.csv"))?;
         history.save_json(self.folder.join("history.json"))?;
         let best = history.best().map(|record| record.epoch);
-        self.delete(|other| other + 1 < epoch && Some(other) != best)
+        self.delete(|other| match other.steps {
+            0 => other.epochs + 1 < place.epochs && Some(other.epochs) != best,
+            _ => other != place,
+        })
     }
 
-    /// Loads the newest checkpoint into the model, the updater and the average, and returns its history; `None` if
-    /// there is no checkpoint. On error nothing is changed.
+    /// Loads the newest checkpoint into the model, the updater and the average, and returns its history and the part of
+    /// the epoch after it; `None` if there is no checkpoint. On error nothing is changed.
     ///
     /// # Errors
     /// [`Error::File`] if the file is damaged or belongs to another training run.
@@ -208,7 +262,7 @@ impl Keeper {
         model: &mut Sequential,
         updater: &mut Updater,
         average: Option<&mut Average>,
-    ) -> Result<Option<History>> {
+    ) -> Result<Option<(History, Option<Part>)>> {
         let Some(path) = self.latest() else { return Ok(None) };
         let bytes = files::map(&path)?;
         let (state, tensors) = parse(&bytes).map_err(|why| self.damaged(&path, &why))?;
@@ -242,30 +296,36 @@ impl Keeper {
         model.steps = state.steps;
         let params = model.layers.iter_mut().flat_map(|layer| layer.params_mut());
         params.zip(weights).for_each(|(param, tensor)| param.values = tensor);
-        Ok(Some(state.history))
+        Ok(Some((state.history, state.part)))
     }
 
     fn damaged(&self, path: &Path, why: &str) -> Error {
-        let help = match self.epochs().unwrap_or_default().as_slice() {
-            [.., before, _] => format!("delete it to resume after epoch {before}"),
+        let help = match self.places().unwrap_or_default().as_slice() {
+            [.., before, _] => format!("delete it to resume after {before}"),
             _ => "delete it to start again".to_string(),
         };
         Error::file(path, format!("is damaged or not a checkpoint ({why}); {help}"))
     }
 
     /// The sentence that tells the reader that a run resumes.
-    pub(super) fn resumed(&self, history: &History, epochs: usize) -> String {
+    pub(super) fn resumed(&self, history: &History, part: Option<Part>, epochs: usize) -> String {
         let (folder, done) = (self.folder.display(), history.epochs.len());
         let best = history.best().and_then(|best| Some((best.epoch, best.val_acc?)));
         let best = best.map_or(String::new(), |(epoch, acc)| format!(", best val_acc {acc:.4} in epoch {epoch}"));
-        let what = if done == epochs { "has all" } else { "resumes after" };
-        format!("{folder} {what} {done} of {epochs} epochs{best}; use `Checkpoints::restart` to start again")
+        let what = match part {
+            None if done == epochs => format!("has all {done} of {epochs} epochs"),
+            None => format!("resumes after {done} of {epochs} epochs"),
+            Some(part) => {
+                format!("resumes in epoch {} of {epochs} after {}", done + 1, counted(part.steps, "step", "steps"))
+            }
+        };
+        format!("{folder} {what}{best}; use `Checkpoints::restart` to start again")
     }
 
     /// The model with the weights of an epoch whose checkpoint is kept.
     pub(super) fn model_of(&self, epoch: usize, model: &Sequential) -> Result<Sequential> {
         let mut model = model.clone();
-        model.load_weights(self.path(epoch))?;
+        model.load_weights(self.path(Place { epochs: epoch, steps: 0 }))?;
         Ok(model)
     }
 }
@@ -278,75 +338,6 @@ fn difference(saved: &Settings, now: &Settings) -> Option<String> {
     let mut names = saved.iter().chain(now).map(|(name, _)| name);
     let name = names.find(|name| find(saved, name) != find(now, name))?;
     Some(format!("{name} was {} there and is {} now", find(saved, name), find(now, name)))
-}
-
-/// A tensor that is converted to bytes only when it is written.
-struct Stored<'a> {
-    tensor: &'a Flat,
-    dims: &'a [usize],
-}
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.dims
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.tensor.as_vec().into_iter().flat_map(f32::to_le_bytes).collect()
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.dims.iter().product::<usize>()
-    }
-}
-
-/// The place of the checksum in the JSON of the header.
-const CHECKSUM: &[u8] = br#""crc32":"00000000""#;
-const DIGITS: usize = 8;
-
-fn to_bytes(path: &Path, state: &State, tensors: Vec<(String, Stored)>) -> Result<Vec<u8>> {
-    let fault = |error: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {error}"));
-    let state = serde_json::to_string(state).map_err(|e| fault(&e))?;
-    let metadata = [("fit", state), ("crc32", "0".repeat(DIGITS))].map(|(name, text)| (name.to_string(), text));
-    let mut bytes = ::safetensors::serialize(tensors, Some(metadata.into_iter().collect())).map_err(|e| fault(&e))?;
-    let digits = checksum_digits(&bytes).ok_or_else(|| fault(&"no place for the checksum"))?;
-    let checksum = format!("{:08x}", crc32fast::hash(&bytes));
-    bytes[digits..digits + DIGITS].copy_from_slice(checksum.as_bytes());
-    Ok(bytes)
-}
-
-/// The position of the checksum's digits in the file.
-fn checksum_digits(bytes: &[u8]) -> Option<usize> {
-    let name = &CHECKSUM[..CHECKSUM.len() - DIGITS - 1];
-    let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?.checked_add(8)?;
-    let at = bytes.get(8..header)?.windows(CHECKSUM.len()).position(|window| window.starts_with(name))?;
-    Some(8 + at + name.len())
-}
-
-/// The state and the tensors of a file, after a check of its checksum.
-fn parse(bytes: &[u8]) -> std::result::Result<(State, SafeTensors<'_>), String> {
-    let digits = checksum_digits(bytes).ok_or("it has no checksum")?;
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(&bytes[..digits]);
-    hash.update(&[b'0'; DIGITS]);
-    hash.update(&bytes[digits + DIGITS..]);
-    if bytes[digits..digits + DIGITS] != *format!("{:08x}", hash.finalize()).as_bytes() {
-        return Err("its checksum is wrong".to_string());
-    }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let state = header.metadata().as_ref().and_then(|texts| texts.get("fit")).ok_or("it has no state")?;
-    let state = serde_json::from_str(state).map_err(|e| e.to_string())?;
-    Ok((state, SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?))
-}
-
-fn flat(tensors: &SafeTensors, name: &str, dims: &[usize]) -> Option<Values> {
-    let view = tensors.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32 && view.shape() == dims)?;
-    let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    Some(Values::new(values))
 }
 
 #[cfg(test)]
@@ -375,10 +366,10 @@ mod tests {
         };
         let mut updater = Updater::new(Optimizer::default()).unwrap();
         let mut history = History { epochs: vec![record(1)] };
-        keeper.save(&model, None, &updater, &history).unwrap();
+        keeper.save(&model, None, &updater, &history, None).unwrap();
         model.layers[0].params_mut()[0].set(vec![1.0, f32::NAN, 1.0, 1.0]);
         history.epochs.push(record(2));
-        keeper.save(&model, None, &updater, &history).unwrap();
+        keeper.save(&model, None, &updater, &history, None).unwrap();
         let error = keeper.load(&mut model, &mut updater, None).unwrap_err().to_string();
         assert!(error.contains("epoch_0002.safetensors: is damaged or not a checkpoint"), "{error}");
         assert!(error.ends_with("(it has NaN or infinite weights); delete it to resume after epoch 1"), "{error}");

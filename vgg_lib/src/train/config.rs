@@ -5,7 +5,7 @@ use super::history::EpochRecord;
 use super::watch::{Monitor, Verbosity};
 use crate::data::Augment;
 use crate::model::{Seed, Sequential};
-use crate::optim::{Optimizer, Schedule};
+use crate::optim::{Optimizer, Schedule, Sgd};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -17,7 +17,8 @@ pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>
 pub struct FitConfig {
     /// The number of passes over the training images, at least 1.
     pub epochs: usize,
-    /// Images per step. The incomplete last batch is dropped; shuffling makes it a different one each epoch.
+    /// Images per step, at most all of them. The incomplete last batch is dropped; shuffling makes it a different one
+    /// each epoch.
     pub batch_size: usize,
     /// The learning rate of each step.
     pub schedule: Schedule,
@@ -57,21 +58,50 @@ impl FitConfig {
         let FitConfig { epochs, batch_size, label_smoothing, .. } = *self;
         let fault = if epochs == 0 {
             "0 epochs train nothing; set epochs to at least 1".to_string()
-        } else if batch_size == 0 || images < batch_size {
-            format!("{images} training images do not fill a batch of {batch_size}")
+        } else if images == 0 {
+            "there are no training images; give `fit` some".to_string()
+        } else if batch_size == 0 {
+            "a batch of 0 images trains nothing; set batch_size to at least 1, such as 32".to_string()
         } else if self.max_steps == Some(0) {
             "max_steps: Some(0) trains nothing; take at least 1 step per epoch, or None for no limit".to_string()
         } else if !(0.0..1.0).contains(&label_smoothing) {
-            format!("label smoothing must be at least 0 and less than 1, not {label_smoothing}")
+            format!("label smoothing must be at least 0 and less than 1, such as 0.1, not {label_smoothing}")
         } else if let Verbosity::Lines(seconds) = self.verbosity
             && (seconds.is_nan() || seconds < 0.0)
         {
-            format!("the seconds between two lines of progress must be at least 0, not {seconds}")
+            format!("the seconds between two lines of progress must be at least 0, such as 20, not {seconds}")
         } else {
             self.schedule.check()?;
             return self.augment.check();
         };
         Err(Error::Config(fault))
+    }
+}
+
+impl FitConfig {
+    /// Settings for training a network from random weights, for any network and data: the rate rises and falls, and
+    /// gradients are clipped.
+    pub fn from_scratch() -> FitConfig {
+        FitConfig {
+            epochs: 10,
+            batch_size: 64,
+            schedule: Schedule::Triangle { max: 0.03, warm_up: 0.2 },
+            optimizer: Optimizer::Sgd(Sgd { decay: 0.0, ..Sgd::default() }),
+            clip_norm: Some(1.0),
+            ..FitConfig::default()
+        }
+    }
+
+    /// Settings for training on from weights that are already good: a new head on a pretrained network or on its
+    /// features, or the whole network.
+    pub fn fine_tune() -> FitConfig {
+        FitConfig {
+            epochs: 5,
+            batch_size: 32,
+            schedule: Schedule::Cosine(1e-3),
+            restore_best: true,
+            ..FitConfig::from_scratch()
+        }
     }
 }
 

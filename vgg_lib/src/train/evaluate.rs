@@ -24,12 +24,20 @@ impl Sequential {
     /// [`Error::Shape`] if the images or classes do not fit the model or there are no images; [`Error::Name`] if the
     /// model was trained on classes with other names or in another order.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        let never = self.evaluate_unless(data, || false)?;
+        never.ok_or_else(|| Error::Internal("the evaluation ended early".to_string()))
+    }
+
+    /// Does what [`evaluate`](Self::evaluate) does, but gives up and returns `None` if `ended` is true after a batch.
+    pub(super) fn evaluate_unless(&self, data: &Dataset, ended: impl Fn() -> bool) -> Result<Option<Evaluation>> {
         if let Some(classes) = self.known_classes() {
             check_classes("the dataset", data, "the model was trained on", classes)?;
         }
         self.check_fit(data)?;
         if data.is_empty() {
-            return Err(Error::Shape("the dataset has no images to evaluate the model on".to_string()));
+            return Err(Error::Shape(
+                "the dataset has no images to evaluate the model on; use one with images".to_string(),
+            ));
         }
         let (h, w, c) = data.image_shape();
         let mut mean = Mean::default();
@@ -38,9 +46,12 @@ impl Sequential {
             let correct = count_correct(&logits, &batch.labels);
             let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
             mean.add(batch.n, loss, correct);
+            if ended() {
+                return Ok(None);
+            }
         }
         let Evaluation { loss, accuracy } = mean.value();
-        Ok(Evaluation { loss: loss + self.penalty(), accuracy })
+        Ok(Some(Evaluation { loss: loss + self.penalty(), accuracy }))
     }
 
     /// Σ λ‖w‖² over the layers that are trained, as in Keras.
@@ -67,8 +78,9 @@ impl Sequential {
 #[derive(Default)]
 pub(super) struct Mean {
     pub(super) images: usize,
-    loss: f64,
-    correct: usize,
+    /// The sum over the images.
+    pub(super) loss: f64,
+    pub(super) correct: usize,
 }
 
 impl Mean {

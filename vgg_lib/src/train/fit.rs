@@ -1,9 +1,9 @@
 //! The training loop: batches, forward and loss, backward, update, and after each epoch validate.
 
 use super::config::FitConfig;
-use super::evaluate::{Mean, count_correct};
+use super::evaluate::count_correct;
 use super::history::History;
-use super::run::{At, Run, Trained};
+use super::run::Run;
 use super::watch::Observer;
 use crate::Result;
 use crate::data::{Batch, Dataset};
@@ -11,7 +11,6 @@ use crate::model::Sequential;
 use crate::ops::softmax_cross_entropy;
 use crate::tensor::{Device, GradientTape, Gradients, images};
 use dfdx::prelude::*;
-use std::time::Instant;
 
 impl Sequential {
     /// Does what [`fit`](Self::fit) does, but reports to `observer` instead of printing.
@@ -26,24 +25,30 @@ impl Sequential {
         observer: Observer,
     ) -> Result<History> {
         let mut run = Run::prepare(self, train, validation, config, observer)?;
-        while let Some(epoch) = run.next_epoch() {
-            let started = Instant::now();
-            let (mut mean, mut rate, mut gradients) = (Mean::default(), 0.0, Gradients::leaky());
-            for (step, batch) in run.batches(epoch).enumerate() {
-                rate = run.rate(epoch, step);
-                let images = batch.n;
+        match self.train(&mut run) {
+            Ok(()) => run.finish(self),
+            Err(error) => Err(run.give_up(self, error)),
+        }
+    }
+
+    fn train(&mut self, run: &mut Run) -> Result<()> {
+        while let Some(mut epoch) = run.next_epoch() {
+            let mut gradients = Gradients::leaky();
+            for batch in run.batches(&epoch) {
+                let (rate, images) = (run.rate(&epoch), batch.n);
                 let (loss, correct) = self.loss(batch, gradients, run.config.label_smoothing)?;
-                let at = At { epoch, step, rate };
-                let value = run.finite(loss.array(), self, at)?;
+                let value = run.finite(loss.array(), self, &epoch)?;
                 gradients = loss.backward();
                 let penalty = run.update(self, &mut gradients, rate)?;
-                mean.add(images, run.finite(value + penalty, self, at)?, correct);
-                run.tell_step(images, mean.value());
+                epoch.add(images, run.finite(value + penalty, self, &epoch)?, correct);
+                if run.stops_after_step(self, &epoch, images)? {
+                    return Ok(());
+                }
             }
-            run.check_weights(self, At { epoch, step: run.steps - 1, rate })?;
-            run.validate(self, Trained { epoch, rate, started, mean })?;
+            run.check_weights(self, &epoch)?;
+            run.validate(self, epoch)?;
         }
-        run.finish(self)
+        Ok(())
     }
 
     /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images

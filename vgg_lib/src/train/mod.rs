@@ -1,14 +1,18 @@
 //! Training: [`Sequential::fit`](crate::model::Sequential::fit) and its parts, from the settings to the checkpoints.
 
 mod checkpoint;
+mod checkpoint_file;
+mod checks;
 mod classes;
 mod config;
+mod epoch;
 mod evaluate;
 mod features;
 mod fit;
 mod history;
 mod run;
 mod settings;
+mod stop;
 mod watch;
 mod whiten;
 

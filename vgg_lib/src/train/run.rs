@@ -1,17 +1,19 @@
 //! The state of a training run, and the parts of the loop in `fit.rs` that need it.
 
 use super::checkpoint::Keeper;
-use super::classes::{check_classes, same_classes};
+use super::checkpoint_file::Part;
+use super::checks::{broken_images, broken_layer, check_data, check_model};
+use super::classes::same_classes;
 use super::config::FitConfig;
-use super::evaluate::{Evaluation, Mean};
+use super::epoch::Epoch;
 use super::history::{EpochRecord, History};
 use super::settings::settings;
+use super::stop::StopFiles;
 use super::watch::{Event, Observer};
 use crate::data::{Dataset, Loader, shuffled};
-use crate::engine::{check_batch, memory};
-use crate::model::{Layer, Sequential, Shape};
+use crate::model::Sequential;
 use crate::optim::{Average, Updater};
-use crate::tensor::{Gradients, all_finite};
+use crate::tensor::Gradients;
 use crate::text::{counted, listed, thousands};
 use crate::{Error, Result};
 use std::time::Instant;
@@ -23,36 +25,26 @@ pub(super) struct Run<'a> {
     pub(super) config: FitConfig,
     observer: Observer<'a>,
     /// Steps per epoch.
-    pub(super) steps: usize,
+    steps: usize,
     updater: Updater,
     average: Option<Average>,
     keeper: Option<Keeper>,
+    /// When the last checkpoint was written, or training began.
+    saved: Instant,
+    stop: StopFiles,
     history: History,
-    /// The model of the best epoch, if `restore_best` is set.
-    best: Option<Sequential>,
+    /// The part of the next epoch that is already trained.
+    part: Option<Part>,
+    good: Good,
     /// Why training ends before the last epoch, if it does.
-    ended_by: Option<&'static str>,
+    ended_by: Option<String>,
 }
 
-/// A step of a training run.
-#[derive(Clone, Copy)]
-pub(super) struct At {
-    /// Counted from 0.
-    pub(super) epoch: usize,
-    /// Counted from 0.
-    pub(super) step: usize,
-    /// The learning rate.
-    pub(super) rate: f64,
-}
-
-/// A trained epoch that is not yet validated.
-pub(super) struct Trained {
-    /// Counted from 0.
-    pub(super) epoch: usize,
-    /// The learning rate of the last step.
-    pub(super) rate: f64,
-    pub(super) started: Instant,
-    pub(super) mean: Mean,
+/// Weights to go back to.
+struct Good {
+    model: Sequential,
+    /// The best epoch so far; `None` if these are the weights from before training.
+    epoch: Option<usize>,
 }
 
 impl<'a> Run<'a> {
@@ -61,31 +53,58 @@ impl<'a> Run<'a> {
         model: &mut Sequential,
         train: &'a Dataset,
         validation: &'a Dataset,
-        config: FitConfig,
+        mut config: FitConfig,
         observer: Observer<'a>,
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
         config.check(train.len())?;
         config.augment.check_size(train.image_shape())?;
-        let batch_size = config.batch_size;
-        check_model(model, batch_size)?;
-        let steps = (train.len() / batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        let wanted = config.batch_size;
+        config.batch_size = wanted.min(train.len());
+        check_model(model, config.batch_size)?;
+        let steps = (train.len() / config.batch_size).min(config.max_steps.unwrap_or(usize::MAX));
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
         };
+        let stop = StopFiles::new(&config)?;
         let mut updater = Updater::new(config.optimizer)?;
         if let Some(limit) = config.clip_norm {
             updater = updater.clip_norm(limit)?;
         }
         let average = config.ema.map(|decay| Average::new(model, decay)).transpose()?;
         observer(Event::Begin { epochs: config.epochs, steps });
-        let (history, best, ended_by) = (History::default(), None, None);
-        let mut run =
-            Run { train, validation, config, observer, steps, updater, average, keeper, history, best, ended_by };
+        let good = Good { model: model.clone(), epoch: None };
+        let (saved, history, part, ended_by) = (Instant::now(), History::default(), None, None);
+        let mut run = Run {
+            train,
+            validation,
+            config,
+            observer,
+            steps,
+            updater,
+            average,
+            keeper,
+            saved,
+            stop,
+            history,
+            part,
+            good,
+            ended_by,
+        };
+        run.note_batch(wanted);
         run.rename_classes(model);
         run.resume(model)?;
         Ok(run)
+    }
+
+    /// Says that the batches are smaller than `wanted`, if they are.
+    fn note_batch(&mut self, wanted: usize) {
+        if self.config.batch_size < wanted {
+            let images = counted(self.train.len(), "training image", "training images");
+            let text = format!("there are only {images}: a batch has all of them, instead of {}", thousands(wanted));
+            (self.observer)(Event::Note(&text));
+        }
     }
 
     /// Warns if the model was trained on other classes before.
@@ -102,65 +121,74 @@ impl<'a> Run<'a> {
     /// Loads the newest checkpoint, if there is one.
     fn resume(&mut self, model: &mut Sequential) -> Result<()> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        let Some(saved) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
+        let Some((saved, part)) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
         let (done, epochs) = (saved.epochs.len(), self.config.epochs);
-        if done > epochs {
-            let text = format!("already holds {done} epochs of this training run, more than {epochs}; ask for more");
+        if done + usize::from(part.is_some()) > epochs {
+            let more = if part.is_some() { " and a part of the next" } else { "" };
+            let text =
+                format!("already holds {done} epochs{more} of this training run, more than {epochs}; ask for more");
             return Err(Error::file(keeper.folder(), text));
         }
-        (self.observer)(Event::Resumed { epochs: &saved.epochs, note: &keeper.resumed(&saved, epochs) });
-        if let Some(record) = saved.best().filter(|_| self.config.restore_best) {
-            self.best = Some(keeper.model_of(record.epoch, model)?);
-        }
-        self.history = saved;
+        let note = keeper.resumed(&saved, part, epochs);
+        let Part { steps, images, .. } = part.unwrap_or_default();
+        (self.observer)(Event::Resumed { epochs: &saved.epochs, steps, images, note: &note });
+        self.good = match saved.best().filter(|_| self.config.restore_best) {
+            Some(best) => Good { model: keeper.model_of(best.epoch, model)?, epoch: Some(best.epoch) },
+            None => Good { model: model.clone(), epoch: None },
+        };
+        (self.history, self.part) = (saved, part);
         Ok(())
     }
 
-    /// The next epoch, counted from 0; `None` at the end.
-    pub(super) fn next_epoch(&mut self) -> Option<usize> {
-        let epoch = self.history.epochs.len();
-        if epoch >= self.config.epochs || self.ended_by.is_some() {
+    /// The next epoch, or the rest of it; `None` at the end.
+    pub(super) fn next_epoch(&mut self) -> Option<Epoch> {
+        let number = self.history.epochs.len();
+        if number >= self.config.epochs || self.ended_by.is_some() {
             return None;
         }
         if self.history.stagnates(self.config.patience) {
-            self.ended_by = Some("early stopping: the last epochs were no better");
+            self.ended_by = Some("early stopping: the last epochs were no better".to_string());
             return None;
         }
-        (self.observer)(Event::EpochBegin(epoch + 1));
-        Some(epoch)
+        (self.observer)(Event::EpochBegin(number + 1));
+        Some(Epoch::begin(number, self.part.take()))
     }
 
-    /// The batches of an epoch, shuffled and augmented. Another thread prepares them.
-    pub(super) fn batches(&self, epoch: usize) -> Loader {
+    /// The remaining batches of an epoch, shuffled and augmented. Another thread prepares them.
+    pub(super) fn batches(&self, epoch: &Epoch) -> Loader {
         let FitConfig { batch_size, augment, seed, .. } = self.config;
-        let mut order = shuffled(self.train.len(), seed.0, epoch);
+        let mut order = shuffled(self.train.len(), seed.0, epoch.number);
         order.truncate(self.steps * batch_size);
-        Loader::new(self.train, batch_size, order, augment, seed.0, epoch)
+        Loader::after(epoch.steps, self.train, batch_size, order, augment, seed.0, epoch.number)
     }
 
-    pub(super) fn rate(&self, epoch: usize, step: usize) -> f64 {
+    /// The learning rate of the next step.
+    pub(super) fn rate(&self, epoch: &Epoch) -> f64 {
+        self.rate_of(epoch.number, epoch.steps)
+    }
+
+    fn rate_of(&self, epoch: usize, step: usize) -> f64 {
         self.config.schedule.rate(epoch, self.config.epochs, step, self.steps)
     }
 
     /// Returns an error, which ends training, if the loss is NaN or infinite.
-    pub(super) fn finite(&self, loss: f32, model: &Sequential, at: At) -> Result<f32> {
+    pub(super) fn finite(&self, loss: f32, model: &Sequential, epoch: &Epoch) -> Result<f32> {
         if loss.is_finite() {
             return Ok(loss);
         }
         let broken = broken_layer(model).filter(|_| self.updater.steps == 0);
-        let help = if let Some(layer) = broken {
-            format!("layer '{layer}' had NaN or infinite weights from the start: load others")
-        } else {
-            broken_images("training", self.train).unwrap_or("try a lower rate".to_string())
+        let help = match broken {
+            Some(layer) => format!("layer '{layer}' had NaN or infinite weights from the start: load others"),
+            None => broken_images("training", self.train).unwrap_or(LOWER_RATE.to_string()),
         };
-        Err(self.not_finite(format!("the loss became {loss}"), help, at))
+        Err(self.not_finite(format!("the loss became {loss}"), help, epoch.number, epoch.steps))
     }
 
     /// Returns an error, which ends training, if a weight is NaN or infinite. Such weights are never saved.
-    pub(super) fn check_weights(&self, model: &Sequential, at: At) -> Result<()> {
+    pub(super) fn check_weights(&self, model: &Sequential, epoch: &Epoch) -> Result<()> {
         let Some(layer) = broken_layer(model) else { return Ok(()) };
         let what = format!("the weights of layer '{layer}' became NaN or infinite");
-        Err(self.not_finite(what, "try a lower rate".to_string(), at))
+        Err(self.not_finite(what, LOWER_RATE.to_string(), epoch.number, epoch.steps.saturating_sub(1)))
     }
 
     /// Warns when the validation loss becomes NaN or infinite. It does not end training: later epochs may do better, and
@@ -176,9 +204,11 @@ impl<'a> Run<'a> {
         (self.observer)(Event::Warning(&text));
     }
 
-    fn not_finite(&self, what: String, help: String, At { epoch, step, rate }: At) -> Error {
-        let checkpoint = self.keeper.as_ref().and_then(Keeper::latest);
-        Error::NotFinite { what, help, epoch: epoch + 1, step: step + 1, learning_rate: rate, checkpoint }
+    /// Epoch and step count from 0.
+    fn not_finite(&self, what: String, help: String, epoch: usize, step: usize) -> Error {
+        let learning_rate = self.rate_of(epoch, step);
+        let (checkpoint, restored) = (self.keeper.as_ref().and_then(Keeper::latest), self.good.epoch);
+        Error::NotFinite { what, help, epoch: epoch + 1, step: step + 1, learning_rate, restored, checkpoint }
     }
 
     /// Updates the weights and their average. Returns the l2 penalty of the old weights.
@@ -190,22 +220,76 @@ impl<'a> Run<'a> {
         Ok(penalty)
     }
 
-    pub(super) fn tell_step(&mut self, images: usize, mean: Evaluation) {
+    /// Reports a step, and saves a checkpoint if it is time. Returns true if training has to stop.
+    pub(super) fn stops_after_step(&mut self, model: &Sequential, epoch: &Epoch, images: usize) -> Result<bool> {
+        let mean = epoch.mean();
         (self.observer)(Event::Step { images, loss: mean.loss, acc: mean.accuracy });
+        if self.stop.found() {
+            self.stop(model, epoch)?;
+            return Ok(true);
+        }
+        if self.keeper.as_ref().is_some_and(|keeper| self.saved.elapsed() >= keeper.every) {
+            self.check_weights(model, epoch)?;
+            self.save(model, Some(epoch));
+        }
+        Ok(false)
+    }
+
+    /// Ends training within an epoch, as someone asked for.
+    fn stop(&mut self, model: &Sequential, epoch: &Epoch) -> Result<()> {
+        self.check_weights(model, epoch)?;
+        let saved = self.save(model, Some(epoch));
+        let reason = format!("stopped in epoch {} after step {} of {}", epoch.number + 1, epoch.steps, self.steps);
+        let epochs = counted(self.history.epochs.len(), "whole epoch", "whole epochs");
+        let weights = match (self.good.epoch.filter(|_| self.config.restore_best), &self.average) {
+            (Some(best), _) => format!("those of epoch {best}, the best"),
+            (None, Some(_)) => "the averages so far".to_string(),
+            (None, None) => "those of this step".to_string(),
+        };
+        let next = match &self.keeper {
+            Some(keeper) if saved && keeper.restart => "`Checkpoints::resume` goes on from here",
+            Some(_) if saved => "the same `fit` goes on from here",
+            _ => "another `fit` begins at epoch 1, with these weights",
+        };
+        let text = format!("{reason}: the history has {epochs}, the weights are {weights}; {next}");
+        (self.observer)(Event::Note(&text));
+        self.ended_by = Some(reason);
+        Ok(())
+    }
+
+    /// Saves a checkpoint after an epoch or, with `epoch`, within it. Returns false if that was not possible or not
+    /// asked for. Training continues in any case.
+    fn save(&mut self, model: &Sequential, epoch: Option<&Epoch>) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        let averaged = self.average.as_ref().map(|average| average.of(model));
+        let (validated, trained) = (averaged.as_ref().unwrap_or(model), averaged.as_ref().map(|_| model));
+        let result = keeper.save(validated, trained, &self.updater, &self.history, epoch.map(Epoch::part));
+        self.saved = Instant::now();
+        if let Err(error) = &result {
+            let what = match epoch {
+                Some(epoch) => format!("step {} of epoch {}", epoch.steps, epoch.number + 1),
+                None => format!("epoch {}", self.history.epochs.len()),
+            };
+            let text = format!("warning: {what} was not saved; training continues: {error}");
+            (self.observer)(Event::Warning(&text));
+        }
+        result.is_ok()
     }
 
     /// Validates the model, or its average, records the results, and saves a checkpoint.
-    pub(super) fn validate(&mut self, model: &Sequential, trained: Trained) -> Result<()> {
-        let Trained { epoch, rate, started, mean } = trained;
-        let images_per_second = mean.images as f64 / started.elapsed().as_secs_f64();
+    pub(super) fn validate(&mut self, model: &Sequential, epoch: Epoch) -> Result<()> {
+        let images_per_second = epoch.images() as f64 / epoch.seconds();
         let averaged = self.average.as_ref().map(|average| average.of(model));
         let validated = averaged.as_ref().unwrap_or(model);
-        let (trained, reached) = (mean.value(), validated.evaluate(self.validation)?);
+        let Some(reached) = validated.evaluate_unless(self.validation, || self.stop.found())? else {
+            return self.stop(model, &epoch);
+        };
+        let trained = epoch.mean();
         let record = EpochRecord {
-            epoch: epoch + 1,
-            seconds: started.elapsed().as_secs_f64(),
+            epoch: epoch.number + 1,
+            seconds: epoch.seconds(),
             images_per_second,
-            lr: rate,
+            lr: self.rate_of(epoch.number, self.steps - 1),
             loss: trained.loss,
             acc: trained.accuracy,
             val_loss: Some(reached.loss),
@@ -214,75 +298,37 @@ impl<'a> Run<'a> {
         (self.observer)(Event::EpochEnd(&record));
         self.warn_of_validation(&record);
         self.history.epochs.push(record.clone());
-        if self.config.restore_best && self.history.best().is_some_and(|best| best.epoch == record.epoch) {
-            self.best = Some(validated.clone());
+        if self.history.best().is_some_and(|best| best.epoch == record.epoch) {
+            self.good = Good { model: validated.clone(), epoch: Some(record.epoch) };
         }
-        if let Some(keeper) = &self.keeper
-            && let Err(error) =
-                keeper.save(validated, averaged.is_some().then_some(model), &self.updater, &self.history)
-        {
-            let text = format!("warning: epoch {} was not saved; training continues: {error}", record.epoch);
-            (self.observer)(Event::Warning(&text));
-        }
+        self.save(model, None);
         if self.config.callbacks.iter_mut().any(|call| call(&record, validated).is_break()) {
-            self.ended_by = Some("a callback ended it");
+            self.ended_by = Some("a callback ended it".to_string());
         }
         Ok(())
     }
 
     /// Puts the final weights into the model: those of the best epoch, the averages or the last ones, as set.
     pub(super) fn finish(self, model: &mut Sequential) -> Result<History> {
-        (self.observer)(Event::End(self.ended_by));
+        (self.observer)(Event::End(self.ended_by.as_deref()));
         let averaged = self.average.map(|average| average.of(model));
-        if let Some(chosen) = self.best.or(averaged) {
+        let best = Some(self.good).filter(|good| self.config.restore_best && good.epoch.is_some());
+        if let Some(chosen) = best.map(|good| good.model).or(averaged) {
             model.layers = chosen.layers;
         }
         model.remember_classes(self.train.classes());
         model.release_memory();
         Ok(self.history)
     }
-}
 
-/// Returns an error if the model cannot take the data, or if the two datasets have different classes.
-fn check_data(model: &Sequential, train: &Dataset, validation: &Dataset) -> Result<()> {
-    check_classes("the validation data", validation, "the training data has", train.classes())?;
-    model.check_fit(train)?;
-    model.check_fit(validation)?;
-    if validation.is_empty() {
-        return Err(Error::Shape("the validation data has no images".to_string()));
+    /// If training diverged, puts good weights back into the model. `error` says which.
+    pub(super) fn give_up(self, model: &mut Sequential, error: Error) -> Error {
+        if let Error::NotFinite { .. } = error {
+            *model = self.good.model;
+        }
+        error
     }
-    Ok(())
 }
 
-/// Returns an error if no layer learns, or a batch is too large for the memory or too small for a batch norm.
-fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
-    if !model.layers.iter().any(Layer::learns) {
-        let all_frozen = model.layers.iter().any(Layer::is_frozen);
-        let help =
-            if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
-        return Err(Error::Config(format!("no layer of the model learns; {help}")));
-    }
-    let (h, w, c) = model.input_shape();
-    check_batch(&model.layers, Shape::Map(h, w, c), batch_size)?;
-    memory::check_training(model, batch_size)
-}
-
-/// The name of the first layer with NaN or infinite weights or statistics.
-fn broken_layer(model: &Sequential) -> Option<&str> {
-    let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(param.tensor()));
-    model.layers.iter().find(broken).map(Layer::name)
-}
-
-/// A sentence that says how many images of the data have NaN or infinite values, if any have.
-fn broken_images(what: &str, data: &Dataset) -> Option<String> {
-    let (h, w, c) = data.image_shape();
-    let mut image = vec![0.0; h * w * c];
-    let broken = |index: &usize| {
-        data.read(*index, &mut image);
-        !image.iter().all(|value| value.is_finite())
-    };
-    let mut broken = (0..data.len()).filter(broken);
-    let first = broken.next()?;
-    let (images, all) = (counted(1 + broken.count(), "image", "images"), thousands(data.len()));
-    Some(format!("the {what} data has NaN or infinite values in {images} of {all}, the first is image {first}"))
-}
+const LOWER_RATE: &str = "try a lower rate, such as a tenth of it, or the settings of `FitConfig::fine_tune()` or \
+                          `FitConfig::from_scratch()`";

@@ -3,7 +3,7 @@
 //! These texts are compared with those in checkpoints, including checkpoints of earlier versions, so they must not
 //! change.
 
-use super::checkpoint::Settings;
+use super::checkpoint_file::Settings;
 use super::config::FitConfig;
 use crate::data::Dataset;
 use crate::model::{Layer, Sequential};

@@ -18,6 +18,10 @@ pub enum Event<'a> {
     Resumed {
         /// The finished epochs.
         epochs: &'a [EpochRecord],
+        /// Finished steps of the next epoch.
+        steps: usize,
+        /// The images in these steps.
+        images: usize,
         /// A sentence that says so, for the reader.
         note: &'a str,
     },
@@ -34,6 +38,8 @@ pub enum Event<'a> {
     },
     /// An epoch has ended, validation included.
     EpochEnd(&'a EpochRecord),
+    /// A notice for the reader.
+    Note(&'a str),
     /// A problem that does not end training.
     Warning(&'a str),
     /// Training has ended. If that was before the last epoch, the text says why. After an error this event does not
@@ -48,7 +54,7 @@ pub type Observer<'a> = &'a mut dyn FnMut(Event);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Verbosity {
     /// A bar in a terminal, a line that is redrawn in VS Code's notebooks, and a new line about every 20 seconds in
-    /// other notebooks and in files.
+    /// other notebooks and in files. With a [`Monitor`], there is only one line per epoch.
     #[default]
     Auto,
     /// Lines on stdout: one at the end of each epoch, and between them at most one every this many seconds.
@@ -73,6 +79,9 @@ pub enum Verbosity {
 /// # }
 /// ```
 ///
+/// Its Stop button ends training after the current step; `fit` then returns what it has. Elsewhere, create the file
+/// `plots/01_training.stop`.
+///
 /// One monitor can show several training runs, one after the other.
 #[derive(Clone, Debug)]
 pub struct Monitor {
@@ -80,4 +89,14 @@ pub struct Monitor {
     pub(crate) path: PathBuf,
     /// Distinguishes the files of this monitor from those of an earlier monitor with the same path.
     pub(crate) run: String,
+}
+
+impl Monitor {
+    /// The monitor's file with this extension.
+    pub(crate) fn file(&self, extension: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    }
 }

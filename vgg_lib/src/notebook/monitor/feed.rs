@@ -2,6 +2,11 @@
 
 use std::{
     panic,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -73,18 +78,72 @@ pub(in crate::notebook) struct Now {
     pub(in crate::notebook) seconds_left: f64,
 }
 
-/// Writes the files of a monitor during training.
-///
-/// Failures never end training. If the files cannot be written, a method returns a warning to print. It does so once,
-/// until they can be written again.
+/// The JSON file of a monitor.
 #[derive(Debug)]
-pub(in crate::notebook) struct Feed {
+struct Live {
     monitor: Monitor,
     report: Report,
     began: Instant,
     /// Seconds of the epochs of earlier processes.
     earlier: f64,
     written: Option<Instant>,
+}
+
+impl Live {
+    fn is_due(&self) -> bool {
+        self.written.is_none_or(|at| at.elapsed() >= PAUSE)
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.report.updated = now();
+        self.report.seconds = self.earlier + self.began.elapsed().as_secs_f64();
+        self.written = Some(Instant::now());
+        self.monitor.write(&self.report)
+    }
+}
+
+fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the file every second as long as the process lives, whatever it does: so the page sees at once when a kernel
+/// was interrupted, which ends the process.
+#[derive(Debug)]
+struct Heartbeat {
+    end: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Heartbeat {
+    /// `None` if there can be no more threads.
+    fn start(live: Arc<Mutex<Live>>) -> Option<Heartbeat> {
+        let (end, ended) = channel();
+        let beat = move || {
+            while ended.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+                let mut live = lock(&live);
+                if live.is_due() {
+                    live.write().ok(); // training itself reports failures
+                }
+            }
+        };
+        let thread = thread::Builder::new().spawn(beat).ok()?;
+        Some(Heartbeat { end, thread })
+    }
+
+    fn end(self) {
+        drop(self.end);
+        self.thread.join().ok();
+    }
+}
+
+/// Writes the files of a monitor during training.
+///
+/// Failures never end training. If the files cannot be written, a method returns a warning to print. It does so once,
+/// until they can be written again.
+#[derive(Debug)]
+pub(in crate::notebook) struct Feed {
+    live: Arc<Mutex<Live>>,
+    heartbeat: Option<Heartbeat>,
     drawn: Option<Instant>,
     /// How long drawing took.
     drawing: Duration,
@@ -96,49 +155,49 @@ pub(in crate::notebook) struct Feed {
 impl Feed {
     pub(super) fn new(monitor: Monitor, epochs: usize, steps: usize) -> Feed {
         let (run, trace) = (monitor.run.clone(), Trace::new(steps));
-        Feed {
-            report: Report { run, state: State::Training, epochs, steps, trace, ..Report::default() },
-            monitor,
-            began: Instant::now(),
-            earlier: 0.0,
-            written: None,
-            drawn: None,
-            drawing: Duration::ZERO,
-            drawn_epochs: 0,
-            failing: false,
-        }
+        let report = Report { run, state: State::Training, epochs, steps, trace, ..Report::default() };
+        let live = Live { monitor, report, began: Instant::now(), earlier: 0.0, written: None };
+        let live = Arc::new(Mutex::new(live));
+        let heartbeat = Heartbeat::start(live.clone());
+        Feed { live, heartbeat, drawn: None, drawing: Duration::ZERO, drawn_epochs: 0, failing: false }
     }
 
     /// Training resumes after these epochs of an earlier process.
     pub(in crate::notebook) fn resumed(&mut self, records: &[EpochRecord]) -> Option<String> {
-        self.earlier = records.iter().map(|r| r.seconds).sum();
-        self.report.epoch = records.last().map_or(0, |r| r.epoch);
-        self.report.history = records.to_vec();
+        self.change(|live| {
+            live.earlier = records.iter().map(|r| r.seconds).sum();
+            live.report.epoch = records.last().map_or(0, |r| r.epoch);
+            live.report.history = records.to_vec();
+        });
         self.write()
     }
 
-    pub(in crate::notebook) fn start_epoch(&mut self, epoch: usize) -> Option<String> {
-        (self.report.epoch, self.report.step) = (epoch, 0);
+    pub(in crate::notebook) fn start_epoch(&mut self, epoch: usize, step: usize) -> Option<String> {
+        self.change(|live| (live.report.epoch, live.report.step) = (epoch, step));
         self.write()
     }
 
     pub(in crate::notebook) fn step(&mut self, now: &Now) -> Option<String> {
-        let report = &mut self.report;
-        report.trace.step(now);
-        (report.epoch, report.step) = (now.epoch, now.step);
-        (report.loss, report.acc) = (Some(now.loss), Some(now.acc));
-        (report.images_per_second, report.seconds_left) = (now.images_per_second, Some(now.seconds_left));
-        // The last step is written at once, because the validation that follows may take long.
-        let last = now.step >= report.steps;
-        if last || self.written.is_none_or(|at| at.elapsed() >= PAUSE) { self.write() } else { None }
+        let due = self.change(|live| {
+            let report = &mut live.report;
+            report.trace.step(now);
+            (report.epoch, report.step) = (now.epoch, now.step);
+            (report.loss, report.acc) = (Some(now.loss), Some(now.acc));
+            (report.images_per_second, report.seconds_left) = (now.images_per_second, Some(now.seconds_left));
+            // The last step is written at once, because the validation that follows may take long.
+            now.step >= report.steps || live.is_due()
+        });
+        if due { self.write() } else { None }
     }
 
     pub(in crate::notebook) fn end_epoch(&mut self, record: &EpochRecord, seconds_left: f64) -> Option<String> {
-        let report = &mut self.report;
-        (report.epoch, report.step, report.seconds_left) = (record.epoch, report.steps, Some(seconds_left));
-        (report.images_per_second, report.loss, report.acc) =
-            (record.images_per_second, Some(record.loss), Some(record.acc));
-        report.history.push(record.clone());
+        self.change(|live| {
+            let report = &mut live.report;
+            (report.epoch, report.step, report.seconds_left) = (record.epoch, report.steps, Some(seconds_left));
+            report.images_per_second = record.images_per_second;
+            (report.loss, report.acc) = (Some(record.loss), Some(record.acc));
+            report.history.push(record.clone());
+        });
         // If epochs are short, not each of them gets an image: drawing would slow down training.
         let soon = self.drawn.is_some_and(|at| at.elapsed() < self.drawing * DRAWING_SHARE);
         let image = if soon { Ok(()) } else { self.draw() };
@@ -147,24 +206,33 @@ impl Feed {
 
     /// Training ends: `Ok` if it is complete, with the reason if it stopped early, or `Err` if it failed.
     pub(in crate::notebook) fn end(mut self, end: std::result::Result<Option<&str>, ()>) -> Option<String> {
-        self.report.state = if end.is_ok() { State::Done } else { State::Stopped };
-        self.report.message = end.unwrap_or(Some(FAILED)).map(str::to_string);
-        self.report.seconds_left = end.is_ok().then_some(0.0);
+        // The next run may write to the same file.
+        self.heartbeat.take().into_iter().for_each(Heartbeat::end);
+        self.change(|live| {
+            live.report.state = if end.is_ok() { State::Done } else { State::Stopped };
+            live.report.message = end.unwrap_or(Some(FAILED)).map(str::to_string);
+            live.report.seconds_left = end.is_ok().then_some(0.0);
+        });
         // The page requests the image when it reads `done`, so the image has to be there before.
         let image = self.draw();
         self.write_after(image)
     }
 
+    fn change<R>(&self, change: impl FnOnce(&mut Live) -> R) -> R {
+        change(&mut lock(&self.live))
+    }
+
     fn draw(&mut self) -> Result<()> {
-        if self.drawn_epochs == self.report.history.len() {
+        let (path, epochs) = self.change(|live| (live.monitor.file("png"), live.report.history.clone()));
+        let history = History { epochs };
+        if self.drawn_epochs == history.epochs.len() {
             return Ok(());
         }
         let start = Instant::now();
-        let history = History { epochs: self.report.history.clone() };
         // Not even a bug in a plot should end hours of training.
         let png = panic::catch_unwind(|| plot::training(&history).png())
             .unwrap_or_else(|_| Err(Error::Internal("the training curves cannot be drawn".to_string())));
-        let drawn = png.and_then(|png| files::write(&self.monitor.file("png"), &png));
+        let drawn = png.and_then(|png| files::write(&path, &png));
         (self.drawing, self.drawn) = (start.elapsed(), Some(Instant::now()));
         if drawn.is_ok() {
             self.drawn_epochs = history.epochs.len();
@@ -178,11 +246,8 @@ impl Feed {
 
     /// Writes the JSON file, after the image was drawn with this result.
     fn write_after(&mut self, image: Result<()>) -> Option<String> {
-        self.report.updated = now();
-        self.report.seconds = self.earlier + self.began.elapsed().as_secs_f64();
-        self.written = Some(Instant::now());
         let failed_before = self.failing;
-        let result = self.monitor.write(&self.report).and(image);
+        let result = self.change(Live::write).and(image);
         self.failing = result.is_err();
         let error = result.err().filter(|_| !failed_before)?;
         Some(format!("warning: the live view cannot be updated, but training continues: {error}"))

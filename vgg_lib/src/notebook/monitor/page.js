@@ -1,7 +1,7 @@
 // The page of a monitor cell. It reads the JSON file next to the cell's image once a second and draws the curves. When
 // training is done, the image takes its place. Everything lives in one shadow root: there are no globals, and no styles
 // leak in or out.
-(function (script, run) {
+(function (image, run) {
   "use strict";
   const HTML = `
     <style>
@@ -16,6 +16,9 @@
       .title span, .left span { font-size: 13px; font-weight: 400; color: var(--faint); }
       .title span { margin-left: 8px; }
       .left { font-size: 17px; font-weight: 600; }
+      .stop { font: inherit; font-size: 13px; margin-left: 14px; padding: 2px 12px; cursor: pointer; color: inherit;
+        background: var(--line); border: 1px solid var(--line); border-radius: 6px; vertical-align: 2px; }
+      .stop:hover:enabled { border-color: currentColor; } .stop:disabled { cursor: default; opacity: .6; }
       .bar { position: relative; height: 12px; margin: 7px 0 5px; border-radius: 6px; background: var(--line); overflow: hidden; }
       .thin { height: 4px; margin: 0; border-radius: 2px; }
       .fill { height: 100%; width: 0; background: var(--train); border-radius: inherit; transition: width .9s linear; }
@@ -41,7 +44,8 @@
     </style>
     <div class="page">
       <div class="live">
-        <div class="head"><div class="title"></div><div class="left"></div></div>
+        <div class="head"><div class="title"></div>
+          <div><span class="left"></span><button class="stop" hidden title="Ends training after the current step. Nothing is lost.">Stop</button></div></div>
         <div class="bar" role="progressbar" aria-label="all epochs" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
         <div class="bar thin" role="progressbar" aria-label="this epoch" aria-valuemin="0" aria-valuemax="100"><div class="fill"></div></div>
         <div class="under"><span class="step"></span><span class="share"></span></div>
@@ -50,6 +54,9 @@
       </div>
       <div class="note"></div>
     </div>`;
+
+  // Seconds without news after which training counts as interrupted.
+  const PATIENCE = 5;
 
   // A number, or NaN for missing values and those written as text.
   const number = (v) => (typeof v === "number" ? v : NaN);
@@ -146,7 +153,7 @@
     root.innerHTML = HTML;
     const $ = (selector) => root.querySelector(selector);
     const [wholeBar, epochBar] = root.querySelectorAll(".bar");
-    let failures = 0, sawTraining = false, stamp = null, changed = 0, current = null;
+    let failures = 0, sawTraining = false, stamp = null, changed = 0, current = null, stopping = false, failedStop = "";
 
     function say(text, warn) {
       $(".note").textContent = text;
@@ -165,17 +172,55 @@
       bar.setAttribute("aria-valuenow", percent.toFixed(0));
     }
 
-    function draw(r) {
+    // The address of the file that ends training, in Jupyter's contents API; null where there is no Jupyter.
+    function stopFile() {
+      try {
+        const { baseUrl, token } = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+        const url = new URL(image.src), files = baseUrl + "files/";
+        if (!url.pathname.startsWith(files)) return null;
+        const path = url.pathname.slice(files.length).replace(/\.png$/, ".stop");
+        return { url: url.origin + baseUrl + "api/contents/" + path, path: decodeURIComponent(path), token };
+      } catch {
+        return null;
+      }
+    }
+
+    async function stop() {
+      const file = stopFile();
+      stopping = true;
+      $(".stop").disabled = true;
+      $(".stop").textContent = "Stopping";
+      try {
+        const headers = { "Content-Type": "application/json" };
+        // What Jupyter asks for, so that other sites cannot write files in its name.
+        const xsrf = document.cookie.match(/(?:^|;\s*)_xsrf=([^;]*)/);
+        if (xsrf) headers["X-XSRFToken"] = xsrf[1];
+        if (file.token) headers.Authorization = "token " + file.token;
+        const body = JSON.stringify({ type: "file", format: "text", content: "" });
+        const response = await fetch(file.url, { method: "PUT", headers, body });
+        if (!response.ok) throw new Error("status " + response.status);
+      } catch (error) {
+        stopping = false;
+        failedStop = `Jupyter refused to stop training (${error.message}). Create the file ${file.path} instead.`;
+      }
+    }
+    $(".stop").addEventListener("click", stop);
+
+    function draw(r, interrupted) {
       // Light text means a dark page, whatever the theme is called.
       const rgb = (getComputedStyle(host).color.match(/[\d.]+/g) || [0, 0, 0]).slice(0, 3).map(Number);
       $(".page").classList.toggle("dark", rgb[0] + rgb[1] + rgb[2] > 384);
       const waiting = r.state === "waiting", validating = r.step >= r.steps && r.history.length < r.epoch;
       const steps = r.epochs * r.steps, done = Math.max(0, r.epoch - 1) * r.steps + r.step;
       const share = steps ? done / steps : 0;
-      const phase = r.state === "stopped" ? "stopped" : validating ? "validating" : "training";
+      const live = r.state === "training" && !interrupted;
+      const phase = r.state === "stopped" ? "failed" : interrupted ? "interrupted" : stopping ? "stopping" : validating ? "validating" : "training";
+      $(".stop").hidden = !live || !stopFile();
+      $(".stop").disabled = stopping;
+      $(".stop").textContent = stopping ? "Stopping" : "Stop";
       $(".title").innerHTML = waiting ? "Waiting for training to start" : `Epoch ${r.epoch} of ${r.epochs}<span>${phase}</span>`;
       const left = number(r.seconds_left);
-      $(".left").innerHTML = r.state === "training" && Number.isFinite(left) ? `<span>left</span> ${duration(left)}` : "";
+      $(".left").innerHTML = live && Number.isFinite(left) ? `<span>left</span> ${duration(left)}` : "";
       fill(wholeBar, share);
       fill(epochBar, r.steps ? r.step / r.steps : 0);
       $(".step").textContent = waiting ? "It starts when the cell that trains runs." : `step ${whole(r.step)} of ${whole(r.steps)}`;
@@ -189,8 +234,8 @@
       const best = r.history.reduce((a, e) => (Number.isFinite(accuracy(e)) && (!a || accuracy(e) > accuracy(a)) ? e : a), null);
       $(".tiles").innerHTML =
         tile("images/s", waiting ? "–" : whole(number(r.images_per_second))) +
-        tile("loss", fixed(number(r.loss), 4), "train") +
-        tile("accuracy", fixed(number(r.acc), 4), "train") +
+        tile("loss, epoch so far", fixed(number(r.loss), 4), "train") +
+        tile("accuracy, epoch so far", fixed(number(r.acc), 4), "train") +
         (expected
           ? tile("validation loss", fixed(number(last.val_loss), 4), "validation") +
             tile("validation accuracy", fixed(number(last.val_acc), 4), "validation")
@@ -257,17 +302,18 @@
       current = report;
       const over = report.state === "done" || report.state === "stopped";
       if (!over) sawTraining = true;
+      if (report.state !== "training") [stopping, failedStop] = [false, ""];
       if (report.state === "done") {
         showImage(report.updated);
         say(report.message ? `Training ended early: ${report.message}.` : "");
       } else {
+        // Training writes the file every second, whatever it does.
+        const silent = (now - changed) / 1000, interrupted = report.state === "training" && silent > PATIENCE;
         show(true);
-        draw(report);
-        const silent = (now - changed) / 1000, patience = report.step >= report.steps ? 900 : 120;
+        draw(report, interrupted);
         if (report.state === "stopped") say(`Training failed: ${report.message}.`, true);
-        else if (report.state === "training" && silent > patience) {
-          say(`No news for ${duration(silent)}. If the kernel was interrupted, run the cells again; with checkpoints, training resumes after the last epoch.`, true);
-        } else say("");
+        else if (interrupted) say(`Interrupted: no sign of life from training for ${duration(silent)}. Run the cells again; with checkpoints, it goes on from the last one.`, true);
+        else say(failedStop, true);
       }
       // In a notebook that is opened later nothing follows; here the next cell may continue training.
       if (over) return sawTraining ? 10000 : 0;
@@ -283,12 +329,12 @@
     const pause = host ? await pages.get(host)() : 0;
     if (pause) setTimeout(again, pause, weak);
   }
-  function start(image) {
+  function start() {
     const host = document.createElement("div");
+    host.className = "vgg-monitor";
     image.before(host);
     pages.set(host, makePage(image, host));
     return new WeakRef(host);
   }
-  const image = script && script.parentElement && script.parentElement.querySelector("img");
-  if (image) setTimeout(again, 150, start(image));
+  setTimeout(again, 50, start());
 })

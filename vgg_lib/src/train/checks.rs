@@ -1,0 +1,57 @@
+//! What is checked before training, and what went wrong if a number is not finite.
+
+use super::classes::check_classes;
+use crate::data::Dataset;
+use crate::engine::{check_batch, memory};
+use crate::model::{Layer, Sequential, Shape};
+use crate::tensor::all_finite;
+use crate::text::{counted, thousands};
+use crate::{Error, Result};
+
+/// Returns an error if the model cannot take the data, or if the two datasets have different classes.
+pub(super) fn check_data(model: &Sequential, train: &Dataset, validation: &Dataset) -> Result<()> {
+    check_classes("the validation data", validation, "the training data has", train.classes())?;
+    model.check_fit(train)?;
+    model.check_fit(validation)?;
+    if validation.is_empty() {
+        return Err(Error::Shape(
+            "the validation data has no images; split some off with `train.split(n)`".to_string(),
+        ));
+    }
+    Ok(())
+}
+
+/// Returns an error if no layer learns, or a batch is too large for the memory or too small for a batch norm.
+pub(super) fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
+    if !model.layers.iter().any(Layer::learns) {
+        let all_frozen = model.layers.iter().any(Layer::is_frozen);
+        let help =
+            if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
+        return Err(Error::Config(format!("no layer of the model learns; {help}")));
+    }
+    let (h, w, c) = model.input_shape();
+    check_batch(&model.layers, Shape::Map(h, w, c), batch_size)?;
+    memory::check_training(model, batch_size)
+}
+
+/// The name of the first layer with NaN or infinite weights or statistics.
+pub(super) fn broken_layer(model: &Sequential) -> Option<&str> {
+    let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(param.tensor()));
+    model.layers.iter().find(broken).map(Layer::name)
+}
+
+/// A sentence that says how many images of the data have NaN or infinite values, if any have.
+pub(super) fn broken_images(what: &str, data: &Dataset) -> Option<String> {
+    let (h, w, c) = data.image_shape();
+    let mut image = vec![0.0; h * w * c];
+    let broken = |index: &usize| {
+        data.read(*index, &mut image);
+        !image.iter().all(|value| value.is_finite())
+    };
+    let mut broken = (0..data.len()).filter(broken);
+    let first = broken.next()?;
+    let (images, all) = (counted(1 + broken.count(), "image", "images"), thousands(data.len()));
+    Some(format!(
+        "the {what} data has NaN or infinite values in {images} of {all}, the first is image {first}; fix or remove them"
+    ))
+}
