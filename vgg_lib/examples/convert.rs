@@ -79,14 +79,14 @@ fn run(options: &Options) -> Result<()> {
     let cifar = from != "onnx" && is_cifar_vgg16(&model);
     println!("{}: {} layers, {} parameters", options.from.display(), model.layers().len(), model.parameter_count());
     if !matches!(to, "onnx" | "mlmodel") {
-        match (to, options.names) {
+        let saved = match (to, options.names) {
             ("safetensors" | "npz", WeightNames::Torchvision) => {
                 model.save_weights_as(&options.to, Names::Torchvision)?
             }
             ("safetensors" | "npz", WeightNames::Keras) => model.save_weights_as(&options.to, Names::Keras)?,
             _ => model.save_weights(&options.to)?,
-        }
-        println!("Saved {}, only the weights", options.to.display());
+        };
+        println!("{saved}");
         return Ok(());
     }
 

@@ -1,7 +1,14 @@
 //! The error type of the crate. Its `Display` is a full sentence, cause included, because a notebook cell that ends in
 //! `?` prints nothing else.
 
-use std::{io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// What went wrong, as one sentence that names the file or layer and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +41,14 @@ pub enum Error {
     /// A setting outside its range.
     #[error("{0}")]
     Config(String),
+    /// A layer could not be added, inserted or replaced. If nobody reads this error, the model reports it again.
+    #[error("{error}{noticed}")]
+    Layer {
+        /// What is wrong.
+        error: Box<Error>,
+        /// Whether someone has read it.
+        noticed: Noticed,
+    },
     /// The loss or a weight became NaN or infinite.
     #[error(
         "training stopped: {what} in epoch {epoch}, step {step}, at learning rate {learning_rate}; {help}. {}{}",
@@ -62,6 +77,30 @@ pub enum Error {
     /// A fault of this library.
     #[error("{0}; this is a fault of vgg_lib, please report it")]
     Internal(String),
+}
+
+/// Whether someone has read an error: whatever prints the error prints this too, which has no text but takes notice.
+#[derive(Clone, Default)]
+pub struct Noticed(Arc<AtomicBool>);
+
+impl Noticed {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Noticed {
+    fn fmt(&self, _: &mut fmt::Formatter) -> fmt::Result {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Noticed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.store(true, Ordering::Relaxed);
+        f.write_str("Noticed")
+    }
 }
 
 /// A result whose error is [`Error`].

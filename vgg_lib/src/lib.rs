@@ -79,18 +79,24 @@ mod test_data;
 mod tests;
 
 pub use error::{Error, Result};
+/// The crates whose types this library returns. evcxr has to name the type of every variable of a notebook, and finds
+/// these types only here: not if they are hidden from the documentation.
+pub use {dfdx, image, ndarray};
 
 /// Everything that a notebook needs, under short names. [`Result`] is not included, because evcxr wraps cells in code
 /// that needs std's `Result`.
 pub mod prelude {
     pub use crate::Error;
-    pub use crate::data::{Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes};
+    pub use crate::data::{
+        Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes, to_categorical,
+    };
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
+    pub use crate::formats::Saved;
     pub use crate::inspect::{
-        ClassAccuracy, Heatmap, MemoryEstimate, MemoryRow, Predictions, ReceptiveField, ReceptiveFields, Summary,
-        SummaryRow, output_size,
+        ClassAccuracy, Classification, Classifications, Confusion, Heatmap, MemoryEstimate, MemoryRow, Predictions,
+        ReceptiveField, ReceptiveFields, Summary, SummaryRow, output_size,
     };
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};
@@ -100,7 +106,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{cifar10, image_folder};
+    pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
     pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -29,7 +29,7 @@ pub fn number(variable: &str) -> Result<Option<usize>> {
     value(variable)?.map(|value| whole_number(variable, &value)).transpose()
 }
 
-/// One of the `choices`, such as `VGG_RECIPE=document` of "ours" and "document"; the first one if the variable is not set.
+/// One of the `choices`, such as `VGG_DEVICE=cpu` of "auto", "cpu" and "gpu"; the first one if the variable is not set.
 ///
 /// # Errors
 /// [`Error::Config`] for any other value.
@@ -98,16 +98,16 @@ mod tests {
 
     #[test]
     fn a_choice_is_one_of_the_names() {
-        let choices = ["ours", "document"];
-        assert_eq!(one_of("VGG_RECIPE", "document", &choices).unwrap(), "document");
-        let expected = "the environment variable VGG_RECIPE is 'Document'; set it to ours or document";
-        assert_eq!(message(one_of("VGG_RECIPE", "Document", &choices)), expected);
+        let choices = ["auto", "cpu", "gpu"];
+        assert_eq!(one_of("VGG_DEVICE", "cpu", &choices).unwrap(), "cpu");
+        let expected = "the environment variable VGG_DEVICE is 'CPU'; set it to auto or cpu or gpu";
+        assert_eq!(message(one_of("VGG_DEVICE", "CPU", &choices)), expected);
     }
 
     #[test]
     fn a_variable_that_is_not_set_is_the_default() {
         const NAME: &str = "VGG_TEST_NOT_SET";
         assert!(!is_on(NAME).unwrap());
-        assert_eq!((number(NAME).unwrap(), choice(NAME, &["ours", "document"]).unwrap()), (None, "ours"));
+        assert_eq!((number(NAME).unwrap(), choice(NAME, &["auto", "cpu"]).unwrap()), (None, "auto"));
     }
 }

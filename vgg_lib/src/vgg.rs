@@ -3,10 +3,14 @@
 //! A table lists the convolutional part of a network: a number is a 3×3 convolution with that many filters, `M` a 2×2
 //! max pooling. One loop turns it into named layers: `block1_conv1`, `block1_conv2`, `block1_pool`, `block2_conv1` …
 
+mod start;
+
+pub use start::{Start, pretrained_or_shapes};
+
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
 };
-use crate::naming::{Norms, Outline, Pixels, Pretrained, outline};
+use crate::naming::{Norms, Outline, Pixels, Pretrained, outline, whole_model};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -220,7 +224,8 @@ pub fn pytorch_vgg_cifar10(depth: Depth, with_batch_norm: bool, classes: usize, 
 
 /// Builds the network that a weight file is of, with new weights: one of the functions of this module, with the file's
 /// number of classes and the size of the images that its dense layers take. The layers are known by the names of this
-/// library, torchvision or timm; nothing is guessed.
+/// library, torchvision or timm; nothing is guessed. A file of a whole model has its layers: this returns the model, with
+/// its weights, as [`Sequential::load`] does.
 ///
 /// ```
 /// use vgg_lib::prelude::*;
@@ -236,6 +241,9 @@ pub fn pytorch_vgg_cifar10(depth: Depth, with_batch_norm: bool, classes: usize, 
 /// If the file cannot be read, or is not certainly of one of these networks.
 pub fn of_file(path: impl AsRef<Path>, seed: Seed) -> Result<Sequential> {
     let path = path.as_ref();
+    if let Some(model) = whole_model(path)? {
+        return Ok(model);
+    }
     let unknown = |what: &str| {
         let advice = "build the network that it is of, and load the weights into it";
         Error::file(path, format!("does not tell its network: {what}; {advice}"))

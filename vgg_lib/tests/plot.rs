@@ -9,6 +9,7 @@ use vgg_lib::{
     inspect::Heatmap,
     model::{Param, Seed, Sequential, conv2d, flatten, global_avg_pool, linear, max_pool2d, softmax},
     naming::Pixels,
+    optim::Schedule,
     plot::{self, Figure},
     tensor::{Images, images},
     train::{EpochRecord, History},
@@ -16,7 +17,7 @@ use vgg_lib::{
 };
 
 fn map_of(values: &[f32], (rows, columns): (usize, usize)) -> Heatmap {
-    Heatmap { values: values.to_vec(), rows, columns }
+    Heatmap { values: values.to_vec(), rows, columns, unit: "drop in log-odds" }
 }
 
 fn history(epochs: usize, record: impl Fn(usize) -> EpochRecord) -> History {
@@ -189,14 +190,14 @@ fn any_lines_can_be_drawn() {
     let wild =
         vec![(f64::MAX, f64::MIN), (f64::NAN, 1.0), (1.0, f64::INFINITY), (-1e99, 1e99), (1e99, -1e99), (3.0, 4e-300)];
     check("lines_wild", plot::lines("<&\"'>\u{1}\u{0}", "\n", "", &[("wild", wild), ("empty", vec![])]));
-    check("lines_nothing", plot::lines("", "", "", &[]));
+    check("lines_nothing", plot::lines("", "", "", &[("", vec![]); 0]));
 }
 
 #[test]
 fn small_images_keep_sharp_pixels() {
     let mut image = RgbImage::from_pixel(32, 32, Rgb([250, 0, 250]));
     image.put_pixel(5, 7, Rgb([0, 255, 0]));
-    let bitmap = check("grid_exact", plot::image_grid(&[image], &[], 1));
+    let bitmap = check("grid_exact", plot::image_grid(&[image], &[""], 1));
     let green = bitmap.pixels().filter(|p| p.0 == [0, 255, 0]).count();
     let pink = bitmap.pixels().filter(|p| p.0 == [250, 0, 250]).count();
     let white = bitmap.pixels().filter(|p| p.0 == [255, 255, 255]).count();
@@ -214,8 +215,8 @@ fn any_images_can_be_shown_in_a_grid() {
         strings(&["cat 93 %\ndog 4 %\nfox 2 %", "Old English sheepdog, bobtail 93 %\ndog 4 %", "", "one line"]);
     check("grid_photos", plot::image_grid(&some_images(7, 300, 224), &titles, 4));
     check("grid_two", plot::image_grid(&some_images(2, 224, 300), &strings(&["first", "second"]), 5));
-    check("grid_filters", plot::image_grid(&some_images(64, 3, 3), &[], 16));
-    check("grid_512", plot::image_grid(&some_images(512, 14, 14), &[], 32));
+    check("grid_filters", plot::image_grid(&some_images(64, 3, 3), &[""], 16));
+    check("grid_512", plot::image_grid(&some_images(512, 14, 14), &[""], 32));
     check("grid_columns_0", plot::image_grid(&some_images(3, 32, 32), &strings(&["a\u{0}b<&>"]), 0));
     check("grid_columns_many", plot::image_grid(&some_images(40, 32, 32), &titles, 1000));
     let odd = [RgbImage::new(0, 0), RgbImage::new(1, 1), image(3000, 2, 3), image(2, 3000, 4)];
@@ -227,7 +228,7 @@ fn any_images_can_be_shown_in_a_grid() {
 
 #[test]
 fn a_grid_says_how_many_images_it_leaves_out() {
-    let figure = plot::image_grid(&some_images(100, 8, 8), &[], 1);
+    let figure = plot::image_grid(&some_images(100, 8, 8), &[""], 1);
     let said = texts(&figure).join(" ");
     let left_out: usize = said.strip_prefix("and ").unwrap().strip_suffix(" more").unwrap().parse().unwrap();
     assert_eq!(figure.svg().unwrap().matches("<image").count(), 100 - left_out);
@@ -267,9 +268,9 @@ fn any_predictions_can_be_shown() {
     ];
     check("predictions", plot::predictions(&some_images(7, 224, 180), &truth, &probabilities, &classes));
     check("predictions_cifar", plot::predictions(&some_images(2, 32, 32), &truth[..1], &probabilities, &classes));
-    check("predictions_none", plot::predictions(&[], &[], &[], &[]));
-    check("predictions_bare", plot::predictions(&some_images(1, 32, 32), &[], &[], &[]));
-    check("predictions_many", plot::predictions(&some_images(160, 32, 32), &[], &[], &[]));
+    check("predictions_none", plot::predictions(&[], &[""; 0], &[], &[""; 0]));
+    check("predictions_bare", plot::predictions(&some_images(1, 32, 32), &[""; 0], &[], &[""; 0]));
+    check("predictions_many", plot::predictions(&some_images(160, 32, 32), &[""; 0], &[], &[""; 0]));
 }
 
 #[test]
@@ -383,7 +384,7 @@ fn any_bars_can_be_drawn() {
     check("bars_wild", plot::bars(&"long title ".repeat(20), "", &named(&wild)));
     check("bars_huge", plot::bars("", &"label ".repeat(60), &named(&[("most", f64::MAX), ("least", f64::MIN)])));
     check("bars_zero", plot::bars("nothing but zeros", "zeros", &named(&[("a", 0.0)])));
-    check("bars_none", plot::bars("none", "count", &[]));
+    check("bars_none", plot::bars("none", "count", &[("", 0.0); 0]));
     let many: Vec<_> = (0..1000).map(|i| ("class".to_string(), f64::from(i))).collect();
     let many = plot::bars("many", "count", &many);
     assert_eq!(texts(&many).last().unwrap(), "count (and 800 more)");
@@ -391,7 +392,7 @@ fn any_bars_can_be_drawn() {
 }
 
 #[test]
-fn each_feature_map_has_its_own_scale_and_dead_maps_are_marked() {
+fn each_feature_map_has_its_own_scale_and_silent_maps_are_marked() {
     let maps = tensor((2, 12, 12, 5), |y, x, channel| match channel {
         0 => (y + x) as f32,
         1 => 1e-6 * x as f32,
@@ -406,7 +407,7 @@ fn each_feature_map_has_its_own_scale_and_dead_maps_are_marked() {
         }
     });
     let figure = plot::feature_maps(&maps, 99);
-    assert_eq!(texts(&figure), ["0", "1", "2 dead", "3 constant", "4 not finite"]);
+    assert_eq!(texts(&figure), ["0", "1", "2 silent", "3 constant", "4 not finite"]);
     let bitmap = check("maps_odd", figure);
     let pixels = |color: [u8; 3]| bitmap.pixels().filter(|p| p.0 == color).count();
     // The maximum of map 0 is one pixel, of map 1 a column, of map 4 a column except for its NaN.
@@ -502,17 +503,29 @@ fn a_heatmap_has_its_colors_where_its_values_are() {
     let mut map = vec![0.0; 8];
     map[3] = 5.0; // the upper right corner of 2 × 4
     let bitmap = check("heatmap_corner", plot::heatmap(&photo, &map_of(&map, (2, 4)), "corner"));
-    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (38 + y)).0;
-    let mixed = |color: [f64; 3]| color.map(|c| (90.0 + (c - 90.0) * 0.6_f64).round() as u8);
-    assert_eq!(at(358, 2), mixed([253.0, 231.0, 37.0]));
-    assert_eq!(at(2, 2), mixed([68.0, 1.0, 84.0]));
-    assert_eq!(at(358, 178), mixed([68.0, 1.0, 84.0]));
+    // The photo is 300×150 at (16, 38), the map beside it after a gap of 18.
+    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + 300 + 18 + x), 2 * (38 + y)).0;
+    let mixed = |color: [f64; 3]| color.map(|c| (90.0 + (c - 90.0) * 0.85_f64).round() as u8);
+    assert_eq!(at(298, 2), mixed([253.0, 231.0, 37.0]));
+    assert_eq!((at(2, 2), at(298, 148)), ([90; 3], [90; 3]));
+    assert_eq!(bitmap.get_pixel(2 * 100, 2 * 80).0, [90; 3], "the photo itself");
     map[0] = -5.0;
     let figure = plot::heatmap(&photo, &map_of(&map, (2, 4)), "");
-    assert_eq!(texts(&figure), ["5", "−5", "0"]);
+    assert_eq!(texts(&figure), ["5", "−5", "0", "drop in log-odds"]);
     let bitmap = check("heatmap_signed", figure);
-    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + x), 2 * (16 + y)).0;
-    assert_eq!((at(2, 2), at(358, 2)), (mixed([0.0, 114.0, 178.0]), mixed([213.0, 94.0, 0.0])));
+    let at = |x: u32, y: u32| bitmap.get_pixel(2 * (16 + 300 + 18 + x), 2 * (38 + y)).0;
+    assert_eq!((at(2, 2), at(298, 2)), (mixed([0.0, 114.0, 178.0]), mixed([213.0, 94.0, 0.0])));
+}
+
+#[test]
+fn heatmaps_stand_side_by_side_under_their_titles() {
+    let (cam, occlusion) = (map_of(&[0.0, 0.5, 0.7, 1.0], (2, 2)), map_of(&[-1.0, 0.0, 0.0, 2.0], (2, 2)));
+    let figure = plot::heatmaps(&image(224, 224, 3), &[("Grad-CAM", &cam), ("occlusion", &occlusion)]);
+    let unit = "drop in log-odds";
+    assert_eq!(texts(&figure), ["Grad-CAM", "1", "0", unit, "occlusion", "2", "−2", "0", unit]);
+    assert_eq!(figure.svg().unwrap().matches("<image").count(), 5); // the photo, two maps, two color bars
+    assert!(figure.size().0 <= 800, "{:?}", figure.size());
+    check("heatmaps", figure);
 }
 
 #[test]
@@ -599,4 +612,116 @@ fn any_network_can_be_drawn() {
         dense.push(&format!("fc{i}"), linear(10 + i)).unwrap();
     }
     check("network_dense", plot::network(&dense, (1, 1, 30)));
+}
+
+#[test]
+fn networks_are_drawn_to_one_scale() {
+    let networks = [vgg::vgg11((32, 32, 3), 10, Seed(0)).unwrap(), vgg::cifar_vgg16(Seed(0))];
+    let figure = plot::networks(&[("VGG11", &networks[0]), ("VGG16", &networks[1])]);
+    let alone: Vec<u32> = networks.iter().map(|model| plot::network(model, (32, 32, 3)).size().1).collect();
+    let (width, height) = figure.size();
+    assert!(width == 800 && height.abs_diff(alone[0] + alone[1] + 2 * 26) <= 2, "{width}×{height}");
+    let said = texts(&figure);
+    assert_eq!(said.iter().filter(|text| *text == "32×32×3").count(), 2);
+    // Both inputs are equally thick: the same gray front at the left end.
+    let bitmap = check("networks", figure);
+    let (upper, lower) = (0..bitmap.height()).partition::<Vec<u32>, _>(|y| *y < 2 * (26 + alone[0]));
+    let gray = |rows: &[u32]| -> usize {
+        rows.iter().map(|&y| (0..bitmap.width()).filter(|&x| bitmap.get_pixel(x, y).0 == [160; 3]).count()).sum()
+    };
+    assert!(gray(&upper) > 100 && gray(&upper).abs_diff(gray(&lower)) < gray(&upper) / 10);
+}
+
+#[test]
+fn a_schedule_is_a_curve_from_the_first_step_to_the_last() {
+    let figure = plot::schedule(&Schedule::Halving { rate: 0.1, every: 20 }, 250);
+    let said = texts(&figure);
+    for text in ["learning rate", "epoch", "rate", "0.10", "250"] {
+        assert!(said.iter().any(|t| t == text), "{text} is missing from {said:?}");
+    }
+    check("schedule_halving", figure);
+    let figure = plot::schedule(&Schedule::Triangle { max: 0.1, warm_up: 0.05 }, 14);
+    let svg = figure.svg().unwrap();
+    // The curve has one highest point: the top is not flat.
+    let curve = svg.split("points=\"").map(|part| part.split('"').next().unwrap()).max_by_key(|p| p.len()).unwrap();
+    let heights: Vec<f64> = curve.split_whitespace().map(|p| p.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    let top = heights.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(heights.iter().filter(|y| **y < top + 0.05).count() <= 2, "{curve}");
+    check("schedule_triangle", figure);
+    check("schedule_none", plot::schedule(&Schedule::Constant(0.1), 0));
+    check("schedule_one", plot::schedule(&Schedule::Constant(0.1), 1));
+}
+
+#[test]
+fn runs_are_compared_in_one_chart_with_a_color_each() {
+    let (long, short) = (history(30, typical), history(3, typical));
+    let silent = history(5, |epoch| EpochRecord { val_acc: None, ..typical(epoch) });
+    let figure = plot::compare(&[("long", &long), ("short", &short), ("not validated", &silent)]);
+    let said = texts(&figure);
+    for text in ["long, training", "long, validation", "short, validation", "not validated, training"] {
+        assert!(said.iter().any(|t| t == text), "{text} is missing from {said:?}");
+    }
+    assert!(!said.iter().any(|t| t == "not validated, validation"), "{said:?}");
+    let bitmap = check("compare", figure);
+    for color in [[0, 114, 178], [213, 94, 0], [0, 158, 115]] {
+        assert!(bitmap.pixels().any(|p| p.0 == color), "no curve in {color:?}");
+    }
+    check("compare_none", plot::compare(&[("", &long); 0]));
+    check("compare_empty", plot::compare(&[("empty", &history(0, typical))]));
+}
+
+#[test]
+fn a_scatter_plot_has_a_dot_per_finite_point() {
+    let groups = [("first", vec![(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)]), ("second", vec![(2.0, 3.0)])];
+    let figure = plot::scatter("dots", "x", "y", &groups);
+    assert_eq!(figure.svg().unwrap().matches("<circle").count(), 3 + 2); // two in the legend
+    check("scatter", figure);
+    check("scatter_none", plot::scatter("", "", "", &[("", vec![]); 0]));
+}
+
+#[test]
+fn a_histogram_has_a_bar_per_interval() {
+    let values: Vec<f32> = (0..=100).map(|i| (i * i) as f32 / 1e4).chain([f32::NAN, f32::INFINITY]).collect();
+    let figure = plot::histogram("squares", "value", &values, 10);
+    let said = texts(&figure);
+    for text in ["squares", "value", "0.0", "1.0"] {
+        assert!(said.iter().any(|t| t == text), "{text} is missing from {said:?}");
+    }
+    let bitmap = check("histogram", figure);
+    // √0.1 of the values lie in the first tenth: the first bar is the highest, the last one the lowest.
+    let blue = |x: u32| (0..bitmap.height()).filter(|&y| bitmap.get_pixel(x, y).0 == [0, 114, 178]).count();
+    let (first, last) = (blue(2 * 70), blue(bitmap.width() - 2 * 40));
+    assert!(first > 5 * last && last > 0, "{first} and {last}");
+    check("histogram_equal", plot::histogram("equal", "", &[3.0; 5], 4));
+    check("histogram_wild", plot::histogram("wild", "x", &[f32::MAX, f32::MIN, 0.0], 10_000));
+    assert_eq!(texts(&plot::histogram("", "", &[f32::NAN], 10)), ["nothing to plot yet"]);
+}
+
+#[test]
+fn the_best_label_is_beside_its_dot() {
+    for epochs in [3, 14, 60, 250] {
+        let history = history(epochs, typical);
+        for figure in [plot::accuracy(&history), plot::loss(&history), plot::training(&history)] {
+            let svg = figure.svg().unwrap();
+            let number = |text: &str, name: &str| -> f64 {
+                text.split(&format!("{name}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+            };
+            let at = svg.find(">best ").or_else(|| svg.find(">\nbest ")).expect("a label");
+            let label = &svg[svg[..at].rfind("<text").unwrap()..at];
+            let dark =
+                svg.split("<circle").skip(1).find(|part| part.split('>').next().unwrap().contains("fill=\"#262626\""));
+            let dot = dark.unwrap_or_else(|| panic!("no dot in {epochs} epochs: {svg}"));
+            let away = (number(label, "y") - number(dot, "cy") / 4.0).abs(); // strokes are in quarters of a pixel
+            assert!(away < 80.0, "{away} pixels in {epochs} epochs");
+        }
+    }
+}
+
+#[test]
+fn the_words_of_a_figure_describe_it() {
+    let said = plot::accuracy(&history(3, typical)).alt();
+    assert!(said.starts_with("model accuracy, ") && said.contains("validation"), "{said}");
+    assert!(!said.split(", ").any(|word| word == "0.2"), "{said}");
+    assert_eq!(plot::image_grid(&some_images(2, 8, 8), &[""], 2).alt(), "images");
+    assert!(plot::bars("", "", &[("ü".repeat(30), 1.0), ("é".repeat(300), 1.0)]).alt().chars().count() <= 241);
 }

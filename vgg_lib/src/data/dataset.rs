@@ -8,6 +8,7 @@ use ndarray_npy::ViewNpyExt;
 use sha2::{Digest, Sha256};
 
 use super::storage::{Storage, Values};
+use crate::model::{Normalization, Preparation, Resize};
 use crate::{Error, Result, files};
 
 /// Labeled images of one size, or features that a model computed from them.
@@ -27,6 +28,8 @@ pub struct Dataset {
     /// For each channel the float that each byte is read as; empty if the storage holds floats.
     pub(super) values: Arc<Vec<[f32; 256]>>,
     pub(super) skipped: Arc<Vec<String>>,
+    /// How the images were resized and normalized. `None` if the values came from elsewhere.
+    pub(crate) preparation: Option<Preparation>,
 }
 
 impl Dataset {
@@ -102,6 +105,8 @@ impl Dataset {
             )));
         }
         let tables = if storage.is_bytes() { c } else { 0 };
+        let (resize, normalization) = (Resize::default(), Normalization::none());
+        let preparation = storage.is_bytes().then_some(Preparation { resize, normalization, is_features: false });
         Ok(Dataset {
             storage: Arc::new(storage),
             places: Arc::new((0..labels.len()).collect()),
@@ -110,6 +115,7 @@ impl Dataset {
             image_shape,
             values: Arc::new(vec![std::array::from_fn(|byte| byte as f32); tables]),
             skipped: Arc::default(),
+            preparation,
         })
     }
 
@@ -189,7 +195,8 @@ impl Dataset {
         let start = file.len() - array.len() * size_of::<f32>();
         let storage = Storage::MappedFloats { file, start };
         let features = Dataset::with_storage(storage, image_shape, self.labels.to_vec(), self.classes.to_vec())?;
-        Ok(Dataset { skipped: self.skipped.clone(), ..features })
+        let preparation = self.preparation.clone().map(|of_images| Preparation { is_features: true, ..of_images });
+        Ok(Dataset { skipped: self.skipped.clone(), preparation, ..features })
     }
 
     /// Adds everything that a model can see of the data to `hash`.

@@ -13,11 +13,12 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    Dataset, Event, Observer, Resize,
+    Dataset, Event, Observer,
     class_folders::{ClassFolders, LabeledFile, Skipped, hint},
     image_file::{MOST_PIXELS, decode, read_bytes},
     storage::Storage,
 };
+use crate::model::{Preparation, Resize};
 use crate::text::{counted, thousands};
 use crate::{Error, Result, files};
 
@@ -77,11 +78,12 @@ fn load_within(
     observer(Event::Note(&report(labels.len(), &found)));
     let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, found.classes)?;
     let skipped = found.skipped.iter().map(|Skipped { path, reason, .. }| format!("{}: {reason}", path.display()));
-    Ok(Dataset { skipped: Arc::new(skipped.collect()), ..dataset })
+    let preparation = dataset.preparation.clone().map(|known| Preparation { resize, ..known });
+    Ok(Dataset { skipped: Arc::new(skipped.collect()), preparation, ..dataset })
 }
 
 /// Checks that images can get this size.
-fn check((h, w): (usize, usize), resize: Resize) -> Result<()> {
+pub(super) fn check((h, w): (usize, usize), resize: Resize) -> Result<()> {
     let most = usize::from(u16::MAX);
     if !(1..=most).contains(&h) || !(1..=most).contains(&w) || (h * w) as u64 > MOST_PIXELS {
         return Err(Error::Config(format!(

@@ -10,6 +10,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{Dataset, storage::Values};
+use crate::model::{Normalization, Preparation, Resize};
 use crate::tensor::{Images, images};
 use crate::{Error, Result};
 
@@ -17,15 +18,6 @@ use crate::{Error, Result};
 pub(crate) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// The standard deviation that belongs to [`IMAGENET_MEAN`].
 pub(crate) const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
-
-/// The mean and the standard deviation of each channel, for values from 0 to 255.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Normalization {
-    /// One value per channel.
-    pub mean: Vec<f32>,
-    /// One value per channel.
-    pub std: Vec<f32>,
-}
 
 impl Normalization {
     /// One mean and one standard deviation over all images, pixels and channels, repeated for each channel. For an
@@ -79,13 +71,16 @@ impl Normalization {
         }
         let channels = dataset.image_shape().2;
         assert!(
-            self.mean.len() == channels && self.std.len() == channels,
+            self.is_none() || self.mean.len() == channels && self.std.len() == channels,
             "a normalization of {} means and {} stds does not fit images of {channels} channels",
             self.mean.len(),
             self.std.len()
         );
-        let values = |(mean, std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 - mean) / (std + 1e-7));
-        Dataset { values: Arc::new(self.mean.iter().zip(&self.std).map(values).collect()), ..dataset.clone() }
+        let values = |channel| std::array::from_fn(|byte| self.value(channel, byte as u8));
+        let mut normalized = Dataset { values: Arc::new((0..channels).map(values).collect()), ..dataset.clone() };
+        let resize = normalized.preparation.map_or(Resize::default(), |known| known.resize);
+        normalized.preparation = Some(Preparation { resize, normalization: self.clone(), is_features: false });
+        normalized
     }
 
     fn from_sums(channels: &[Sums]) -> Self {

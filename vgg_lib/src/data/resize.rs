@@ -4,6 +4,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 
 use super::image_file::MOST_PIXELS;
+use crate::model::Resize;
 
 /// The image in another size, (height, width). Bilinear with antialiasing: each new pixel averages all the pixels it
 /// covers, like Pillow's `resize(…, BILINEAR)` and torchvision's `Resize(…, antialias=True)`. A size of 0 counts as 1.
@@ -15,19 +16,6 @@ pub fn resize(image: &RgbImage, (h, w): (usize, usize)) -> RgbImage {
     assert!(fits, "an image of {h}×{w} is too large; at most {MOST_PIXELS} pixels");
     let whole = (0.0, 0.0, f64::from(image.height()), f64::from(image.width()));
     resize_box(image, whole, (h.max(1), w.max(1)))
-}
-
-/// How images are brought to the size that a model takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resize {
-    /// Stretches the image to the height and width, ignoring its proportions, as Keras does.
-    Stretch,
-    /// Scales the shorter side to `shorter` pixels, then crops the center, as torchvision does for ImageNet (256
-    /// pixels, of which the center 224×224).
-    CenterCrop {
-        /// Pixels; at least the height and the width of the crop.
-        shorter: usize,
-    },
 }
 
 impl Resize {

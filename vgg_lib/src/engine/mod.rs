@@ -145,6 +145,7 @@ impl Sequential {
     }
 
     fn infer(&self, layers: &[Layer], x: Images) -> Result<Images> {
+        self.check_complete()?;
         if x.shape().0 == 0 {
             return empty(Plan::of(layers, &x, Purpose::Inference)?.output);
         }
@@ -157,6 +158,7 @@ impl Sequential {
     /// [`Error::Name`](crate::Error::Name) if the model has no layer of that name,
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.
     pub fn activations(&self, x: Images, names: &[&str]) -> Result<Vec<Images>> {
+        self.check_complete()?;
         let wanted = names.iter().map(|name| self.position(name)).collect::<Result<Vec<_>>>()?;
         let end = wanted.iter().max().map_or(0, |last| last + 1);
         if x.shape().0 == 0 {
@@ -174,6 +176,7 @@ impl Sequential {
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model,
     /// [`Error::Config`](crate::Error::Config) if a batch norm would have a single value per channel.
     pub fn forward_mut(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
+        self.check_complete()?;
         let (n, h, w, c) = *x.shape();
         check_batch(&self.layers, Shape::Map(h, w, c), n)?;
         let pass = TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false };

@@ -186,6 +186,7 @@ impl Sequential {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if a layer cannot take its input.
     pub fn plan(&self, batch_size: usize) -> Result<Plans> {
+        self.check_complete()?;
         let (h, w, c) = self.input_shape();
         let plan = |purpose| Plan::new(self.layers(), batch_size, Shape::Map(h, w, c), purpose);
         let first = self.first_trained(self.layers());

@@ -3,7 +3,7 @@
 //! | file | module | read | written |
 //! |---|---|---|---|
 //! | `.npz` | `npz` | yes | yes |
-//! | `.safetensors` | `safetensors` | yes | yes |
+//! | `.safetensors` | `safetensors`, with the layers of a whole model in `description` | yes | yes |
 //! | PyTorch's `.pth`, `.pt`, `.pth.tar`, `.ckpt`, `.bin` … | `torch`, which uses `pickle` and `state_dict` | yes | `.pth`, `.pt`, `.pth.tar` |
 //! | `.h5`, `.hdf5` | `keras` | yes | `.weights.h5` only |
 //! | `.keras` | `keras` | yes | no |
@@ -17,6 +17,7 @@
 
 #[cfg(feature = "coreml")]
 mod coreml;
+mod description;
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 mod export;
 #[cfg(feature = "hdf5")]
@@ -29,14 +30,17 @@ mod npz;
 mod onnx;
 mod pickle;
 mod safetensors;
+mod saved;
 mod state_dict;
 mod stored_zip;
 pub(crate) mod tensors;
 mod torch;
 mod transpose;
 
+pub(crate) use description::Description;
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 pub use export::{Export, Exported};
+pub use saved::Saved;
 pub(crate) use transpose::KernelOrder;
 
 use crate::{Error, Result};
@@ -74,10 +78,11 @@ pub fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<StateDict> {
 ///
 /// # Errors
 /// If the ending is not one that can be written, or the file cannot be written.
-pub(crate) fn write(path: &Path, tensors: Vec<(String, ArrayD<f32>)>) -> Result<()> {
+pub(crate) fn write(path: &Path, tensors: Vec<(String, ArrayD<f32>)>) -> Result<Saved> {
+    let count = tensors.len();
     let bytes = match Format::of(path)? {
         Format::Npz => npz::to_bytes(path, &tensors)?,
-        Format::Safetensors => safetensors::to_bytes(path, &tensors)?,
+        Format::Safetensors => safetensors::to_bytes(path, &tensors, None)?,
         Format::Torch => torch::to_bytes(path, &tensors)?,
         Format::Hdf5 | Format::KerasZip if !has_ending(path, ".weights.h5") => {
             return Err(Error::file(path, "cannot be written; choose a name that ends in .weights.h5"));
@@ -87,7 +92,29 @@ pub(crate) fn write(path: &Path, tensors: Vec<(String, ArrayD<f32>)>) -> Result<
         #[cfg(not(feature = "hdf5"))]
         Format::Hdf5 | Format::KerasZip => return Err(needs_hdf5(path)),
     };
-    crate::files::write(path, &bytes)
+    crate::files::write(path, &bytes)?;
+    Ok(Saved { path: path.to_path_buf(), bytes: bytes.len(), tensors: count, whole_model: false })
+}
+
+/// Writes a whole model.
+///
+/// # Errors
+/// If the file's ending is not `.safetensors`, or the file cannot be written.
+pub(crate) fn write_model(
+    path: &Path,
+    tensors: Vec<(String, ArrayD<f32>)>,
+    description: &Description,
+) -> Result<Saved> {
+    if !has_ending(path, ".safetensors") {
+        let what = "cannot hold a whole model; choose a name that ends in .safetensors, or write only the weights with \
+                    `save_weights`";
+        return Err(Error::file(path, what));
+    }
+    let json =
+        description.to_json().map_err(|what| Error::file(path, format!("cannot be written: the model {what}")))?;
+    let bytes = safetensors::to_bytes(path, &tensors, Some(json))?;
+    crate::files::write(path, &bytes)?;
+    Ok(Saved { path: path.to_path_buf(), bytes: bytes.len(), tensors: tensors.len(), whole_model: true })
 }
 
 /// The bytes of a file, in memory or mapped. They are shared because the HDF5 library keeps its own handle.
@@ -125,6 +152,29 @@ impl WeightFile {
             #[cfg(not(feature = "hdf5"))]
             Format::Hdf5 | Format::KerasZip => Err(needs_hdf5(path)),
         }
+    }
+
+    /// All tensors of a whole model, whatever their names.
+    ///
+    /// # Errors
+    /// If the file is damaged.
+    pub fn all_tensors(&self) -> Result<FileTensors<'_>> {
+        match self.format {
+            Format::Safetensors => safetensors::open_all(&self.path, (*self.bytes).as_ref()),
+            _ => self.tensors(),
+        }
+    }
+
+    /// The description of the model, if this is the file of a whole model.
+    ///
+    /// # Errors
+    /// If the file or the description is damaged.
+    pub fn description(&self) -> Result<Option<Description>> {
+        if self.format != Format::Safetensors {
+            return Ok(None);
+        }
+        let json = safetensors::description(&self.path, (*self.bytes).as_ref())?;
+        json.map(|json| Description::parse(&json).map_err(|message| Error::file(&self.path, message))).transpose()
     }
 
     fn state_dict(&self) -> Result<StateDict> {

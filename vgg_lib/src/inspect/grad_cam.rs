@@ -47,7 +47,7 @@ impl Sequential {
         if largest > 0.0 {
             values.iter_mut().for_each(|v| *v /= largest);
         }
-        Ok(Heatmap { values, rows, columns })
+        Ok(Heatmap { values, rows, columns, unit: "evidence, 1 = strongest" })
     }
 
     /// Makes a training pass compute what inference does: batch norm uses its running statistics, dropout keeps every

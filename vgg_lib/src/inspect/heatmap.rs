@@ -14,6 +14,8 @@ pub struct Heatmap {
     pub rows: usize,
     /// From left to right.
     pub columns: usize,
+    /// What the values measure, for the color bar of a plot.
+    pub unit: &'static str,
 }
 
 /// The batch, if it holds exactly one image.

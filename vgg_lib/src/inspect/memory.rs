@@ -50,6 +50,7 @@ impl Sequential {
     /// # Errors
     /// [`crate::Error::Shape`] if a layer cannot take its input.
     pub fn memory_estimate(&self, (h, w, c): (usize, usize, usize), batch_size: usize) -> Result<MemoryEstimate> {
+        self.check_complete()?;
         let input = Shape::Map(h, w, c);
         let need = need(self, input, batch_size)?;
         let (mut shape, mut rows) = (input, vec![]);

@@ -1,6 +1,7 @@
 //! What a model is made of and what it does: layers, memory, receptive fields, predictions, Grad-CAM, occlusion and the
 //! time that each layer takes.
 
+mod classify;
 mod grad_cam;
 mod heatmap;
 mod memory;
@@ -11,10 +12,11 @@ mod profile;
 mod receptive_field;
 mod summary;
 
+pub use classify::{Classification, Classifications};
 pub use heatmap::Heatmap;
 pub use memory::{MemoryEstimate, MemoryRow};
 pub(crate) use predictions::most_probable;
-pub use predictions::{ClassAccuracy, Predictions};
+pub use predictions::{ClassAccuracy, Confusion, Predictions};
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};

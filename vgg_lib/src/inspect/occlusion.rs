@@ -50,7 +50,7 @@ impl Sequential {
         }
         // With a stride larger than the side, the pixels between the squares stay 0.
         let values = sums.iter().zip(counts).map(|(sum, n)| sum / n.max(1) as f32).collect();
-        Ok(Heatmap { values, rows: h, columns: w })
+        Ok(Heatmap { values, rows: h, columns: w, unit: "drop in log-odds" })
     }
 
     /// The log-odds of one class against all others, one value per image: the class's logit minus the logarithm of the

@@ -9,6 +9,8 @@ use crate::tensor::{argmax, images};
 use crate::text::thousands;
 use crate::{Error, Result};
 use dfdx::prelude::*;
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// The class probabilities of a number of images, one row per image. [`Sequential::predict`] returns them.
 ///
@@ -39,11 +41,32 @@ impl ClassAccuracy {
     }
 }
 
+/// How often images of one class were taken for another. [`Predictions::most_confused`] returns the most frequent pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    /// What the images show.
+    pub actual: String,
+    /// What the model took them for.
+    pub predicted: String,
+    /// How many images.
+    pub count: usize,
+}
+
+/// "cat taken for dog: 91"
+impl fmt::Display for Confusion {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} taken for {}: {}", self.actual, self.predicted, thousands(self.count))
+    }
+}
+
 impl Sequential {
-    /// The class probabilities of each image.
+    /// The class probabilities of each image, whether or not the model ends in a softmax. [`forward`](Self::forward)
+    /// gives the outputs of the last layer as they are; without a softmax layer these are logits. For an image file,
+    /// [`classify`](Self::classify) does everything.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the images do not fit the model.
+    /// [`Error::Shape`] if the images do not fit the model; [`Error::Config`] if the model was trained on images that
+    /// were normalized in another way.
     ///
     /// ```
     /// use vgg_lib::{data::shapes, prelude::*};
@@ -58,6 +81,7 @@ impl Sequential {
     /// # Ok::<(), vgg_lib::Error>(())
     /// ```
     pub fn predict(&self, data: &Dataset) -> Result<Predictions> {
+        self.check_normalization("the dataset", data)?;
         let (h, w, c) = data.image_shape();
         let mut rows = vec![];
         for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
@@ -191,6 +215,63 @@ impl Predictions {
         self.by_certainty().into_iter().rev().take(n).collect()
     }
 
+    /// The up to `n` most frequent mistakes, most frequent first: images of which class were taken for which other.
+    /// `names` has the names of the classes. A row that is all NaN was taken for nothing, so it is left out.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let predictions = Predictions::new(vec![vec![0.9, 0.1], vec![0.8, 0.2], vec![0.3, 0.7]])?;
+    /// let confused = predictions.most_confused(&[0, 1, 1], &["cat", "dog"], 3)?;
+    /// assert_eq!(confused[0].to_string(), "dog taken for cat: 1");
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image, or a label or a predicted class has no name.
+    pub fn most_confused(&self, labels: &[usize], names: &[impl AsRef<str>], n: usize) -> Result<Vec<Confusion>> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for (i, (hit, &label)) in self.hits(labels)?.into_iter().zip(labels).enumerate() {
+            if let Some(class) = argmax(&self.rows[i]).filter(|_| !hit) {
+                *counts.entry((label, class)).or_default() += 1;
+            }
+        }
+        let mut pairs: Vec<_> = counts.into_iter().collect();
+        pairs.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let name = |class: usize| {
+            names.get(class).map(ToString::to_string).ok_or_else(|| {
+                let names = names.len();
+                Error::Shape(format!(
+                    "there are images of class {class}, but only {names} class names; pass one per class"
+                ))
+            })
+        };
+        let confusion =
+            |((label, class), count)| Ok(Confusion { actual: name(label)?, predicted: name(class)?, count });
+        pairs.into_iter().take(n).map(confusion).collect()
+    }
+
+    /// The up to `n` images with the greatest loss, greatest first, each with its number and its loss: the cross-entropy
+    /// −ln p of its label. These are the images that the model is most wrong about, and often those with wrong labels. NaN
+    /// counts as infinite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one label per image, or a label is no class.
+    pub fn top_losses(&self, labels: &[usize], n: usize) -> Result<Vec<(usize, f32)>> {
+        self.hits(labels)?;
+        let loss = |(i, &label): (usize, &usize)| match self.rows[i].get(label) {
+            Some(p) => Ok((i, -p.ln())),
+            None => {
+                Err(Error::Shape(format!("image {i} has label {label}, but there are {} classes", self.rows[i].len())))
+            }
+        };
+        let mut losses = labels.iter().enumerate().map(loss).collect::<Result<Vec<_>>>()?;
+        let rank = |loss: f32| if loss.is_nan() { f32::INFINITY } else { loss };
+        losses.sort_by(|a, b| rank(b.1).total_cmp(&rank(a.1)));
+        losses.truncate(n);
+        Ok(losses)
+    }
+
     /// The mean of these and other predictions for the same images, for example of the mirrored images: test-time
     /// augmentation.
     ///
@@ -298,6 +379,37 @@ mod tests {
         assert_eq!(predictions.most_confident_wrong(&LABELS, 1).unwrap(), [1]);
         assert_eq!(predictions.most_confident_right(&LABELS, 9).unwrap(), [0, 3]);
         assert_eq!(predictions.least_confident(2), [4, 3]);
+    }
+
+    /// Eight images: two cats taken for dogs, two ships for cats, one dog for a ship, one row of NaN, two right.
+    #[test]
+    fn the_most_confused_classes_come_first_and_the_right_ones_not_at_all() {
+        let of = |class: usize| (0..3).map(|k| if k == class { 0.8 } else { 0.1 }).collect::<Vec<f32>>();
+        let (mut rows, predicted) = (vec![], [1, 0, 1, 2, 0, 0, 2]);
+        rows.extend(predicted.map(of));
+        rows.push(vec![NAN; 3]);
+        let labels = [0, 2, 0, 1, 2, 0, 2, 1];
+        let predictions = Predictions::new(rows).unwrap();
+        let confused = predictions.most_confused(&labels, &["cat", "dog", "ship"], 9).unwrap();
+        let texts: Vec<String> = confused.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["cat taken for dog: 2", "ship taken for cat: 2", "dog taken for ship: 1"]);
+        assert_eq!(predictions.most_confused(&labels, &["cat", "dog", "ship"], 1).unwrap(), confused[..1]);
+        let error = predictions.most_confused(&labels, &["cat", "dog"], 9).unwrap_err().to_string();
+        assert!(error.contains("images of class 2, but only 2 class names"), "{error}");
+    }
+
+    /// The losses are NumPy's `-np.log(p[range(5), labels])`.
+    #[test]
+    fn the_greatest_losses_come_first() {
+        let losses = predictions().top_losses(&LABELS, 9).unwrap();
+        assert_eq!(losses.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [4, 1, 2, 3, 0]);
+        assert!(losses[0].1.is_nan());
+        for ((_, loss), expected) in losses[1..].iter().zip([2.995_732_3, 2.302_585_1, 0.798_507_7, 0.356_674_94]) {
+            assert!((loss - expected).abs() < 1e-6, "{loss} instead of {expected}");
+        }
+        assert_eq!(predictions().top_losses(&LABELS, 2).unwrap().len(), 2);
+        let error = predictions().top_losses(&[0, 0, 0, 0, 3], 1).unwrap_err().to_string();
+        assert!(error.contains("image 4 has label 3, but there are 3 classes"), "{error}");
     }
 
     #[test]

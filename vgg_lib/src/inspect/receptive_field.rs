@@ -62,6 +62,7 @@ impl Sequential {
     /// # Errors
     /// [`Error::Shape`] if the image does not fit the model.
     pub fn receptive_fields(&self, (h, w, c): (usize, usize, usize)) -> Result<ReceptiveFields> {
+        self.check_complete()?;
         let mut shape = Shape::Map(h, w, c);
         let mut field_and_jump = Some((1, 1));
         let mut rows = vec![];

@@ -29,13 +29,13 @@ pub struct Summary {
     pub total: usize,
     /// Number of the parameters that gradients change.
     pub trainable: usize,
-    /// Why the table ends early, if a layer cannot take its input.
+    /// What is wrong with the model: why the table ends early, or a layer that could not be added.
     pub error: Option<String>,
 }
 
 impl Sequential {
     /// The layers with their output shapes for an image of `(height, width, channels)`. If a layer cannot take its
-    /// input, the table ends before it and `error` says why.
+    /// input, the table ends before it and `error` says why, as it does if a layer could not be added.
     pub fn summary(&self, (h, w, c): (usize, usize, usize)) -> Summary {
         let mut summary = Summary { rows: vec![], total: self.parameter_count(), trainable: 0, error: None };
         let mut shape = Shape::Map(h, w, c);
@@ -58,6 +58,7 @@ impl Sequential {
             let trainable = (params > 0).then_some(!layer.frozen);
             summary.rows.push(SummaryRow { name, kind, output: shape, params, trainable });
         }
+        summary.error = self.fault().or(summary.error);
         summary
     }
 }

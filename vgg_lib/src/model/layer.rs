@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A parameter of a layer: a tensor with a name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Param {
     /// `weight`, `bias`, `running_mean` or `running_var`.
     pub name: &'static str,
@@ -38,6 +38,14 @@ impl Param {
     }
 }
 
+/// Its name and dimensions: "weight (3, 3, 64, 128)".
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let dims = self.dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "{} ({dims})", self.name)
+    }
+}
+
 /// The most values of one array: an allocation has at most `isize::MAX` bytes.
 pub(super) const MOST_VALUES: usize = isize::MAX as usize / size_of::<f32>();
 
@@ -57,14 +65,14 @@ pub(super) fn initial(name: &str, dims: &[usize], init: Init, rng: &mut ChaCha8R
 }
 
 /// A layer of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Layer {
     pub(crate) name: String,
     pub(crate) op: Op,
     params: Vec<Param>,
     pub(crate) frozen: bool,
     pub(crate) l2: f32,
-    /// The names of the classes that the outputs of this layer stand for, if training has told them.
+    /// The names of the classes that the outputs of this layer stand for, if training or the reader has told them.
     pub(crate) classes: Option<Arc<Vec<String>>>,
     filters: FilterCache,
 }
@@ -85,7 +93,6 @@ impl LayerSpec {
     }
 
     /// Creates the layer with these weights, in the order of [`Layer::params`].
-    #[cfg(feature = "onnx")]
     pub(super) fn build_with(self, name: &str, input: Shape, values: Vec<Vec<f32>>) -> Result<Layer> {
         let params = self.op.params(input);
         let wanted = params.iter().map(|(_, dims, _)| count(dims));
@@ -152,7 +159,6 @@ impl Layer {
     /// The parameters, to change them. Discards what was computed from the old values.
     pub(crate) fn params_mut(&mut self) -> &mut [Param] {
         self.filters = FilterCache::default();
-        self.classes = None;
         &mut self.params
     }
 
@@ -200,6 +206,17 @@ impl Layer {
             Some(filters) if fit(filters) => filters.clone(),
             _ => kept.insert(Arc::new(new())).clone(),
         }
+    }
+}
+
+/// What was written to make it.
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {:?}", self.name, self.op)?;
+        if self.l2 > 0.0 {
+            write!(f, ", l2({})", self.l2)?;
+        }
+        f.write_str(if self.frozen { ", frozen" } else { "" })
     }
 }
 

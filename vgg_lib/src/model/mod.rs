@@ -1,8 +1,11 @@
 //! What a network is: a list of named layers, each an operation with its parameters. This is only data; `engine` runs
 //! it.
 
+mod classes;
 mod device;
+mod fault;
 mod init;
+mod input;
 mod layer;
 mod op;
 mod sequential;
@@ -12,6 +15,8 @@ mod values;
 pub use crate::kernel::gpu::allow_tf32;
 pub use device::Device;
 pub use init::{Init, Seed};
+pub(crate) use input::Preparation;
+pub use input::{Normalization, Resize};
 pub use layer::{Layer, Param};
 pub use op::{Op, Shape};
 pub use sequential::Sequential;

@@ -1,10 +1,14 @@
 //! The operations that layers compute, and the shapes of their inputs and outputs.
 
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a layer computes. Convolutions have stride 1 and keep height and width.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// Files of whole models hold these names, in lower case, and those of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// The preprocessing of ImageNet networks for pixels from 0 to 255: y = (x − mean) / std for each channel, then
     /// from RGB to BGR if `bgr` is set.
@@ -142,7 +146,7 @@ impl Op {
     }
 
     /// For each parameter: its name, its dimensions, and whether it is learned.
-    pub(super) fn params(&self, input: Shape) -> Vec<(&'static str, Vec<usize>, bool)> {
+    pub(crate) fn params(&self, input: Shape) -> Vec<(&'static str, Vec<usize>, bool)> {
         let channels = input.channels();
         match *self {
             Op::Conv2d { filters, kernel, .. } => {

@@ -1,13 +1,17 @@
 //! A model: a list of named layers that run one after the other.
 
 use super::device::Device;
+use super::fault::Fault;
 use super::init::{Init, Seed, layer_rng};
+use super::input::Preparation;
 use super::layer::{Layer, MOST_VALUES, initial};
 use super::op::{Op, Shape, check_dropout, check_l2};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
+use crate::text::{counted, thousands};
 use crate::{Error, Result};
+use std::fmt;
 use std::sync::Arc;
 
 /// Named layers, run one after the other on batches in NHWC order.
@@ -25,11 +29,11 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct Sequential {
-    input: Shape,
+    pub(crate) input: Shape,
     pub(crate) layers: Vec<Layer>,
     pub(crate) seed: Seed,
     /// The number of layers built so far. Each layer gets its own stream of random numbers.
-    built: u64,
+    pub(crate) built: u64,
     /// The number of training steps so far, so that dropout drops different values in each.
     pub(crate) steps: u64,
     /// Memory for intermediate results, which each pass leaves to the next.
@@ -38,6 +42,10 @@ pub struct Sequential {
     pub(crate) device: Device,
     /// Σ λ‖w‖² of the current weights, if the last training pass computed it.
     pub(crate) penalty: Option<f64>,
+    /// A layer that could not be added.
+    pub(super) fault: Option<Fault>,
+    /// How the images of the training data were prepared, if the model knows it.
+    pub(crate) preparation: Option<Preparation>,
 }
 
 impl Sequential {
@@ -46,7 +54,8 @@ impl Sequential {
     /// A size of 0 is an error when the first layer is added.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         let (input, device) = (Shape::Map(h, w, c), Device::default());
-        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena: Arc::default(), device, penalty: None }
+        let (arena, penalty, fault, preparation) = (Arc::default(), None, None, None);
+        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena, device, penalty, fault, preparation }
     }
 
     /// Chooses where the model runs. Its weights follow when they are needed there.
@@ -77,20 +86,21 @@ impl Sequential {
         &self.layers
     }
 
-    /// Adds a layer at the end.
+    /// Adds a layer at the end. If that fails and the error is ignored, whatever uses the model later reports it.
     ///
     /// # Errors
     /// If the model already has a layer of this name, or the new layer cannot take the output of the last one.
     pub fn push(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.insert_spec(self.layers.len(), name, layer.into())
+        let added = self.insert_spec(self.layers.len(), name, layer.into());
+        self.remember("not added", name, added)
     }
 
     /// Adds a layer with these weights, in the order of [`Layer::params`].
-    #[cfg(feature = "onnx")]
     pub(crate) fn push_with(&mut self, name: &str, layer: LayerSpec, values: Vec<Vec<f32>>) -> Result<()> {
         if self.position(name).is_ok() {
             return Err(Error::Name(format!("two layers have the name '{name}'")));
         }
+        check_name(name)?;
         let built = layer.build_with(name, self.output_shape(self.input)?, values)?;
         self.layers.push(built);
         self.built += 1;
@@ -107,7 +117,8 @@ impl Sequential {
     /// # Errors
     /// If the model already has a layer of this name, or the new layer or one after it does not fit.
     pub fn insert(&mut self, index: usize, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.insert_spec(index, name, layer.into())
+        let inserted = self.insert_spec(index, name, layer.into());
+        self.remember("not inserted", name, inserted)
     }
 
     fn insert_spec(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<()> {
@@ -130,7 +141,8 @@ impl Sequential {
     /// # Errors
     /// If there is no layer of this name, or the new one does not fit.
     pub fn replace(&mut self, name: &str, layer: impl Into<LayerSpec>) -> Result<()> {
-        self.replace_spec(name, layer.into())
+        let replaced = self.replace_spec(name, layer.into());
+        self.remember("not replaced", name, replaced)
     }
 
     fn replace_spec(&mut self, name: &str, layer: LayerSpec) -> Result<()> {
@@ -151,6 +163,7 @@ impl Sequential {
         rest.input = first.output_shape(self.input)?;
         first.arena = Arc::default();
         rest.arena = Arc::default();
+        rest.preparation = rest.preparation.map(|known| Preparation { is_features: true, ..known });
         Ok((first, rest))
     }
 
@@ -159,6 +172,7 @@ impl Sequential {
     /// # Errors
     /// If both models have a layer of the same name, or `tail` cannot take the output of this model.
     pub fn join(&self, tail: &Sequential) -> Result<Sequential> {
+        tail.check_complete()?;
         let mut whole = self.clone();
         if let Some(twice) = tail.layers.iter().find(|layer| whole.position(&layer.name).is_ok()) {
             return Err(Error::Name(format!("both models have a layer '{}'", twice.name)));
@@ -166,14 +180,17 @@ impl Sequential {
         whole.layers.extend(tail.layers.iter().cloned());
         whole.built += tail.built;
         whole.output_shape(whole.input)?;
+        // The images whose features the tail learned from count, not those that this model may have seen before.
+        if let Some(known) = tail.preparation.as_ref().filter(|known| known.is_features) {
+            let is_features = whole.preparation.as_ref().is_some_and(|own| own.is_features);
+            whole.preparation = Some(Preparation { is_features, ..known.clone() });
+        }
         Ok(whole)
     }
 
     fn build(&mut self, index: usize, name: &str, layer: LayerSpec) -> Result<Layer> {
         self.check_input()?;
-        if name.is_empty() {
-            return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
-        }
+        check_name(name)?;
         let input = self.layers[..index].iter().try_fold(self.input, |shape, layer| layer.output(shape))?;
         let built = layer.build(name, input, &mut layer_rng(self.seed, self.built))?;
         self.built += 1;
@@ -181,7 +198,7 @@ impl Sequential {
     }
 
     /// Returns an error if there are no images of the model's input shape.
-    fn check_input(&self) -> Result<()> {
+    pub(crate) fn check_input(&self) -> Result<()> {
         let (h, w, c) = self.input_shape();
         if (1..=MOST_VALUES).contains(&self.input.size()) {
             return Ok(());
@@ -193,7 +210,7 @@ impl Sequential {
     }
 
     fn keep_if_it_fits(&mut self, undo: impl FnOnce(&mut Sequential)) -> Result<()> {
-        let fits = self.output_shape(self.input);
+        let fits = self.shape_after_all(self.input);
         if fits.is_err() {
             undo(self);
         }
@@ -202,6 +219,11 @@ impl Sequential {
 
     /// The shape of the output for an input of this shape.
     pub(crate) fn output_shape(&self, input: Shape) -> Result<Shape> {
+        self.check_complete()?;
+        self.shape_after_all(input)
+    }
+
+    fn shape_after_all(&self, input: Shape) -> Result<Shape> {
         self.layers.iter().try_fold(input, |shape, layer| layer.output(shape))
     }
 
@@ -313,6 +335,7 @@ impl Sequential {
             return Err(Error::Name(format!("'{name}' names no convolution or dense layer")));
         }
         for i in found {
+            self.layers[i].classes = None;
             let mut rng = layer_rng(self.seed, i as u64);
             for param in self.layers[i].params_mut() {
                 param.set(initial(param.name, &param.dims, init, &mut rng));
@@ -324,5 +347,20 @@ impl Sequential {
     /// The number of values in all parameters, learned or not, as Keras counts them.
     pub fn parameter_count(&self) -> usize {
         self.layers.iter().flat_map(|l| l.params()).map(|p| p.dims.iter().product::<usize>()).sum()
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::Name("a layer needs a name, which must not be empty".to_string()));
+    }
+    Ok(())
+}
+
+/// One line instead of millions of weights.
+impl fmt::Debug for Sequential {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (layers, parameters) = (counted(self.layers.len(), "layer", "layers"), thousands(self.parameter_count()));
+        write!(f, "Sequential for {:?}: {layers}, {parameters} parameters", self.input_shape())
     }
 }

@@ -28,6 +28,7 @@ mod pretrained;
 mod report;
 mod torch;
 mod view;
+mod whole;
 mod write;
 
 pub use names::Names;
@@ -36,14 +37,16 @@ pub(crate) use outline::{Norms, Outline, outline};
 pub use pixels::Pixels;
 pub use pretrained::Pretrained;
 pub use report::LoadReport;
+pub(crate) use whole::whole_model;
 
 use crate::formats::tensors::{FileTensor, FileTensors};
-use crate::formats::{self, Format, StateDict, WeightFile};
+use crate::formats::{self, Description, Format, Saved, StateDict, WeightFile};
 use crate::model::Sequential;
 use crate::{Error, Result};
 use matching::Origin;
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 use view::View;
 
 impl Sequential {
@@ -59,7 +62,7 @@ impl Sequential {
     /// [`Error::Name`] lists every tensor that is missing, has the wrong shape, or is unknown to the model.
     pub fn load_state_dict(&mut self, state: &StateDict) -> Result<LoadReport> {
         let tensors = state.iter().map(|(name, values)| (name.clone(), FileTensor::of_array(values)));
-        self.load(&tensors.collect(), &LoadOptions::default()).map_err(Error::Name)
+        self.load_tensors(&tensors.collect(), None, &LoadOptions::default()).map_err(Error::Name)
     }
 
     /// Loads weights from a file of floats: `.safetensors`, `.npz`, PyTorch's `.pth`, `.pt`, `.ckpt` or `.bin` or, with
@@ -127,13 +130,28 @@ impl Sequential {
     pub fn load_weights_with(&mut self, path: impl AsRef<Path>, options: LoadOptions) -> Result<LoadReport> {
         let path = path.as_ref();
         let file = WeightFile::open(path)?;
-        self.load(&file.tensors()?, &options).map_err(|message| Error::file(path, message))
+        let description = file.description()?;
+        let loaded = self.load_tensors(&file.tensors()?, description.as_ref(), &options);
+        loaded.map_err(|message| Error::file(path, message))
     }
 
-    fn load(&mut self, tensors: &FileTensors, options: &LoadOptions) -> std::result::Result<LoadReport, String> {
+    /// Loads tensors. The description is that of the model in whose file they are, if it is known: a model does not know
+    /// what new weights were trained on, unless it says so.
+    fn load_tensors(
+        &mut self,
+        tensors: &FileTensors,
+        description: Option<&Description>,
+        options: &LoadOptions,
+    ) -> std::result::Result<LoadReport, String> {
         let (sources, mut report) = candidates::match_names(self, tensors, options)?;
+        let first = self.layers.iter().position(|layer| !layer.params().is_empty());
+        if sources.iter().any(|source| Some(source.layer) == first) {
+            self.preparation = description.and_then(Description::preparation).cloned();
+        }
         for source in sources {
-            let param = &mut self.layers[source.layer].params_mut()[source.param];
+            let layer = &mut self.layers[source.layer];
+            layer.classes = description.and_then(|description| description.classes(&layer.name).cloned().map(Arc::new));
+            let param = &mut layer.params_mut()[source.param];
             // This frees the old values first: VGG's first dense layer twice would be 800 MB.
             param.set(vec![]);
             let values = match source.origin {
@@ -159,7 +177,7 @@ impl Sequential {
     ///
     /// # Errors
     /// If the name has another ending or the file cannot be written.
-    pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<Saved> {
         let names = match Format::of(path.as_ref())? {
             Format::Npz | Format::Safetensors => Names::Own,
             Format::Torch => Names::Torchvision,
@@ -182,7 +200,8 @@ impl Sequential {
     ///
     /// # Errors
     /// As for [`save_weights`](Self::save_weights), and if a Keras file is to get names other than Keras'.
-    pub fn save_weights_as(&self, path: impl AsRef<Path>, names: Names) -> Result<()> {
+    pub fn save_weights_as(&self, path: impl AsRef<Path>, names: Names) -> Result<Saved> {
+        self.check_complete()?;
         let path = path.as_ref();
         let tensors = match (Format::of(path)?, names) {
             (Format::Hdf5 | Format::KerasZip, Names::Keras) => write::keras_weights_h5(self),

@@ -26,7 +26,12 @@ pub enum Names {
 
 /// The name of a tensor in this library's files.
 pub(super) fn own_name(layer: &Layer, param: &Param) -> String {
-    format!("{}.{}", layer.name(), param.name)
+    own_name_of(layer.name(), param.name)
+}
+
+/// The name of the tensor of this parameter in this library's files.
+pub(super) fn own_name_of(layer: &str, param: &str) -> String {
+    format!("{layer}.{param}")
 }
 
 /// The path of a Keras variable.

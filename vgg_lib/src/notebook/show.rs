@@ -1,105 +1,133 @@
 //! How a value looks in a notebook when it is the last expression of a cell.
 //!
-//! evcxr calls `evcxr_display` of such a value, if its type has that method, and reads what it prints: a line with the
-//! MIME type, the content, and a line that ends it. A notebook shows the richest content that it can, so most values
-//! print HTML and plain text.
+//! evcxr calls `evcxr_display` of such a value, if it finds that method, and reads what it prints: a line with the MIME
+//! type, the content, and a line that ends it. A notebook shows the richest content that it can, so most values print
+//! HTML or a picture, and plain text. For a value without that method evcxr compiles the cell again, to print `{:?}`.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::engine::Plans;
-#[cfg(any(feature = "onnx", feature = "coreml"))]
-use crate::formats::Exported;
-#[cfg(not(feature = "cuda"))]
-use crate::inspect::Profile;
-use crate::inspect::{MemoryEstimate, ReceptiveFields, Summary};
-use crate::naming::LoadReport;
 use crate::plot::Figure;
-use crate::train::{History, Monitor};
 
-fn show(mime: &str, content: impl Display) {
-    println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
+/// A value that shows itself when it is the last expression of a cell. It stays usable in later cells.
+pub trait Show {
+    /// What a notebook shows of the value.
+    #[doc(hidden)]
+    fn shown(&self) -> Shown;
+
+    /// Shows the value in a notebook; evcxr calls it.
+    #[doc(hidden)]
+    fn evcxr_display(&self) {
+        self.shown().print();
+    }
 }
 
-/// Shows HTML, and text for whatever cannot show HTML.
-fn show_both(html: String, text: &impl Display) {
-    show("text/html", html);
-    show("text/plain", text);
+/// What a notebook shows of a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Printed above it.
+    pub notes: Vec<String>,
+    /// Pairs of a MIME type and a content. A notebook shows the richest.
+    pub contents: Vec<(&'static str, String)>,
+    /// Printed to stderr, where a notebook marks it as an error.
+    pub error: Option<String>,
 }
 
-impl Figure {
-    /// Shows the figure in a notebook, as PNG, after what there is to say about its texts.
-    pub fn evcxr_display(&self) {
-        self.text_notes().iter().for_each(|note| println!("{note}"));
-        match self.png() {
-            Ok(png) => show("image/png", BASE64_STANDARD.encode(png)),
-            Err(error) => println!("{error}"),
+impl Shown {
+    /// Plain text.
+    pub fn text(text: &impl Display) -> Shown {
+        Shown { contents: vec![("text/plain", text.to_string())], ..Shown::default() }
+    }
+
+    /// The text of `{:?}`.
+    pub fn debug(value: &impl Debug) -> Shown {
+        Shown::text(&format!("{value:?}"))
+    }
+
+    /// HTML, and text for whatever cannot show HTML.
+    pub fn html(html: String, text: &impl Display) -> Shown {
+        Shown { contents: vec![("text/html", html), ("text/plain", text.to_string())], ..Shown::default() }
+    }
+
+    /// A PNG file, and text for whatever cannot show pictures.
+    pub fn png(png: &[u8], text: &impl Display) -> Shown {
+        let contents = vec![("image/png", BASE64_STANDARD.encode(png)), ("text/plain", text.to_string())];
+        Shown { contents, ..Shown::default() }
+    }
+
+    /// A figure, after what there is to say about its texts.
+    pub fn figure(figure: &Figure) -> Shown {
+        match figure.png() {
+            Ok(png) => {
+                let contents = vec![("image/png", BASE64_STANDARD.encode(png))];
+                Shown { notes: figure.text_notes(), contents, error: None }
+            }
+            Err(error) => Shown::error(&error),
+        }
+    }
+
+    /// An error, as `?` would report it.
+    pub fn error(error: &impl Display) -> Shown {
+        Shown { error: Some(error.to_string()), ..Shown::default() }
+    }
+
+    fn print(&self) {
+        self.notes.iter().for_each(|note| println!("{note}"));
+        for (mime, content) in &self.contents {
+            println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
+        }
+        self.error.iter().for_each(|error| eprintln!("{error}"));
+    }
+}
+
+impl Show for Figure {
+    fn shown(&self) -> Shown {
+        Shown::figure(self)
+    }
+}
+
+/// Whoever forgets `?` at the end of a cell sees the same as with it.
+impl<T: Show> Show for crate::Result<T> {
+    fn shown(&self) -> Shown {
+        match self {
+            Ok(value) => value.shown(),
+            Err(error) => Shown::error(error),
         }
     }
 }
 
-impl History {
-    /// Shows the history in a notebook, as a table. If it is long, only the first, best and last epochs.
-    pub fn evcxr_display(&self) {
-        show_both(self.to_html(), self);
+impl<T: Show> Show for Option<T> {
+    fn shown(&self) -> Shown {
+        self.as_ref().map_or_else(|| Shown::text(&"None"), Show::shown)
     }
 }
 
-impl Summary {
-    /// Shows the summary in a notebook, as a table.
-    pub fn evcxr_display(&self) {
-        show_both(self.to_html(), self);
+/// Nothing to show.
+impl Show for () {
+    fn shown(&self) -> Shown {
+        Shown::default()
     }
 }
 
-impl MemoryEstimate {
-    /// Shows the estimate in a notebook, as a table.
-    pub fn evcxr_display(&self) {
-        show_both(self.to_html(), self);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
 
-impl ReceptiveFields {
-    /// Shows the receptive fields in a notebook, as a table.
-    pub fn evcxr_display(&self) {
-        show_both(self.to_html(), self);
+    #[test]
+    fn a_result_shows_its_value_or_its_error() {
+        let result = |ok: bool| if ok { Ok(()) } else { Err(Error::Name("there is no layer 'x'".to_string())) };
+        assert_eq!(result(true).shown(), Shown::default());
+        let error = result(false).shown();
+        assert_eq!((error.contents.len(), error.error.as_deref()), (0, Some("there is no layer 'x'")));
     }
-}
 
-impl Plans {
-    /// Shows the plans in a notebook, as text.
-    pub fn evcxr_display(&self) {
-        show("text/plain", self);
-    }
-}
-
-#[cfg(not(feature = "cuda"))]
-impl Profile {
-    /// Shows the profile in a notebook, as text.
-    pub fn evcxr_display(&self) {
-        show("text/plain", self);
-    }
-}
-
-impl LoadReport {
-    /// Shows the report in a notebook, as text.
-    pub fn evcxr_display(&self) {
-        show("text/plain", self);
-    }
-}
-
-#[cfg(any(feature = "onnx", feature = "coreml"))]
-impl Exported {
-    /// Shows the exported layers and the file in a notebook, as text.
-    pub fn evcxr_display(&self) {
-        show("text/plain", self);
-    }
-}
-
-impl Monitor {
-    /// Shows the live view in a notebook.
-    pub fn evcxr_display(&self) {
-        show_both(self.to_html(), self);
+    #[test]
+    fn a_figure_is_a_picture() {
+        let shown = crate::plot::accuracy(&Default::default()).shown();
+        assert_eq!((shown.contents[0].0, shown.error), ("image/png", None));
+        let png = BASE64_STANDARD.decode(&shown.contents[0].1).unwrap();
+        assert!(image::load_from_memory(&png).is_ok());
     }
 }

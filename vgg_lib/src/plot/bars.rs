@@ -1,8 +1,8 @@
-//! Horizontal bars with their values beside them: parameters per layer, seconds per step.
+//! Horizontal bars with their values after them: parameters per layer, seconds per step.
 
 use super::{
     Figure,
-    colors::{AXIS, BLUE, FAINT_TEXT, GRID, TEXT},
+    colors::{AXIS, BLUE, FAINT_TEXT, TEXT},
     font::Style,
 };
 use crate::table::Align;
@@ -20,15 +20,23 @@ const LONGEST_NAME: f64 = 260.0;
 /// More bars are not drawn.
 const MOST: usize = 200;
 
-/// A bar per name, from the top down, with its value beside it: whole numbers as `138,357,544`, others with three
+/// A bar per name, from the top down, with its value after it: whole numbers as `138,357,544`, others with three
 /// digits. Bars of negative values go to the left. Values that are not finite have no bar.
 ///
 /// ```
 /// let layers = [("fc1", 102_764_544), ("fc2", 16_781_312), ("predictions", 4_097_000)];
-/// let layers = layers.map(|(name, parameters)| (name.to_string(), f64::from(parameters)));
+/// let layers = layers.map(|(name, parameters)| (name, f64::from(parameters)));
 /// let figure = vgg_lib::plot::bars("where the parameters are", "parameters", &layers);
 /// ```
-pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
+pub fn bars(title: &str, x_label: &str, bars: &[(impl AsRef<str>, f64)]) -> Figure {
+    let bars: Vec<Bar> = bars.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
+    draw(title, x_label, &bars)
+}
+
+/// A name and a value.
+type Bar<'a> = (&'a str, f64);
+
+fn draw(title: &str, x_label: &str, bars: &[Bar]) -> Figure {
     let shown = &bars[..bars.len().min(MOST)];
     let title_style = Style::bold(16.0);
     let bottom = TOP + ROW * shown.len().max(2) as f64;
@@ -43,18 +51,16 @@ pub fn bars(title: &str, x_label: &str, bars: &[(String, f64)]) -> Figure {
     let widest = |texts: &[String]| texts.iter().map(|text| LABEL.width(text)).fold(0.0, f64::max);
     let scale = BarScale::new(shown, MARGIN + widest(&names) + 10.0, WIDTH - MARGIN - widest(&values) - 8.0);
     let BarScale { left, right, .. } = scale;
+    figure.line(vec![(scale.place(0.0), TOP), (scale.place(0.0), bottom)], 1.0, AXIS);
     for (i, ((_, value), (name, text))) in shown.iter().zip(names.iter().zip(&values)).enumerate() {
         let y = TOP + ROW * i as f64;
         figure.text(name, (left - 10.0, y + 15.5), Align::Right, LABEL, TEXT);
-        figure.filled_box((left, y + 4.0), (right - left, BAR), GRID);
         let (end, zero) = (scale.place(*value), scale.place(0.0));
         if value.is_finite() && (end - zero).abs() >= 0.25 {
             figure.filled_box((zero.min(end), y + 4.0), ((end - zero).abs(), BAR), BLUE);
         }
-        figure.text(text, (right + 8.0, y + 15.5), Align::Left, LABEL, FAINT_TEXT);
-    }
-    if scale.lowest < 0.0 {
-        figure.line(vec![(scale.place(0.0), TOP), (scale.place(0.0), bottom)], 1.0, AXIS);
+        // Directly after the bar: a track behind it would end at the largest value and look like 100 %.
+        figure.text(text, (end.max(zero) + 8.0, y + 15.5), Align::Left, LABEL, FAINT_TEXT);
     }
     let left_out = bars.len() - shown.len();
     let note = if left_out > 0 { format!("{x_label} (and {} more)", thousands(left_out)) } else { x_label.to_string() };
@@ -72,7 +78,7 @@ struct BarScale {
 }
 
 impl BarScale {
-    fn new(bars: &[(String, f64)], left: f64, right: f64) -> BarScale {
+    fn new(bars: &[Bar], left: f64, right: f64) -> BarScale {
         let finite = bars.iter().map(|(_, value)| *value).filter(|value| value.is_finite());
         let (lowest, highest) = finite.fold((0.0, 0.0), |(low, high), v| (f64::min(low, v), f64::max(high, v)));
         BarScale { left, right, lowest, highest }

@@ -23,7 +23,7 @@ pub(super) struct ChartSize {
 /// A chart as wide as a notebook.
 pub(super) const WHOLE: ChartSize = ChartSize { width: 720.0, plot_height: 330.0 };
 /// One of two charts side by side.
-pub(super) const HALF: ChartSize = ChartSize { width: 440.0, plot_height: 220.0 };
+pub(super) const HALF: ChartSize = ChartSize { width: 400.0, plot_height: 210.0 };
 pub(super) const LABEL: Style = Style { size: 12.0, bold: false };
 const AXIS_LABEL: Style = Style { size: 13.0, bold: false };
 
@@ -45,8 +45,19 @@ pub(super) fn usable(point: &(f64, f64)) -> bool {
     point.0.abs() < 1e100 && point.1.abs() < 1e100
 }
 
-/// Draws the curves. With `paired`, every second curve has the color of the one before and is dashed.
-pub(super) fn draw(titles: Titles, curves: &[Curve], best: Option<Best>, paired: bool, size: ChartSize) -> Figure {
+/// How the points of a curve are drawn.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Marks {
+    /// As a line, each in its own color.
+    Lines,
+    /// As a line; every second curve has the color of the one before and is dashed.
+    Pairs,
+    /// As dots.
+    Dots,
+}
+
+/// Draws the curves.
+pub(super) fn draw(titles: Titles, curves: &[Curve], best: Option<Best>, marks: Marks, size: ChartSize) -> Figure {
     let points = || curves.iter().flat_map(|(_, points)| points).filter(|p| usable(p));
     let whole = points().all(|p| p.0.fract() == 0.0 && p.0.abs() < 1e9);
     let x = Axis::new(points().map(|p| p.0), 0.0, if size.width < WHOLE.width { 5 } else { 8 }, whole);
@@ -61,7 +72,7 @@ pub(super) fn draw(titles: Titles, curves: &[Curve], best: Option<Best>, paired:
     let bottom = top + size.plot_height;
     let mut figure = Figure::new(size.width, bottom + if titles.x.is_empty() { 32.0 } else { 54.0 });
 
-    let chart = Chart { curves, paired, x, y, left, right, top, bottom };
+    let chart = Chart { curves, marks, x, y, left, right, top, bottom };
     let bold = Style::bold(16.0);
     figure.text(&bold.shorten(titles.title, right - left), (left, 30.0), Align::Left, bold, TEXT);
     chart.draw_grid(&mut figure);
@@ -77,7 +88,7 @@ pub(super) fn draw(titles: Titles, curves: &[Curve], best: Option<Best>, paired:
 /// The curves with their axes, and the place of the plot in the figure.
 struct Chart<'a> {
     curves: &'a [Curve<'a>],
-    paired: bool,
+    marks: Marks,
     x: Axis,
     y: Axis,
     left: f64,
@@ -94,12 +105,12 @@ impl Chart<'_> {
     }
 
     fn color(&self, curve: usize) -> Color {
-        CURVES[if self.paired { curve / 2 } else { curve } % CURVES.len()]
+        CURVES[if self.marks == Marks::Pairs { curve / 2 } else { curve } % CURVES.len()]
     }
 
     /// A line of a curve: whole, or in dashes if it is the second of a pair.
     fn pieces(&self, curve: usize, line: Vec<(f64, f64)>) -> Vec<Vec<(f64, f64)>> {
-        if self.paired && curve % 2 == 1 { dashes(&line) } else { vec![line] }
+        if self.marks == Marks::Pairs && curve % 2 == 1 { dashes(&line) } else { vec![line] }
     }
 
     /// The grid lines with their numbers, and the x axis.
@@ -135,10 +146,14 @@ impl Chart<'_> {
     fn draw_legend(&self, figure: &mut Figure, legend: &[LegendEntry]) {
         for entry in legend {
             let (px, py) = (self.left + entry.x, 56.0 + 22.0 * entry.row as f64);
+            figure.text(&entry.text, (px + 29.0, py), Align::Left, LABEL, TEXT);
+            if self.marks == Marks::Dots {
+                figure.dot((px + 15.0, py - 4.5), 4.0, self.color(entry.curve));
+                continue;
+            }
             for piece in self.pieces(entry.curve, vec![(px, py - 4.5), (px + 22.0, py - 4.5)]) {
                 figure.line(piece, 2.5, self.color(entry.curve));
             }
-            figure.text(&entry.text, (px + 29.0, py), Align::Left, LABEL, TEXT);
         }
     }
 
@@ -147,6 +162,9 @@ impl Chart<'_> {
             for run in points.split(|p| !usable(p)) {
                 match run {
                     [] => {}
+                    dots if self.marks == Marks::Dots => {
+                        dots.iter().for_each(|p| figure.dot(self.at(p), 3.5, self.color(i)));
+                    }
                     // A single point makes no line.
                     [only] => figure.dot(self.at(only), 2.5, self.color(i)),
                     _ => {
@@ -174,6 +192,9 @@ impl Chart<'_> {
         let size = (LABEL.width(&text), LABEL.size);
         let at = self.at(&best.at);
         let (x, y) = free_place(&drawn, at, size, (left, top), (right, bottom), best.below);
+        // A thin line leads from the label to the dot: the label may have to stand further away.
+        let edge = (at.0.clamp(x, x + size.0), if at.1 > y { y + 4.0 } else { y - size.1 });
+        figure.line(vec![edge, at], 1.0, AXIS);
         figure.filled_box((x - 4.0, y - size.1), (size.0 + 8.0, size.1 + 4.0), WHITE);
         figure.text(&text, (x, y), Align::Left, LABEL, TEXT);
         figure.dot(at, 6.0, WHITE);

@@ -26,18 +26,23 @@ const RECALL_WIDTH: f64 = 58.0;
 const TITLE: &str = "confusion matrix";
 const LABEL: Style = Style { size: 12.0, bold: false };
 
-/// How often images of one class (a row) were predicted as each class (a column). A cell shows the count; its color
-/// shows the share of the row, blue on the diagonal (right) and orange-red elsewhere (wrong). The recall of each class,
-/// the share of its images that were recognized, is at the right.
+/// How often images of one class (a row) were predicted as each class (a column). A cell shows the count, and its color
+/// the share of the row: blue on the diagonal (right), orange-red elsewhere (wrong). Mistakes have a scale of their own,
+/// on which the most frequent one is the darkest. The recall of each class, the share of its images that were
+/// recognized, is at the right.
 ///
 /// `truth` and `predicted` hold one class number per image, `classes` the names. A class without a name is shown as
 /// `class 12`.
 ///
 /// ```
-/// let classes = ["cat", "dog"].map(String::from);
-/// let figure = vgg_lib::plot::confusion_matrix(&[0, 0, 1, 1], &[0, 1, 1, 1], &classes);
+/// let figure = vgg_lib::plot::confusion_matrix(&[0, 0, 1, 1], &[0, 1, 1, 1], &["cat", "dog"]);
 /// ```
-pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[String]) -> Figure {
+pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[impl AsRef<str>]) -> Figure {
+    let classes: Vec<&str> = classes.iter().map(AsRef::as_ref).collect();
+    matrix(truth, predicted, &classes)
+}
+
+fn matrix(truth: &[usize], predicted: &[usize], classes: &[&str]) -> Figure {
     if truth.len() != predicted.len() {
         return Figure::message(&format!(
             "truth has length {}, but predicted has length {}",
@@ -54,7 +59,7 @@ pub fn confusion_matrix(truth: &[usize], predicted: &[usize], classes: &[String]
             "no predictions yet".to_string()
         });
     }
-    let name = |i| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+    let name = |i| classes.get(i).map_or_else(|| format!("class {i}"), ToString::to_string);
     draw(&Matrix::new(truth, predicted, n), &(0..n).map(name).collect::<Vec<_>>())
 }
 
@@ -63,14 +68,31 @@ struct Matrix {
     n: usize,
     counts: Vec<usize>,
     row_sums: Vec<usize>,
+    /// The largest share of a row outside the diagonal.
+    worst: f64,
 }
+
+/// The color scale of mistakes reaches at least this share of a row, so that a single mistake is not dark.
+const WORST: f64 = 0.05;
 
 impl Matrix {
     fn new(truth: &[usize], predicted: &[usize], n: usize) -> Matrix {
         let mut counts = vec![0usize; n * n];
         truth.iter().zip(predicted).for_each(|(t, p)| counts[t * n + p] += 1);
         let row_sums = counts.chunks(n).map(|row| row.iter().sum()).collect();
-        Matrix { n, counts, row_sums }
+        let mut matrix = Matrix { n, counts, row_sums, worst: WORST };
+        let wrong = matrix.cells().filter(|(row, column)| row != column).map(|(row, column)| matrix.share(row, column));
+        matrix.worst = wrong.fold(WORST, f64::max);
+        matrix
+    }
+
+    /// How dark a cell is, from 0 to 1. Even one mistake in thousands is not white.
+    fn tint(&self, row: usize, column: usize) -> f64 {
+        match self.share(row, column) {
+            0.0 => 0.0,
+            share if row == column => share.max(0.08),
+            share => 0.06 + 0.84 * share / self.worst,
+        }
     }
 
     fn count(&self, row: usize, column: usize) -> usize {
@@ -147,7 +169,7 @@ fn draw(matrix: &Matrix, names: &[String]) -> Figure {
 
 /// The colors, as boxes, or as the pixels of an image if the cells are very small.
 fn draw_cells(figure: &mut Figure, matrix: &Matrix, &Place { left, top, cell, side }: &Place) {
-    let color_of = |row, column| color(matrix.share(row, column), row == column);
+    let color_of = |row, column| mix(WHITE, if row == column { BLUE } else { WRONG }, matrix.tint(row, column));
     if cell >= 4.0 {
         // The lines between the cells are what shows through.
         figure.filled_box((left - 0.5, top - 0.5), (side + 1.0, side + 1.0), GRID);
@@ -171,9 +193,9 @@ fn draw_counts(figure: &mut Figure, matrix: &Matrix, &Place { left, top, cell, .
     let largest = widths.fold(1.0, f64::max);
     let style = Style::plain((cell / 3.0).min(0.8 * cell / largest).min(18.0));
     for (row, column) in matrix.cells() {
-        let ink = match (matrix.count(row, column), matrix.share(row, column)) {
+        let ink: Color = match (matrix.count(row, column), matrix.tint(row, column)) {
             (0, _) => (170, 170, 170),
-            (_, share) if share > 0.45 => WHITE,
+            (_, tint) if tint > 0.45 => WHITE,
             _ => TEXT,
         };
         let middle = (left + (column as f64 + 0.5) * cell, top + (row as f64 + 0.5) * cell + style.size * 0.36);
@@ -203,11 +225,6 @@ fn draw_name(
     figure.push_text(Text { text: name.to_string(), at, align, style, color: TEXT, upwards: upright });
 }
 
-/// The color of a cell. A single error among thousands is still visible.
-fn color(share: f64, right: bool) -> Color {
-    if share == 0.0 { WHITE } else { mix(WHITE, if right { BLUE } else { WRONG }, share.max(0.08)) }
-}
-
 /// With one decimal. Only an exact 0 or 1 gives "0 %" or "100 %".
 fn percent(share: f64) -> String {
     match 100.0 * share {
@@ -215,5 +232,23 @@ fn percent(share: f64) -> String {
         p if (99.95..100.0).contains(&p) => ">99.9 %".to_string(),
         p if p == 0.0 || p == 100.0 => format!("{p:.0} %"),
         p => format!("{p:.1} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 900 of 1000 right; 77 mistakes of one kind, and one of another.
+    #[test]
+    fn one_mistake_is_lighter_than_many() {
+        let predicted = [vec![0; 900], vec![1; 77], vec![2; 1], vec![3; 22]].concat();
+        let matrix = Matrix::new(&[0; 1000], &predicted, 4);
+        let [many, one, some] = [1, 2, 3].map(|column| matrix.tint(0, column));
+        assert!(many > 0.85 && one < 0.1 && one > 0.05 && (0.2..0.5).contains(&some), "{many} {one} {some}");
+        assert_eq!((matrix.tint(0, 0), matrix.tint(1, 2)), (0.9, 0.0));
+        // The only mistake among a thousand is not the darkest color.
+        let single = Matrix::new(&[0; 1000], &[vec![0; 999], vec![1]].concat(), 2);
+        assert!(single.tint(0, 1) < 0.1);
     }
 }

@@ -1,10 +1,13 @@
 //! Curves over epochs and other numbers: the training history, the learning rate, anything with an x and a y.
 
+use std::borrow::Borrow;
+
 use super::{
     Figure,
-    chart::{Best, ChartSize, Curve, HALF, LABEL, Titles, WHOLE, draw, usable},
+    chart::{Best, ChartSize, Curve, HALF, LABEL, Marks, Titles, WHOLE, draw, usable},
     colors::FAINT_TEXT,
 };
+use crate::optim::Schedule;
 use crate::table::Align;
 use crate::text::{duration, rounded};
 use crate::train::{EpochRecord, History};
@@ -51,7 +54,7 @@ fn accuracy_of(history: &History, size: ChartSize) -> Figure {
     let best = history.best().map(|r| (r.epoch as f64, f64::from(r.val_acc.filter(|a| !a.is_nan()).unwrap_or(r.acc))));
     let curves = train_and_validation(history, |r| r.acc, |r| r.val_acc);
     let titles = Titles { title: "model accuracy", x: "epoch", y: "accuracy" };
-    draw(titles, &curves, best.map(|at| Best { at, below: true }), false, size)
+    draw(titles, &curves, best.map(|at| Best { at, below: true }), Marks::Lines, size)
 }
 
 fn loss_of(history: &History, size: ChartSize) -> Figure {
@@ -60,7 +63,7 @@ fn loss_of(history: &History, size: ChartSize) -> Figure {
         |points: &[(f64, f64)]| points.iter().copied().filter(usable).reduce(|a, b| if b.1 < a.1 { b } else { a });
     let best = curves.iter().rev().find_map(|(_, points)| lowest(points));
     let titles = Titles { title: "model loss", x: "epoch", y: "loss" };
-    draw(titles, &curves, best.map(|at| Best { at, below: false }), false, size)
+    draw(titles, &curves, best.map(|at| Best { at, below: false }), Marks::Lines, size)
 }
 
 /// Named curves through points (x, y), for anything else: a learning-rate schedule, two training runs side by side.
@@ -70,8 +73,8 @@ fn loss_of(history: &History, size: ChartSize) -> Figure {
 /// let rates = (1..=60).map(|epoch| (epoch as f64, 0.1 * 0.5_f64.powi((epoch - 1) / 20))).collect();
 /// let figure = vgg_lib::plot::lines("learning rate", "epoch", "rate", &[("schedule", rates)]);
 /// ```
-pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
-    draw(Titles { title, x: x_label, y: y_label }, curves, None, false, WHOLE)
+pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(impl AsRef<str>, Vec<(f64, f64)>)]) -> Figure {
+    draw(Titles { title, x: x_label, y: y_label }, &named(curves), None, Marks::Lines, WHOLE)
 }
 
 /// Like [`lines`], for curves in pairs: every second curve has the color of the one before and is dashed.
@@ -81,8 +84,62 @@ pub fn lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f6
 /// let curves = [("slow", run(0.01)), ("slow, again", run(0.011)), ("fast", run(0.1)), ("fast, again", run(0.11))];
 /// let figure = vgg_lib::plot::paired_lines("two training runs, twice", "step", "loss", &curves);
 /// ```
-pub fn paired_lines(title: &str, x_label: &str, y_label: &str, curves: &[(&str, Vec<(f64, f64)>)]) -> Figure {
-    draw(Titles { title, x: x_label, y: y_label }, curves, None, true, WHOLE)
+pub fn paired_lines(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    curves: &[(impl AsRef<str>, Vec<(f64, f64)>)],
+) -> Figure {
+    draw(Titles { title, x: x_label, y: y_label }, &named(curves), None, Marks::Pairs, WHOLE)
+}
+
+/// The curves under plain names.
+pub(super) fn named(curves: &[(impl AsRef<str>, Vec<(f64, f64)>)]) -> Vec<Curve<'_>> {
+    curves.iter().map(|(name, points)| (name.as_ref(), points.clone())).collect()
+}
+
+/// The learning rate over a training run of `epochs` epochs.
+///
+/// ```
+/// use vgg_lib::{optim::Schedule, plot};
+/// let figure = plot::schedule(&Schedule::Halving { rate: 0.1, every: 20 }, 250);
+/// ```
+pub fn schedule(schedule: &Schedule, epochs: usize) -> Figure {
+    // So many steps that two neighbors are less than a pixel apart, and an odd number, so that none lies on a corner.
+    let steps = (1500 / epochs.max(1)).max(1) | 1;
+    let shown = epochs.min(100_000);
+    let rate = |i: usize| ((i as f64) / steps as f64, schedule.rate(i / steps, epochs, i % steps, steps));
+    let mut rates: Vec<(f64, f64)> = (0..shown * steps).map(rate).collect();
+    rates.extend(rates.last().map(|&(_, last)| (shown as f64, last)));
+    let titles = Titles { title: "learning rate", x: "epoch", y: "rate" };
+    draw(titles, &[("", rates)], None, Marks::Lines, WHOLE)
+}
+
+/// The accuracy of several training runs: each has a color, solid for the training images and dashed for the validation
+/// images.
+///
+/// ```
+/// use vgg_lib::{plot, train::History};
+/// let (short, long) = (History::default(), History::default());
+/// let figure = plot::compare(&[("short", &short), ("long", &long)]);
+/// ```
+pub fn compare(runs: &[(impl AsRef<str>, impl Borrow<History>)]) -> Figure {
+    let runs: Vec<(&str, &History)> = runs.iter().map(|(name, history)| (name.as_ref(), history.borrow())).collect();
+    compare_named(&runs)
+}
+
+fn compare_named(runs: &[(&str, &History)]) -> Figure {
+    let names = runs.iter().map(|(name, _)| [format!("{name}, training"), format!("{name}, validation")]);
+    let names: Vec<[String; 2]> = names.collect();
+    let mut curves: Vec<Curve> = vec![];
+    for ((_, history), [training, validation]) in runs.iter().zip(&names) {
+        let mut of_run = train_and_validation(history, |r| r.acc, |r| r.val_acc).into_iter().map(|(_, points)| points);
+        curves.push((training, of_run.next().unwrap_or_default()));
+        // Without validation, an empty curve keeps the pairs together; it has no name in the legend.
+        let points = of_run.next().unwrap_or_default();
+        curves.push((if points.is_empty() { "" } else { validation }, points));
+    }
+    draw(Titles { title: "accuracy", x: "epoch", y: "accuracy" }, &curves, None, Marks::Pairs, WHOLE)
 }
 
 fn train_and_validation(

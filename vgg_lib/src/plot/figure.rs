@@ -130,6 +130,25 @@ impl Figure {
         &self.elements
     }
 
+    /// What the figure shows, for readers who cannot see it: its words, without the numbers along its axes.
+    pub fn alt(&self) -> String {
+        const LONGEST: usize = 240;
+        let mut words: Vec<&str> = vec![];
+        for element in &self.elements {
+            if let Element::Text(text) = element
+                && text.text.chars().any(char::is_alphabetic)
+                && !words.contains(&text.text.trim())
+            {
+                words.push(text.text.trim());
+            }
+        }
+        let all = if words.is_empty() { "images".to_string() } else { words.join(", ") };
+        match all.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &all[..end]),
+            None => all,
+        }
+    }
+
     /// Width and height in logical pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.width as u32, self.height as u32)

@@ -18,8 +18,13 @@ const HIGHEST: f64 = 8000.0;
 
 /// Images in rows of `columns`, each under its title. Small images are enlarged with sharp pixels, large ones are
 /// scaled down. A title may have several lines (`"cat 93 %\ndog 4 %"`); long lines are cut with "…", and images after
-/// the last title have none.
-pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Figure {
+/// the last title have none: `&[""]` for no titles at all.
+pub fn image_grid(images: &[RgbImage], titles: &[impl AsRef<str>], columns: usize) -> Figure {
+    grid(images, &titles.iter().map(AsRef::as_ref).collect::<Vec<_>>(), columns)
+}
+
+/// See [`image_grid`].
+pub(super) fn grid(images: &[RgbImage], titles: &[&str], columns: usize) -> Figure {
     if images.is_empty() {
         return Figure::message("no images");
     }
@@ -49,7 +54,7 @@ pub fn image_grid(images: &[RgbImage], titles: &[String], columns: usize) -> Fig
         let image_top = y + row.title_height;
         for (column, image) in images[row.first..].iter().take(columns).enumerate() {
             let middle = MARGIN + column as f64 * (cell + gap) + cell / 2.0;
-            let title = titles.get(row.first + column).map_or("", String::as_str);
+            let title = titles.get(row.first + column).copied().unwrap_or("");
             // The last line of every title stands directly above its image.
             let skipped = row.title_lines.saturating_sub(title.lines().count());
             for (i, line) in title.lines().enumerate() {
@@ -80,7 +85,7 @@ struct GridRow {
     height: f64,
 }
 
-fn rows(images: &[RgbImage], titles: &[String], columns: usize, cell: f64, line_height: f64) -> Vec<GridRow> {
+fn rows(images: &[RgbImage], titles: &[&str], columns: usize, cell: f64, line_height: f64) -> Vec<GridRow> {
     let row = |(i, row): (usize, &[RgbImage])| {
         let first = i * columns;
         let lines = (first..first + row.len()).filter_map(|i| titles.get(i)).map(|title| title.lines().count());

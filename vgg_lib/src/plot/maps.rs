@@ -10,7 +10,7 @@ use super::{
     Figure,
     color_map::{diverging, viridis},
     colors::{Color, GRAY},
-    grid::{cell, image_grid},
+    grid::{self, cell},
 };
 use crate::{model::Param, naming::Pixels, tensor::Images};
 
@@ -21,7 +21,8 @@ const NOT_FINITE: Color = (214, 39, 160);
 /// The colors are those of viridis, from dark blue (the lowest value of the map) to yellow (the highest; in a map of more
 /// than 200 values the one that half a percent exceed, because a few peaks would leave the rest dark). Every map has its
 /// own scale: the figure shows where a channel responds, not how strongly. A map with one value everywhere is gray with a
-/// cross; it is called "dead" if that value is 0, as after a ReLU that never fires. NaN and infinity are pink.
+/// cross; it is called "silent" if that value is 0: after a ReLU, nothing in this image made it respond. NaN and
+/// infinity are pink.
 pub fn feature_maps(activation: &Images, count: usize) -> Figure {
     let (n, h, w, channels) = *activation.shape();
     if n == 0 || channels == 0 || h * w < 2 {
@@ -43,7 +44,7 @@ fn feature_map(map: &[f32], (w, h): (usize, usize)) -> (RgbImage, &'static str) 
     let (low, high) = range(map);
     let finite = map.iter().all(|v| v.is_finite());
     if finite && low == high {
-        return (crossed_out(w as u32, h as u32), if low == 0.0 { " dead" } else { " constant" });
+        return (crossed_out(w as u32, h as u32), if low == 0.0 { " silent" } else { " constant" });
     }
     let span = f64::from(high) - f64::from(low);
     let image = image((w, h), |i| match map[i] {
@@ -115,7 +116,7 @@ fn grid(images: Vec<RgbImage>, titles: &[String]) -> Figure {
     // At most one pixel per logical pixel: 30 maps of 224×224 at full resolution take megabytes.
     let side = cell(columns).0 as u32;
     let images: Vec<_> = images.into_iter().map(|image| shrink(image, side)).collect();
-    image_grid(&images, titles, columns)
+    grid::grid(&images, &titles.iter().map(String::as_str).collect::<Vec<_>>(), columns)
 }
 
 fn shrink(image: RgbImage, side: u32) -> RgbImage {

@@ -14,6 +14,7 @@
 mod axis;
 mod bars;
 mod chart;
+mod classification;
 mod color_map;
 mod confusion;
 mod curves;
@@ -22,6 +23,7 @@ mod figure;
 mod font;
 mod grid;
 mod heatmap;
+mod histogram;
 mod letters;
 mod maps;
 mod missing;
@@ -29,18 +31,22 @@ mod network;
 mod png;
 mod polyline;
 mod predictions;
+mod scatter;
 mod strokes;
 mod svg;
 
 pub use bars::bars;
+pub use classification::classification;
 pub use confusion::confusion_matrix;
-pub use curves::{accuracy, lines, loss, paired_lines, training};
+pub use curves::{accuracy, compare, lines, loss, paired_lines, schedule, training};
 pub use figure::Figure;
 pub use grid::image_grid;
-pub use heatmap::heatmap;
+pub use heatmap::{heatmap, heatmaps};
+pub use histogram::histogram;
 pub use maps::{feature_maps, filters};
-pub use network::network;
+pub use network::{network, networks};
 pub use predictions::predictions;
+pub use scatter::scatter;
 
 /// Colors that color-blind readers can tell apart (Okabe and Ito's palette).
 mod colors {

@@ -1,6 +1,8 @@
 //! A drawing of a network to scale, as in the well-known figures of VGG: one box for each convolution, pooling, dense
 //! and softmax layer. The face of a box is the map (height × width), its thickness the number of channels.
 
+use std::borrow::Borrow;
+
 use super::{
     Figure,
     color_map::mix,
@@ -11,7 +13,7 @@ use crate::model::{Op, Sequential, Shape};
 use crate::table::Align;
 use crate::text::thousands;
 
-const WIDTH: f64 = 880.0;
+const WIDTH: f64 = 800.0;
 const MARGIN: f64 = 24.0;
 /// The longer side of the largest map.
 const LARGEST_MAP: f64 = 190.0;
@@ -20,7 +22,7 @@ const DEPTH: (f64, f64) = (0.36, 0.26);
 /// A map of 1×1 stays visible.
 const SMALLEST_MAP: f64 = 5.0;
 /// Between the boxes of a group, and between groups.
-const GAPS: (f64, f64) = (2.5, 16.0);
+const GAPS: (f64, f64) = (2.5, 12.0);
 /// More boxes are not drawn but counted.
 const MOST: usize = 200;
 const SHAPE: Style = Style { size: 10.5, bold: true };
@@ -84,39 +86,95 @@ struct Group {
 /// root of the channels, so that 3 and 4,096 fit into one figure. Layers that change values in place (ReLU, batch norm,
 /// dropout, flatten) are left out. If the image does not fit the model, the drawing ends there and says why.
 pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
-    let (mut boxes, error) = boxes(model, image);
-    let left_out = boxes.len().saturating_sub(MOST);
-    boxes.truncate(MOST);
-    let layout = Layout::new(&boxes);
-    let note = match error {
-        _ if left_out > 0 => format!("and {} more", thousands(left_out)),
-        Some(error) => error,
-        None => String::new(),
-    };
-    let note_height = if note.is_empty() { 0.0 } else { 22.0 };
-    let width = (layout.total() + 2.0 * MARGIN).max(WIDTH);
-    let axis = MARGIN + layout.highest(&boxes) / 2.0;
-    let labels = MARGIN + layout.highest(&boxes) + 22.0;
-    let mut figure = Figure::new(width, labels + 58.0 + note_height);
+    draw(&[("", model)], &|_| image)
+}
 
-    let mut x = (width - layout.total()) / 2.0;
-    for group in &layout.groups {
-        let width = layout.needed(group);
-        let middle = x + width / 2.0;
-        let mut left = middle - layout.content(group) / 2.0;
-        for (kind, shape) in &group.boxes {
-            slab(&mut figure, (left, axis), layout.thick(*shape), layout.face(*shape), kind.color());
-            left += layout.thick(*shape) + GAPS.0;
-        }
-        figure.text(&group.label, (middle, labels), Align::Center, SHAPE, TEXT);
-        figure.text(&group.layers, (middle, labels + 15.0), Align::Center, LAYERS, FAINT_TEXT);
-        x += width + GAPS.1;
+/// Several networks, one below the other under their names, for images of the size that each was made for. All are drawn
+/// to one scale: equally thick boxes have equally many channels.
+///
+/// ```
+/// use vgg_lib::prelude::*;
+/// let two = [vgg::vgg11((32, 32, 3), 10, Seed(0))?, vgg::vgg13((32, 32, 3), 10, Seed(0))?];
+/// let figure = plot::networks(&[("VGG11", &two[0]), ("VGG13", &two[1])]);
+/// # Ok::<(), vgg_lib::Error>(())
+/// ```
+pub fn networks(models: &[(impl AsRef<str>, impl Borrow<Sequential>)]) -> Figure {
+    let models: Vec<(&str, &Sequential)> = models.iter().map(|(name, model)| (name.as_ref(), model.borrow())).collect();
+    draw(&models, &Sequential::input_shape)
+}
+
+/// The networks under their names; `image` gives the image for which each is drawn.
+fn draw(models: &[(&str, &Sequential)], image: &dyn Fn(&Sequential) -> (usize, usize, usize)) -> Figure {
+    let mut drawings: Vec<Drawing> = models.iter().map(|(_, model)| Drawing::new(model, image(model))).collect();
+    let scale = drawings.iter().map(|drawing| drawing.layout.scale).fold(f64::INFINITY, f64::min);
+    drawings.iter_mut().for_each(|drawing| drawing.layout.set_scale(scale));
+    let thickness = drawings.iter().map(|drawing| drawing.layout.thickness).fold(f64::INFINITY, f64::min);
+    drawings.iter_mut().for_each(|drawing| drawing.layout.thickness = thickness);
+
+    let width = drawings.iter().map(|drawing| drawing.layout.total() + 2.0 * MARGIN).fold(WIDTH, f64::max);
+    let bold = Style::bold(14.0);
+    let name_height = |name: &str| if name.trim().is_empty() { 0.0 } else { 26.0 };
+    let height = models.iter().zip(&drawings).map(|((name, _), drawing)| name_height(name) + drawing.height()).sum();
+    let mut figure = Figure::new(width, height);
+    let mut y = 0.0;
+    for ((name, _), drawing) in models.iter().zip(&drawings) {
+        figure.text(&bold.shorten(name, width - 2.0 * MARGIN), (MARGIN, y + 24.0), Align::Left, bold, TEXT);
+        y += name_height(name);
+        drawing.draw(&mut figure, width, y);
+        y += drawing.height();
     }
-    draw_legend(&mut figure, &boxes, (width, labels));
-    let style = Style::plain(12.0);
-    let note = style.shorten(&note, width - 2.0 * MARGIN);
-    figure.text(&note, (width / 2.0, labels + 66.0), Align::Center, style, WRONG);
     figure
+}
+
+/// One network.
+struct Drawing {
+    boxes: Vec<(Kind, Shape)>,
+    layout: Layout,
+    /// What is missing from the drawing, and why.
+    note: String,
+}
+
+impl Drawing {
+    fn new(model: &Sequential, image: (usize, usize, usize)) -> Drawing {
+        let (mut boxes, error) = boxes(model, image);
+        let left_out = boxes.len().saturating_sub(MOST);
+        boxes.truncate(MOST);
+        let note = match error {
+            _ if left_out > 0 => format!("and {} more", thousands(left_out)),
+            Some(error) => error,
+            None => String::new(),
+        };
+        Drawing { layout: Layout::new(&boxes), boxes, note }
+    }
+
+    fn height(&self) -> f64 {
+        let note = if self.note.is_empty() { 0.0 } else { 22.0 };
+        MARGIN + self.layout.highest(&self.boxes) + 22.0 + 58.0 + note
+    }
+
+    /// Draws the network in the middle of `width`, below `top`.
+    fn draw(&self, figure: &mut Figure, width: f64, top: f64) {
+        let Drawing { boxes, layout, note } = self;
+        let axis = top + MARGIN + layout.highest(boxes) / 2.0;
+        let labels = top + MARGIN + layout.highest(boxes) + 22.0;
+        let mut x = (width - layout.total()) / 2.0;
+        for group in &layout.groups {
+            let width = layout.needed(group);
+            let middle = x + width / 2.0;
+            let mut left = middle - layout.content(group) / 2.0;
+            for (kind, shape) in &group.boxes {
+                slab(figure, (left, axis), layout.thick(*shape), layout.face(*shape), kind.color());
+                left += layout.thick(*shape) + GAPS.0;
+            }
+            figure.text(&group.label, (middle, labels), Align::Center, SHAPE, TEXT);
+            figure.text(&group.layers, (middle, labels + 15.0), Align::Center, LAYERS, FAINT_TEXT);
+            x += width + GAPS.1;
+        }
+        draw_legend(figure, boxes, (width, labels));
+        let style = Style::plain(12.0);
+        let note = style.shorten(note, width - 2.0 * MARGIN);
+        figure.text(&note, (width / 2.0, labels + 66.0), Align::Center, style, WRONG);
+    }
 }
 
 /// The input and the output of each layer that has a box. With the error of a layer that cannot take its input.
@@ -146,15 +204,20 @@ impl Layout {
     fn new(boxes: &[(Kind, Shape)]) -> Layout {
         // At least 8, so that a network of 1×1 maps does not fill the page.
         let largest = boxes.iter().map(|(_, shape)| size(*shape)).fold(8.0, |m: f64, (h, w)| m.max(h).max(w));
-        let mut layout = Layout { groups: group(boxes), scale: LARGEST_MAP / largest, thickness: 0.0 };
-        // As thick as the width allows, and at most 1.6.
+        let mut layout = Layout { groups: group(boxes), scale: 0.0, thickness: 0.0 };
+        layout.set_scale(LARGEST_MAP / largest);
+        layout
+    }
+
+    /// Sets the scale of the maps, and makes the boxes as thick as the width then allows, at most 1.6.
+    fn set_scale(&mut self, scale: f64) {
+        self.scale = scale;
         for i in (1..=64).rev() {
-            layout.thickness = f64::from(i) * 0.025;
-            if layout.total() <= WIDTH - 2.0 * MARGIN {
+            self.thickness = f64::from(i) * 0.025;
+            if self.total() <= WIDTH - 2.0 * MARGIN {
                 break;
             }
         }
-        layout
     }
 
     fn thick(&self, shape: Shape) -> f64 {

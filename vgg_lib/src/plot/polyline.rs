@@ -33,8 +33,8 @@ pub(super) fn dashes(line: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
     pieces
 }
 
-/// A place near a point for a label of `size` where it hides as little of the curves as possible, inside the plot from
-/// (left, top) to (right, bottom): the left end of its baseline.
+/// A place near a point for a label of `size`, inside the plot from (left, top) to (right, bottom): the left end of its
+/// baseline. The label hides as little of the curves as possible, and is as close to the point as that allows.
 pub(super) fn free_place(
     curves: &[Vec<(f64, f64)>],
     (x, y): (f64, f64),
@@ -43,18 +43,28 @@ pub(super) fn free_place(
     (right, bottom): (f64, f64),
     below_first: bool,
 ) -> (f64, f64) {
-    let text_x = (x - size.0 / 2.0).clamp(left + 4.0, right - size.0 - 4.0);
-    let hidden = |text_y: f64| {
+    let clamped = |text_x: f64| text_x.clamp(left + 4.0, (right - size.0 - 4.0).max(left + 4.0));
+    let hidden = |(text_x, text_y): (f64, f64)| {
         let inside = |(px, py): (f64, f64)| {
             px > text_x - 6.0 && px < text_x + size.0 + 6.0 && py > text_y - size.1 - 3.0 && py < text_y + 6.0
         };
         curves.iter().map(|curve| along(curve).filter(|p| inside(*p)).count()).sum::<usize>()
     };
-    let below = (0..12).map(|i| y + 26.0 + 14.0 * f64::from(i));
-    let above = (0..12).map(|i| y - 16.0 - 14.0 * f64::from(i));
-    let in_turn = below.zip(above).flat_map(|(below, above)| if below_first { [below, above] } else { [above, below] });
-    let in_the_plot = in_turn.filter(|text_y| (top + size.1 + 2.0..=bottom - 6.0).contains(text_y));
-    (text_x, in_the_plot.min_by_key(|text_y| hidden(*text_y)).unwrap_or(y))
+    // Below and above the point, then further away, and to its left and right.
+    let sides = [x - size.0 / 2.0, x - size.0 - 14.0, x + 14.0].map(clamped);
+    let rows = (0..14).flat_map(|i| {
+        let away = 12.0 * f64::from(i);
+        let (below, above) = (y + 24.0 + away, y - 14.0 - away);
+        if below_first { [below, above] } else { [above, below] }
+    });
+    let places = rows.flat_map(|text_y| sides.map(|text_x| (text_x, text_y)));
+    let in_the_plot = places.filter(|place| (top + size.1 + 2.0..=bottom - 6.0).contains(&place.1));
+    // Each hidden point of a curve, 4 pixels of it, weighs as much as 8 pixels of distance.
+    let cost = |&(text_x, text_y): &(f64, f64)| {
+        let away = (text_x + size.0 / 2.0 - x).hypot(text_y - size.1 / 2.0 - y);
+        8.0 * hidden((text_x, text_y)) as f64 + away
+    };
+    in_the_plot.min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or((sides[0], y))
 }
 
 /// Points along a curve, at most about 4 pixels apart.

@@ -26,7 +26,18 @@ const TRUTH: Style = Style { size: 12.0, bold: true };
 /// Each image with its true class and bars for the three most probable classes: green if the model is right, orange-red if
 /// it is wrong. Without a truth the bars are blue. `probabilities` has one row per image, such as
 /// [`Predictions::rows`](crate::inspect::Predictions::rows); `classes` has the names.
-pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f32>], classes: &[String]) -> Figure {
+pub fn predictions(
+    images: &[RgbImage],
+    truth: &[impl AsRef<str>],
+    probabilities: &[Vec<f32>],
+    classes: &[impl AsRef<str>],
+) -> Figure {
+    let truth: Vec<&str> = truth.iter().map(AsRef::as_ref).collect();
+    let classes: Vec<&str> = classes.iter().map(AsRef::as_ref).collect();
+    cards(images, &truth, probabilities, &classes)
+}
+
+fn cards(images: &[RgbImage], truth: &[&str], probabilities: &[Vec<f32>], classes: &[&str]) -> Figure {
     if images.is_empty() {
         return Figure::message("no images");
     }
@@ -52,7 +63,7 @@ pub fn predictions(images: &[RgbImage], truth: &[String], probabilities: &[Vec<f
         let (size, sharp) = fit(image, IMAGE);
         figure.image(image, (x + (IMAGE - size.0) / 2.0, y), size, sharp);
         let left = x + IMAGE + SPACE;
-        bars(&mut figure, (left, y), card - IMAGE - SPACE, truth.get(i).map(String::as_str), guesses);
+        bars(&mut figure, (left, y), card - IMAGE - SPACE, truth.get(i).copied(), guesses);
     }
     if images.len() > shown {
         let text = format!("and {} more", images.len() - shown);
@@ -67,8 +78,8 @@ struct Guess {
 }
 
 /// The three most probable classes, the most probable first.
-fn guesses(probabilities: &[f32], classes: &[String]) -> Vec<Guess> {
-    let name = |i: usize| classes.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+fn guesses(probabilities: &[f32], classes: &[&str]) -> Vec<Guess> {
+    let name = |i: usize| classes.get(i).map_or_else(|| format!("class {i}"), ToString::to_string);
     let guess = |(i, p): (usize, f32)| Guess { class: name(i), probability: f64::from(p).clamp(0.0, 1.0) };
     most_probable(probabilities, 3).into_iter().map(guess).collect()
 }
@@ -111,7 +122,7 @@ fn bars(figure: &mut Figure, (x, y): (f64, f64), width: f64, truth: Option<&str>
 }
 
 /// In whole percent. Only an exact 0 or 1 gives "0 %" or "100 %".
-fn percent(probability: f64) -> String {
+pub(super) fn percent(probability: f64) -> String {
     let percent = 100.0 * probability;
     match percent {
         p if p > 0.0 && p < 0.5 => "<1 %".to_string(),
@@ -126,7 +137,7 @@ mod tests {
 
     #[test]
     fn guesses_are_the_three_most_probable_in_order() {
-        let classes: Vec<String> = ["cat", "dog", "ship"].map(String::from).to_vec();
+        let classes = ["cat", "dog", "ship"];
         let names =
             |probabilities: &[f32]| guesses(probabilities, &classes).into_iter().map(|g| g.class).collect::<Vec<_>>();
         assert_eq!(names(&[0.1, 0.2, 0.3, 0.4]), ["class 3", "ship", "dog"]);

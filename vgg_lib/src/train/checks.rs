@@ -13,6 +13,7 @@ pub(super) fn check_data(model: &Sequential, train: &Dataset, validation: &Datas
     check_classes("the validation data", validation, "the training data has", train.classes())?;
     model.check_fit(train)?;
     model.check_fit(validation)?;
+    model.check_training_images(train, validation)?;
     if validation.is_empty() {
         return Err(Error::Shape(
             "the validation data has no images; split some off with `train.split(n)`".to_string(),

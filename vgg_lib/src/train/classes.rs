@@ -4,7 +4,6 @@ use crate::data::Dataset;
 use crate::model::Sequential;
 use crate::text::{listed, same_name};
 use crate::{Error, Result};
-use std::sync::Arc;
 
 /// Whether both lists have the same names in the same order.
 pub(super) fn same_classes(a: &[String], b: &[String]) -> bool {
@@ -32,25 +31,12 @@ pub(super) fn check_classes(what: &str, data: &Dataset, whose: &str, classes: &[
 }
 
 impl Sequential {
-    /// The classes of the dataset that the weights were trained on, as far as this process knows. The last layer with
-    /// weights remembers them until its weights change.
-    pub(super) fn known_classes(&self) -> Option<&[String]> {
-        let head = self.layers.iter().rfind(|layer| !layer.params().is_empty())?;
-        head.classes.as_ref().map(|classes| &classes[..])
-    }
-
     /// Why the labels of `data` stand for other classes of this model, if they do: the names are the model's, but not the
     /// numbers.
     pub(crate) fn misnumbered(&self, data: &Dataset) -> Option<String> {
-        let known = self.known_classes()?;
+        let known = self.classes()?;
         let all_known = data.classes().iter().all(|name| known.iter().any(|class| same_name(class, name)));
         let error = check_classes("the dataset", data, "the model was trained on", known).err()?;
         all_known.then(|| error.to_string())
-    }
-
-    pub(super) fn remember_classes(&mut self, classes: &[String]) {
-        if let Some(head) = self.layers.iter_mut().rfind(|layer| !layer.params().is_empty()) {
-            head.classes = Some(Arc::new(classes.to_vec()));
-        }
     }
 }

@@ -22,7 +22,8 @@ impl Sequential {
     ///
     /// # Errors
     /// [`Error::Shape`] if the images or classes do not fit the model or there are no images; [`Error::Name`] if the
-    /// model was trained on classes with other names or in another order.
+    /// model was trained on classes with other names or in another order; [`Error::Config`] if it was trained on images
+    /// that were normalized in another way.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
         let never = self.evaluate_unless(data, || false)?;
         never.ok_or_else(|| Error::Internal("the evaluation ended early".to_string()))
@@ -30,10 +31,11 @@ impl Sequential {
 
     /// Does what [`evaluate`](Self::evaluate) does, but gives up and returns `None` if `ended` is true after a batch.
     pub(super) fn evaluate_unless(&self, data: &Dataset, ended: impl Fn() -> bool) -> Result<Option<Evaluation>> {
-        if let Some(classes) = self.known_classes() {
+        if let Some(classes) = self.classes() {
             check_classes("the dataset", data, "the model was trained on", classes)?;
         }
         self.check_fit(data)?;
+        self.check_normalization("the dataset", data)?;
         if data.is_empty() {
             return Err(Error::Shape(
                 "the dataset has no images to evaluate the model on; use one with images".to_string(),

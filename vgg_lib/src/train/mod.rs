@@ -10,6 +10,7 @@ mod evaluate;
 mod features;
 mod fit;
 mod history;
+mod preparation;
 mod run;
 mod settings;
 mod stop;

@@ -107,15 +107,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Warns if the model was trained on other classes before.
+    /// Warns if the model was trained on other classes, or on images with another normalization, before.
     fn rename_classes(&mut self, model: &mut Sequential) {
         let classes = self.train.classes();
-        if let Some(known) = model.known_classes().filter(|known| !same_classes(known, classes)) {
+        if let Some(known) = model.classes().filter(|known| !same_classes(known, classes)) {
             let (known, classes) = (listed(known, ", "), listed(classes, ", "));
             let text = format!("warning: the model was trained on {known} before; now it learns {classes}");
             (self.observer)(Event::Warning(&text));
         }
         model.remember_classes(classes);
+        if let Some(text) = model.remember_preparation(self.train) {
+            (self.observer)(Event::Warning(&text));
+        }
     }
 
     /// Loads the newest checkpoint, if there is one.

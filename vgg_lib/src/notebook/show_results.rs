@@ -1,0 +1,194 @@
+//! How results and settings look in a notebook: tables where there are several rows, otherwise a line.
+
+use image::{Rgb, RgbImage};
+
+use super::show::{Show, Shown};
+use super::show_values::described;
+use crate::data::{Augment, Normalization, Resize};
+use crate::engine::{Plan, Plans};
+#[cfg(any(feature = "onnx", feature = "coreml"))]
+use crate::formats::{Export, Exported};
+#[cfg(not(feature = "cuda"))]
+use crate::inspect::Profile;
+use crate::inspect::{ClassAccuracy, Heatmap, MemoryEstimate, Predictions, ReceptiveField, ReceptiveFields, Summary};
+use crate::model::{Device, Init, Op, Seed, Shape};
+use crate::naming::{LoadReport, Names, Pixels, Pretrained};
+use crate::optim::{Muon, Optimizer, Schedule, Sgd};
+use crate::plot;
+use crate::table::{Column, Table};
+use crate::text::{counted, thousands};
+use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
+
+/// Types with `to_html` and `Display`.
+macro_rules! as_table {
+    ($($(#[$cfg:meta])* $type:ty),* $(,)?) => {$(
+        $(#[$cfg])*
+        impl Show for $type {
+            fn shown(&self) -> Shown {
+                Shown::html(self.to_html(), self)
+            }
+        }
+    )*};
+}
+
+as_table!(History, Summary, MemoryEstimate, ReceptiveFields, Monitor);
+
+/// Types with `Display`.
+macro_rules! as_text {
+    ($($(#[$cfg:meta])* $type:ty),* $(,)?) => {$(
+        $(#[$cfg])*
+        impl Show for $type {
+            fn shown(&self) -> Shown {
+                Shown::text(self)
+            }
+        }
+    )*};
+}
+
+as_text!(
+    Plan,
+    Plans,
+    LoadReport,
+    Shape,
+    #[cfg(not(feature = "cuda"))]
+    Profile,
+    #[cfg(any(feature = "onnx", feature = "coreml"))]
+    Exported,
+);
+
+/// Settings, and results of one line, as they are written in code.
+macro_rules! as_code {
+    ($($(#[$cfg:meta])* $type:ty),* $(,)?) => {$(
+        $(#[$cfg])*
+        impl Show for $type {
+            fn shown(&self) -> Shown {
+                Shown::debug(self)
+            }
+        }
+    )*};
+}
+
+as_code!(
+    Augment,
+    Checkpoints,
+    Device,
+    EpochRecord,
+    Init,
+    Muon,
+    Names,
+    Normalization,
+    Op,
+    Optimizer,
+    Pixels,
+    Pretrained,
+    ReceptiveField,
+    Resize,
+    Schedule,
+    Seed,
+    Sgd,
+    Verbosity,
+    #[cfg(any(feature = "onnx", feature = "coreml"))]
+    Export,
+);
+
+impl Show for Evaluation {
+    fn shown(&self) -> Shown {
+        Shown::text(&format!("loss {:.4}, accuracy {:.4}", self.loss, self.accuracy))
+    }
+}
+
+/// How many images, and how certain the model is of them.
+impl Show for Predictions {
+    fn shown(&self) -> Shown {
+        let images = self.len();
+        let classes = counted(self.rows().first().map_or(0, Vec::len), "class", "classes");
+        let mut text = format!("Predictions for {} of {classes}", counted(images, "image", "images"));
+        if images > 0 {
+            let mean = (0..images).map(|i| f64::from(self.certainty(i))).sum::<f64>() / images as f64;
+            text += &format!(", {:.1} % certain on average", 100.0 * mean);
+        }
+        Shown::text(&text)
+    }
+}
+
+impl Show for [ClassAccuracy] {
+    fn shown(&self) -> Shown {
+        let columns =
+            [Column::left("Class", 0), Column::right("Right", 0), Column::right("of", 0), Column::right("Accuracy", 0)];
+        let rows = self.iter().map(|row| {
+            let share = if row.of == 0 { "–".to_string() } else { format!("{:.1} %", row.percent()) };
+            [row.class.clone(), thousands(row.right), thousands(row.of), share]
+        });
+        let table = Table { columns, rows: rows.collect() };
+        Shown::html(table.html(), &table.lines().join("\n"))
+    }
+}
+
+/// Without its photo, so on white; `plot::heatmap` draws it over the photo.
+impl Show for Heatmap {
+    fn shown(&self) -> Shown {
+        let text = format!("Heatmap of {}×{}, {}", self.rows, self.columns, described(&self.values));
+        if self.rows.checked_mul(self.columns) != Some(self.values.len()) {
+            return Shown::text(&text);
+        }
+        let scale = (224 / self.rows.max(self.columns).max(1)).max(1);
+        let white = RgbImage::from_pixel((self.columns * scale) as u32, (self.rows * scale) as u32, Rgb([255; 3]));
+        match plot::heatmap(&white, self, "").png() {
+            Ok(png) => Shown::png(&png, &text),
+            Err(_) => Shown::text(&text),
+        }
+    }
+}
+
+impl Show for FitConfig {
+    fn shown(&self) -> Shown {
+        let FitConfig { epochs, batch_size, schedule, optimizer, augment, label_smoothing, seed, .. } = self;
+        let mut lines = vec![
+            format!("epochs: {epochs}, batch_size: {batch_size}, label_smoothing: {label_smoothing}, seed: {seed:?}"),
+            format!("schedule: {schedule:?}"),
+            format!("optimizer: {optimizer:?}"),
+            format!("augment: {augment:?}"),
+        ];
+        let FitConfig { max_steps, clip_norm, ema, patience, restore_best, checkpoints, verbosity, .. } = self;
+        lines.push(format!("max_steps: {max_steps:?}, clip_norm: {clip_norm:?}, ema: {ema:?}, patience: {patience:?}"));
+        lines.push(format!("restore_best: {restore_best}, checkpoints: {checkpoints:?}, verbosity: {verbosity:?}"));
+        Shown::text(&lines.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &(impl Show + ?Sized)) -> String {
+        value.shown().contents.iter().find(|(mime, _)| *mime == "text/plain").expect("text").1.clone()
+    }
+
+    #[test]
+    fn results_are_a_sentence_or_a_table() {
+        let predictions = Predictions::new(vec![vec![0.75, 0.25], vec![0.0, 1.0]]).unwrap();
+        assert_eq!(text(&predictions), "Predictions for 2 images of 2 classes, 87.5 % certain on average");
+        assert_eq!(text(&Predictions::new(vec![]).unwrap()), "Predictions for 0 images of 0 classes");
+        assert_eq!(text(&Evaluation { loss: 0.29162, accuracy: 0.9734 }), "loss 0.2916, accuracy 0.9734");
+        let classes = predictions.per_class(&[0, 0], &["cat".to_string(), "dog".to_string()]).unwrap();
+        assert_eq!(
+            text(classes.as_slice()),
+            "Class  Right  of  Accuracy\ncat        1   2    50.0 %\ndog        0   0         –"
+        );
+    }
+
+    #[test]
+    fn a_heatmap_is_a_picture() {
+        let map = Heatmap { values: vec![0.0, 0.5, 1.0, 0.25], rows: 2, columns: 2 };
+        assert_eq!(map.shown().contents[0].0, "image/png");
+        assert_eq!(text(&map), "Heatmap of 2×2, from 0 to 1, mean 0.4375: 0, 0.5, 1, 0.25");
+        let broken = Heatmap { values: vec![], rows: usize::MAX, columns: 1 };
+        assert!(text(&broken).starts_with("Heatmap of"));
+    }
+
+    #[test]
+    fn settings_are_shown_as_in_code() {
+        assert_eq!(text(&Schedule::Constant(0.5)), "Constant(0.5)");
+        assert!(text(&FitConfig::default()).starts_with("epochs: 1, batch_size: 128,"));
+    }
+}
