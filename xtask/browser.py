@@ -180,24 +180,31 @@ def test_there_is_no_news(lab):
 def test_two_notebooks_at_once_start_from_the_same_build(lab):
     """In a folder below and in one elsewhere; neither has an evcxr.toml, and neither compiles the library."""
     for folder in ("", "below"):
-        name = lab.new("two", ['println!("ready")'], folder)
+        name = lab.new("two", ['println!("ready");'], folder)
         lab.open(name)
         lab.start("notebook:run-all-cells")
         expect(lab.outputs(1)).to_have_text("ready")
     builds = [build_of(process) for process in kernels()]
     assert len(builds) == 2, builds
-    warm = library(builds[0].parent / "warm")
+    warm = library(builds[0].parent.parent / "warm" / "ctx")
     for build in builds:
         assert library(build).samefile(warm), f"{build} has compiled the library"
 
 
 def test_a_panic_is_one_line(lab):
-    lab.open(lab.new("panic", ['println!("ready")', "let numbers = vec![1];\nnumbers[1]"]))
+    lab.open(lab.new("panic", ['println!("ready");', "let numbers = vec![1];\nnumbers[1]"]))
     lab.start("notebook:run-all-cells")
     expect(lab.outputs(2).first).to_contain_text("panicked")
     text = lab.outputs(2).all_inner_texts()
     lab.shot("panic")
     assert "backtrace:" not in "".join(text), text
+
+
+def test_a_forgotten_question_mark_is_an_error(lab):
+    lab.open(lab.new("forgotten", ['println!("ready");', 'std::fs::read("no such file");']))
+    lab.start("notebook:run-all-cells")
+    expect(lab.outputs(2).first).to_contain_text("unused `Result` that must be used")
+    lab.shot("forgotten")
 
 
 def test_stop_keeps_the_variables(lab):
@@ -272,7 +279,7 @@ def build_of(process):
 
 
 def library(build):
-    return next(build.glob("target/*/debug/deps/libvgg_lib.*[!b]"))
+    return next(build.glob("target/*/debug/deps/libvgg_lib.so"))
 
 
 def first_difference(before, after):
@@ -297,13 +304,14 @@ def main():
     tests = [(name, run) for name, run in globals().items() if name.startswith("test_")]
     chosen = [test for test in tests if not args.tests or any(part in test[0] for part in args.tests)]
     failed = []
+    xtask, screenshots = os.path.abspath(args.xtask), args.screenshots and args.screenshots.resolve()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         folder = pathlib.Path(folder).resolve()
         os.chdir(folder)
-        if args.screenshots:
-            args.screenshots.mkdir(parents=True, exist_ok=True)
+        if screenshots:
+            screenshots.mkdir(parents=True, exist_ok=True)
         browser = playwright.chromium.launch(executable_path=args.browser, args=["--no-sandbox"])
-        with Lab(args.xtask, browser, folder, args.screenshots).running() as lab:
+        with Lab(xtask, browser, folder, screenshots).running() as lab:
             for name, run in chosen:
                 begun = time.monotonic()
                 try:

@@ -6,8 +6,8 @@ It sets the variables, those with `?=` only if they are not set. It does so itse
 loader's variables when programs start each other, and because a kernelspec's variables would win over those of the
 process that starts the kernel.
 
-Two kernels cannot share a build folder. So each takes the first free one of VGG_KERNEL_BUILDS/0, 1, …, which stays
-locked until the kernel and everything it has started have ended, in whatever way. A folder that is new, or older than
+Two kernels cannot share a build folder (src/kernel.rs says what is in one). So each takes the first free one of
+VGG_KERNEL_BUILDS/0, 1, …, which stays locked until the kernel and everything it has started have ended, in whatever way. A folder that is new, or older than
 VGG_KERNEL_BUILDS/warm, starts as a copy of that: `cargo xtask` compiles the library there. The copy takes no time and
 little disk, because large files are hard links. Nothing ever writes into those: cargo and rustc replace them. If
 VGG_KERNEL_BUILDS is not set, the kernel has a temporary folder, as is evcxr's default.
@@ -47,7 +47,7 @@ def take_free(builds):
 
 def built(folder):
     """When the library was compiled in this build folder; 0 if it was not."""
-    libraries = folder.glob("target/*/debug/deps/libvgg_lib.*")
+    libraries = folder.glob("ctx/target/*/debug/deps/libvgg_lib.*")
     return max((file.stat().st_mtime_ns for file in libraries if file.suffix in (".so", ".dylib")), default=0)
 
 
@@ -87,8 +87,9 @@ def main(arguments):
     if builds and "EVCXR_TMPDIR" not in os.environ:
         folder = take_free(pathlib.Path(builds))
         warm_up(folder, folder.parent / "warm")
-        folder.mkdir(exist_ok=True)
-        os.environ["EVCXR_TMPDIR"] = str(folder)
+        crate = folder / "ctx"
+        crate.mkdir(parents=True, exist_ok=True)
+        os.environ["EVCXR_TMPDIR"] = str(crate)
     command = arguments[count:]
     os.execv(command[0], command)
 

@@ -94,7 +94,7 @@ class Pictures(unittest.TestCase):
 
     def test_a_page_of_html_has_the_alt_text_and_the_width(self):
         made = self.complete(result(**{"image/png": png(1440)}), alt='a "b" <c>')
-        page, _ = HTMLExporter(raw_template=pictures.TEMPLATE).from_notebook_node(made)
+        page, _ = HTMLExporter(**pictures.TEMPLATE).from_notebook_node(made)
         image = BeautifulSoup(page, "html.parser").select_one("main img")
         self.assertEqual((image["alt"], image["width"]), ('a "b" <c>', "720"))
 
@@ -125,6 +125,13 @@ class Committed(unittest.TestCase):
         kept = run_notebook.committed(notebook(result(**{"image/png": png(10)}), tags=["other"])).cells[0].outputs
         self.assertIn("image/png", kept[0].data)
 
+    def test_the_examples_of_a_dataset_are_replaced_in_its_table(self):
+        page = '<table></table>\n<img class="vgg-dataset-images" src="data:image/png;base64,aaa" alt="a > b">\n<p></p>'
+        output = run_notebook.committed(notebook(result(**{"text/html": page}))).cells[0].outputs[0]
+        self.assertEqual(
+            output.data["text/html"], f"<table></table>\n<em>{run_notebook.NOT_SHOWN}</em>\n<p></p>"
+        )
+
     def test_only_tags_and_alt_texts_are_kept_in_metadata(self):
         made = notebook(alt=ALT, tags=["a"], collapsed=True)
         made.metadata["widgets"] = {}
@@ -136,8 +143,8 @@ class Committed(unittest.TestCase):
 @unittest.skipIf(sys.platform == "win32", "there, the kernel is started without the script")
 class StartKernel(unittest.TestCase):
     SCRIPT = str(pathlib.Path(__file__).with_name("start_kernel.py"))
-    LIBRARY = "target/host/debug/deps/libvgg_lib.so"
-    SMALL = "target/host/debug/.fingerprint/x"
+    LIBRARY = "ctx/target/host/debug/deps/libvgg_lib.so"
+    SMALL = "ctx/target/host/debug/.fingerprint/x"
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -169,12 +176,12 @@ class StartKernel(unittest.TestCase):
 
     def test_kernels_that_run_at_the_same_time_have_folders_of_their_own(self):
         with self.running() as first, self.running() as second:
-            self.assertEqual((first, second), (self.builds / "0", self.builds / "1"))
-        self.assertEqual(self.start(), str(self.builds / "0"))
+            self.assertEqual((first, second), (self.builds / "0/ctx", self.builds / "1/ctx"))
+        self.assertEqual(self.start(), str(self.builds / "0/ctx"))
 
     def test_a_kernel_starts_from_a_copy_of_the_warm_build(self):
         self.build("warm", "a", 1000)
-        copies = [self.builds / self.start(), self.builds / "warm"]
+        copies = [pathlib.Path(self.start()).parent, self.builds / "warm"]
         library, original = (folder / self.LIBRARY for folder in copies)
         self.assertTrue(library.samefile(original), "large files are hard links")
         small, original = (folder / self.SMALL for folder in copies)

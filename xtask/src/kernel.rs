@@ -4,8 +4,15 @@
 //! <cache>/builds-HASH/          one per clone; not in target/, where cargo would take evcxr's crate for a member of ours
 //!     jupyter/kernels/rust/     the kernelspec
 //!     warm/                     the library, compiled here by cargo exactly as evcxr compiles it
-//!     0/, 1/, …                 the build folders of kernels: copies of warm/, made by start_kernel.py
+//!     0/, 1/, …                 the folders of kernels: copies of warm/, made by start_kernel.py
+//!         Cargo.toml, Cargo.lock    a workspace with two members
+//!         ctx/                      evcxr's crate
+//!         versions/                 an empty crate that depends on the library, too
 //! ```
+//!
+//! evcxr's first build has no dependencies. In a folder of its own, cargo would then forget the versions in Cargo.lock,
+//! and look for the newest ones in every kernel: without a network, no notebook would start, and whenever somebody
+//! publishes a crate, the library would be compiled again. In a workspace, the other member keeps them.
 
 use std::{
     env, fs,
@@ -69,22 +76,28 @@ pub fn warm(builds: &Path) -> Result<()> {
         return Ok(());
     }
     let folder = builds.join("warm");
-    fs::create_dir_all(folder.join("src"))?;
+    let ctx = folder.join("ctx");
+    fs::create_dir_all(ctx.join("src"))?;
+    fs::create_dir_all(folder.join("versions"))?;
     let _lock = setup::lock(&builds.join("warm.lock"), "another `cargo xtask` compiles the library; waiting for it")?;
     let settings = fs::read_to_string(root().join("notebooks").join("evcxr.toml"))?;
-    if !folder.join("target").exists() {
+    if !ctx.join("target").exists() {
         println!("Compiling the library for notebooks (once; about 2 minutes on 2 cores)");
     }
-    write_if_changed(&folder.join("Cargo.toml"), &manifest(&settings, &root().join("vgg_lib").canonicalize()?)?)?;
-    write_if_changed(&folder.join("src").join("lib.rs"), "")?;
-    // The versions of the workspace, not the newest. Cargo removes from Cargo.lock what is not needed here.
+    write_if_changed(&folder.join("Cargo.toml"), &workspace(&settings)?)?;
+    let library = root().join("vgg_lib").canonicalize()?;
+    write_if_changed(&ctx.join("Cargo.toml"), &member("ctx", "src/lib.rs", &library)?)?;
+    write_if_changed(&ctx.join("src").join("lib.rs"), "")?;
+    write_if_changed(&folder.join("versions").join("Cargo.toml"), &member("versions", "lib.rs", &library)?)?;
+    write_if_changed(&folder.join("versions").join("lib.rs"), "")?;
+    // Cargo removes from Cargo.lock what is not needed here.
     let versions = fs::read_to_string(root().join("Cargo.lock"))?;
     if write_if_changed(&folder.join("workspace.lock"), &versions)? {
         fs::write(folder.join("Cargo.lock"), &versions)?;
     }
 
     let sh = Shell::new()?;
-    sh.change_dir(&folder);
+    sh.change_dir(&ctx);
     let target = cmd!(sh, "rustc --print host-tuple").quiet().read()?;
     let mut command = setup::without_cargo_settings(cmd!(sh, "cargo build --target {target}"))
         .env("CARGO_TARGET_DIR", "target")
@@ -107,20 +120,15 @@ fn flags() -> &'static str {
     if lld { "-Cprefer-dynamic -Clink-arg=-fuse-ld=lld" } else { "-Cprefer-dynamic" }
 }
 
-/// The manifest that evcxr 0.22 writes, for a cell that depends on `library`. `settings` is the text of evcxr.toml.
-fn manifest(settings: &str, library: &Path) -> Result<String> {
+/// The manifest of the workspace, with the profile of evcxr 0.22: cargo ignores profiles of members. `settings` is the
+/// text of evcxr.toml.
+fn workspace(settings: &str) -> Result<String> {
     let opt_level = settings.split("opt_level = \"\"\"").nth(1).and_then(|rest| rest.split("\"\"\"").next());
     let opt_level = opt_level.context("notebooks/evcxr.toml has no opt_level in \"\"\"")?.trim();
-    let library = serde_json::to_string(&library.to_string_lossy())?;
     Ok(format!(
-        r#"[package]
-name = "ctx"
-version = "1.0.0"
-edition = "2024"
-
-[lib]
-crate-type = ["cdylib"]
-path = "src/lib.rs"
+        r#"[workspace]
+members = ["ctx", "versions"]
+resolver = "3"
 
 [profile.dev]
 opt-level = {opt_level}
@@ -133,6 +141,22 @@ codegen-units = 16
 panic = 'unwind'
 incremental = true
 overflow-checks = true
+"#
+    ))
+}
+
+/// The manifest of a member that depends on the library. That of ctx is as evcxr writes it.
+fn member(name: &str, path: &str, library: &Path) -> Result<String> {
+    let library = serde_json::to_string(&library.to_string_lossy())?;
+    Ok(format!(
+        r#"[package]
+name = "{name}"
+version = "1.0.0"
+edition = "2024"
+
+[lib]
+crate-type = ["cdylib"]
+path = "{path}"
 
 [dependencies]
 vgg_lib = {{ path = {library}, features = {FEATURES} }}
@@ -181,9 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_has_the_settings_of_evcxr_toml() {
-        let manifest = manifest(&settings(), Path::new("/a \"b\"/vgg_lib")).unwrap();
+    fn the_profile_has_the_settings_of_evcxr_toml() {
+        let manifest = workspace(&settings()).unwrap();
         assert!(manifest.contains("\nopt-level = 0\npackage.vgg_lib.opt-level = 3\n"), "{manifest}");
+    }
+
+    #[test]
+    fn members_depend_on_the_library_as_notebooks_do() {
+        let manifest = member("ctx", "src/lib.rs", Path::new("/a \"b\"/vgg_lib")).unwrap();
         assert!(manifest.contains(r#"vgg_lib = { path = "/a \"b\"/vgg_lib", features = ["onnx", "coreml"] }"#));
     }
 

@@ -65,22 +65,33 @@ pub fn without_cargo_settings(mut command: Cmd) -> Cmd {
 pub fn environment(sh: &Shell) -> Result<Environment> {
     stable_toolchain()?;
     let cache = cache()?;
-    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
     let builds = cache.join(format!("builds-{}", short_hash(crate::root().to_string_lossy().as_bytes())));
     fs::create_dir_all(builds.join("jupyter"))?;
-    // None of them keeps two cores busy all the time.
-    let (evcxr, venv) = thread::scope(|scope| {
-        let evcxr = scope.spawn(|| evcxr(&Shell::new()?, &cache));
-        let library = scope.spawn(|| kernel::warm(&builds));
-        let venv = venv(sh, &cache);
-        library.join().expect("it does not panic")?;
-        anyhow::Ok((evcxr.join().expect("it does not panic")?, venv?))
-    })?;
+    let ((evcxr, venv), ()) = both(|| programs(&cache), || kernel::warm(&builds))?;
     let environment = Environment { venv, jupyter: cache.join("jupyter"), builds };
     fs::create_dir_all(&environment.jupyter)?;
     kernel::register(sh, &evcxr, &environment)?;
     jupyter::configure(&environment.builds.join("jupyter"))?;
     Ok(environment)
+}
+
+/// evcxr and the Python environment, which all clones share.
+fn programs(cache: &Path) -> Result<(PathBuf, PathBuf)> {
+    let _lock = lock(&cache.join("setup.lock"), "another `cargo xtask` is installing; waiting for it")?;
+    both(|| evcxr(&Shell::new()?, cache), || venv(&Shell::new()?, cache))
+}
+
+/// Does both at the same time: none of our tasks keeps two cores busy from start to end.
+fn both<A: Send, B: Send>(
+    one: impl FnOnce() -> Result<A> + Send,
+    other: impl FnOnce() -> Result<B> + Send,
+) -> Result<(A, B)> {
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other.join().map_err(|_| anyhow!("a task panicked"))?;
+        Ok((one?, other?))
+    })
 }
 
 /// `<the user's cache folder>/vgg-notebooks`, created if needed.
