@@ -126,7 +126,7 @@ fn features_of_two_classes(scale: f32) -> (Dataset, Dataset) {
     };
     let labels: Vec<usize> = (0..300).map(|i| i % 2).collect();
     let value = |i: usize| {
-        let larger = (i % 256 < 128) == (i / 256 % 2 == 0);
+        let larger = (i % 256 < 128) == (i / 256).is_multiple_of(2);
         scale * (2.0 * noise() + if larger { 0.4 } else { 0.0 }).max(0.0)
     };
     let values = (0..300 * 256).map(value).collect();
