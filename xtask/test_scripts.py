@@ -112,7 +112,8 @@ class Pictures(unittest.TestCase):
         nbformat.validate(made)
 
     def test_other_html_stays(self):
-        for page in ["<table></table>", '<img src="plots/a.png">', '<img src="gone.png"><script></script>']:
+        pathlib.Path(self.folder.name, "a.png").write_bytes(base64.b64decode(png(10)))
+        for page in ["<table></table>", '<img src="a.png">', '<img src="gone.png"><script></script>']:
             self.assertEqual(self.complete(result(**{"text/html": page})).cells[0].outputs[0].data["text/html"], page)
 
 
