@@ -263,7 +263,7 @@ def test_a_page_of_html_shows_its_pictures(lab):
     if lab.screenshots:
         page.screenshot(path=lab.screenshots / "export.png", full_page=True)
     page.close()
-    assert len(images) == 2 and all(pixels > 0 for pixels, *_ in images), images
+    assert len(images) == 2 and all(pixels > 0 and "No description" not in alt for pixels, alt, _ in images), images
     assert page_has_no_file(exported), "the page needs files beside it"
 
 
