@@ -228,7 +228,7 @@ fn fewer_epochs_than_a_checkpoint_holds_are_refused() {
     let (train, test) = data();
     let error = model().fit(&train, &test, constant(1)).unwrap_err().to_string();
     assert!(
-        error.contains("already holds 1 epochs and a part of the next of this training run, more than 1"),
+        error.contains("already holds 1 epoch and a part of the next of this training run, more than 1"),
         "{error}"
     );
     assert_eq!(model().fit(&train, &test, constant(2)).unwrap().epochs.len(), 2);

@@ -127,9 +127,9 @@ impl<'a> Run<'a> {
         let Some((saved, part)) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
         let (done, epochs) = (saved.epochs.len(), self.config.epochs);
         if done + usize::from(part.is_some()) > epochs {
+            let held = counted(done, "epoch", "epochs");
             let more = if part.is_some() { " and a part of the next" } else { "" };
-            let text =
-                format!("already holds {done} epochs{more} of this training run, more than {epochs}; ask for more");
+            let text = format!("already holds {held}{more} of this training run, more than {epochs}; ask for more");
             return Err(Error::file(keeper.folder(), text));
         }
         let note = keeper.resumed(&saved, part, epochs);
