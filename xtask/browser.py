@@ -222,20 +222,29 @@ def test_stop_keeps_the_variables(lab):
     lab.shot("stopped")
 
 
-def test_a_closed_tab_can_be_opened_again(lab):
+def test_a_closed_tab_shows_training_live_when_it_is_opened_again(lab):
     name = lab.new("closed", TRAINING)
     lab.open(name)
     lab.start("notebook:run-all-cells")
     expect(lab.page.locator(STATE)).to_contain_text("Epoch")
     lab.save()
     lab.open(name, statuses=("busy", "unknown"))
+    expect(lab.page.locator(STATE)).to_contain_text("Epoch")
+
+    # Jupyter trusts what it has saved itself, and no other file.
+    lab.close()
+    file = lab.folder / name
+    file.write_text(file.read_text().replace("# closed", "# changed"))
+    lab.open(name, statuses=("busy", "unknown"))
     expect(lab.outputs(1).first).to_contain_text(UNTRUSTED)
     lab.shot("untrusted")
     lab.start("notebook:trust")
-    lab.page.get_by_role("button", name="Trust").click()
+    lab.page.locator(".jp-Dialog .jp-mod-accept").click()
     expect(lab.page.locator(STATE)).to_contain_text("Epoch")
     lab.shot("trusted")
     lab.page.locator(STOP).click()
+    expect(lab.page.locator(".vgg-monitor .note")).to_contain_text("Training ended early")
+    lab.shot("trusted_stopped")
 
 
 def test_a_page_of_html_shows_its_pictures(lab):
@@ -254,7 +263,7 @@ def test_a_page_of_html_shows_its_pictures(lab):
     if lab.screenshots:
         page.screenshot(path=lab.screenshots / "export.png", full_page=True)
     page.close()
-    assert len(images) == 2 and all(pixels > 0 for pixels, *_ in images), images
+    assert len(images) == 2 and all(pixels > 0 and "No description" not in alt for pixels, alt, _ in images), images
     assert page_has_no_file(exported), "the page needs files beside it"
 
 
