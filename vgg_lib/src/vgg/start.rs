@@ -91,7 +91,7 @@ impl fmt::Display for Start {
             "the convolutions are trained, the dense layers are random"
         };
         let (n, names) = (classes.len(), train.classes().join(" and "));
-        write!(f, "a network for {h}×{w} images of {} classes: {parts}\n", thousands(n))?;
+        writeln!(f, "a network for {h}×{w} images of {} classes: {parts}", thousands(n))?;
         write!(f, "{} images of {names} to train on, {} to validate with", thousands(train.len()), valid.len())
     }
 }
