@@ -18,16 +18,8 @@ import nbformat
 from nbconvert.preprocessors import Preprocessor
 
 MAX_WIDTH = 800
-# nbconvert's page for JupyterLab leaves the alternative text out.
-TEMPLATE = """{% extends 'lab/index.html.j2' %}
-{% block data_png scoped %}
-<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
-<img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
-{%- set alt = output | get_metadata('alt', 'image/png') %}{% if alt %} alt="{{ alt | escape_html }}"{% endif %}
-{%- set width = output | get_metadata('width', 'image/png') %}{% if width %} width="{{ width | escape_html }}"{% endif %}>
-</div>
-{%- endblock data_png %}
-"""
+# nbconvert's page for JupyterLab leaves the alternative text out; the template `vgg` has it.
+TEMPLATE = {"template_name": "vgg", "extra_template_basedirs": [str(pathlib.Path(__file__).with_name("nbconvert"))]}
 MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
 IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^":]+\.png)"[^>]*>')
 ALT = re.compile(r'\balt="([^"]*)"')
@@ -92,3 +84,4 @@ def configure(config):
     """Lets JupyterLab export complete pages. `config` is Jupyter's `c`."""
     config.HTMLExporter.preprocessors = [Complete]
     config.HTMLExporter.embed_images = True
+    config.HTMLExporter.update(TEMPLATE)

@@ -31,6 +31,8 @@ import checks
 import pictures
 
 TAG = "dataset-images"
+# The strip of examples in a dataset's HTML.
+STRIP = re.compile(r'<img class="vgg-dataset-images"(?:[^">]|"[^"]*")*>')
 NOT_SHOWN = "The images of this dataset are not redistributed: run this cell to see them."
 # What JupyterLab writes after it has asked evcxr, to the letter ("pygment_lexer"): opening a notebook changes nothing.
 METADATA = {
@@ -145,6 +147,9 @@ def committed(notebook):
         if cell.cell_type == "code" and TAG in cell.metadata.get("tags", []):
             data = {"text/markdown": f"*{NOT_SHOWN}*", "text/plain": NOT_SHOWN}
             cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = STRIP.sub(f"<em>{NOT_SHOWN}</em>", output.data["text/html"])
     return notebook
 
 
@@ -181,7 +186,7 @@ def main():
     normalize(notebook)
     pictures.complete(notebook, args.notebook.parent)
     nbformat.write(notebook, args.executed)
-    exporter = HTMLExporter(raw_template=pictures.TEMPLATE)
+    exporter = HTMLExporter(**pictures.TEMPLATE)
     html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": args.notebook.stem}})
     args.html.write_text(html, encoding="utf-8")
     if failure:

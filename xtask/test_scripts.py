@@ -94,7 +94,7 @@ class Pictures(unittest.TestCase):
 
     def test_a_page_of_html_has_the_alt_text_and_the_width(self):
         made = self.complete(result(**{"image/png": png(1440)}), alt='a "b" <c>')
-        page, _ = HTMLExporter(raw_template=pictures.TEMPLATE).from_notebook_node(made)
+        page, _ = HTMLExporter(**pictures.TEMPLATE).from_notebook_node(made)
         image = BeautifulSoup(page, "html.parser").select_one("main img")
         self.assertEqual((image["alt"], image["width"]), ('a "b" <c>', "720"))
 
@@ -112,7 +112,8 @@ class Pictures(unittest.TestCase):
         nbformat.validate(made)
 
     def test_other_html_stays(self):
-        for page in ["<table></table>", '<img src="plots/a.png">', '<img src="gone.png"><script></script>']:
+        pathlib.Path(self.folder.name, "a.png").write_bytes(base64.b64decode(png(10)))
+        for page in ["<table></table>", '<img src="a.png">', '<img src="gone.png"><script></script>']:
             self.assertEqual(self.complete(result(**{"text/html": page})).cells[0].outputs[0].data["text/html"], page)
 
 
@@ -124,6 +125,13 @@ class Committed(unittest.TestCase):
         self.assertIn("not redistributed", output[0].data["text/plain"])
         kept = run_notebook.committed(notebook(result(**{"image/png": png(10)}), tags=["other"])).cells[0].outputs
         self.assertIn("image/png", kept[0].data)
+
+    def test_the_examples_of_a_dataset_are_replaced_in_its_table(self):
+        page = '<table></table>\n<img class="vgg-dataset-images" src="data:image/png;base64,aaa" alt="a > b">\n<p></p>'
+        output = run_notebook.committed(notebook(result(**{"text/html": page}))).cells[0].outputs[0]
+        self.assertEqual(
+            output.data["text/html"], f"<table></table>\n<em>{run_notebook.NOT_SHOWN}</em>\n<p></p>"
+        )
 
     def test_only_tags_and_alt_texts_are_kept_in_metadata(self):
         made = notebook(alt=ALT, tags=["a"], collapsed=True)

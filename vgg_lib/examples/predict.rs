@@ -7,7 +7,8 @@
 //!
 //! `--image` prints the five most likely classes of each image. `--npy` reads an f32 array of shape N×H×W×3 and writes
 //! the N×C logits. The weights may be any that `load_weights` reads; the number of classes is that of their last layer.
-//! `--arch` may be left out for files with the names of this library, torchvision or timm, which tell their network.
+//! `--arch` may be left out for files with the names of this library, torchvision or timm, which tell their network. The
+//! file of a whole model (`Sequential::save`) also tells the classes and how images are prepared.
 
 mod common;
 
@@ -81,6 +82,9 @@ fn run(options: Options) -> Result<()> {
     }
 
     let (cifar, (h, w, _)) = (is_cifar_vgg16(&model), model.input_shape());
+    if model.normalization().is_some() && options.mean.is_none() && options.pixels.is_none() {
+        return classify(&mut model, &options);
+    }
     let scaled = |mean: Vec<f32>, std: Vec<f32>| -> Preprocess {
         Box::new(move |rgb| from_fn(|c| (f32::from(rgb[c]) - mean[c % mean.len()]) / std[c % std.len()]))
     };
@@ -96,12 +100,30 @@ fn run(options: Options) -> Result<()> {
         let picture = resize(&read_image(path)?, (h, w));
         let values = picture.pixels().flat_map(|pixel| preprocess(pixel.0)).collect();
         let photo = Dataset::from_floats(values, (h, w, 3), vec![0], names.clone())?;
-        println!("{}", path.display());
-        for (class, probability) in &model.predict(&photo)?.top(5)[0] {
-            println!("  {:5.1} %  {}", 100.0 * probability, names[*class]);
-        }
+        let top = &model.predict(&photo)?.top(5)[0];
+        print_classes(path, top.iter().map(|(class, probability)| (names[*class].as_str(), *probability)));
     }
     Ok(())
+}
+
+/// For the file of a whole model, which says how images are prepared.
+fn classify(model: &mut Sequential, options: &Options) -> Result<()> {
+    if let Some(path) = &options.classes {
+        let names = class_names(Some(path), false, outputs(model)?)?;
+        model.set_classes(&names)?;
+    }
+    for path in &options.image {
+        let seen = model.classify(path)?;
+        print_classes(path, seen.top.iter().take(5).map(|(class, probability)| (class.as_str(), *probability)));
+    }
+    Ok(())
+}
+
+fn print_classes<'a>(path: &Path, top: impl Iterator<Item = (&'a str, f32)>) {
+    println!("{}", path.display());
+    for (class, probability) in top {
+        println!("  {:5.1} %  {class}", 100.0 * probability);
+    }
 }
 
 fn read_npy(path: &Path) -> Result<Array4<f32>> {

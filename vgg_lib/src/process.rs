@@ -1,4 +1,4 @@
-//! Memory of this process, as the operating system reports it.
+//! This process, as the operating system reports it: its memory, and who started it.
 
 use crate::text::bytes;
 use crate::{Error, Result};
@@ -20,6 +20,14 @@ pub(crate) fn available_memory() -> Option<usize> {
         Some((limit + cache).saturating_sub(used))
     };
     Some(container().map_or(machine, |left| left.min(machine)))
+}
+
+/// The process that started this one; another one if it has ended. `None` where the system does not tell.
+pub(crate) fn parent() -> Option<u32> {
+    #[cfg(unix)]
+    return Some(std::os::unix::process::parent_id());
+    #[cfg(not(unix))]
+    None
 }
 
 /// Returns an error if `what` needs more memory than there is: the system would end the process, and a notebook would

@@ -266,3 +266,44 @@ fn a_large_photo_is_kept_small_in_its_own_proportions() -> Result<()> {
     assert!(model.classify_image(&RgbImage::new(0, 7)).unwrap_err().to_string().contains("has no pixels"));
     Ok(())
 }
+
+/// Resized and normalized as torchvision does, or by the model's own layer and stretched as Keras does.
+#[test]
+fn imagenet_weights_know_their_pixels_and_with_the_class_index_their_classes() -> Result<()> {
+    let folder = TempDir::new().unwrap();
+    let index = folder.path().join("imagenet_class_index.json");
+    fs::write(&index, r#"{"0": ["n01", "tench"], "1": ["n02", "goldfish"]}"#).unwrap();
+    let photos = photos(20, 6);
+    let photo = fs::read_dir(photos.path().join("heart")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let image = read_image(&photo)?;
+    for (name, resize) in [
+        ("vgg16_imagenet_features.safetensors", Resize::Stretch),
+        ("vgg16.tv_in1k.safetensors", Resize::CenterCrop { shorter: 19 }), // 16 · 256 / 224, rounded up
+    ] {
+        model(3)?.save_weights(folder.path().join(name))?;
+        let weights = vgg::pretrained(folder.path())?.unwrap();
+        assert!(weights.path.ends_with(name));
+        let mut torch = model(3)?;
+        weights.load_into(&mut torch, Pixels::Torch)?;
+        torch.set_classes(&class_index(&index)?)?;
+        assert_eq!(torch.normalization(), Some(Normalization::imagenet()));
+        let mut caffe = model(3)?;
+        caffe.insert(0, "preprocess", preprocess([123.68, 116.779, 103.939]).bgr())?;
+        weights.load_into(&mut caffe, Pixels::Caffe)?;
+        assert_eq!(caffe.normalization(), Some(Normalization::none()));
+        let resized = data::image_folder::load(photos.path(), (16, 16), resize, &mut unobserved)?;
+        let first = resized.take(1);
+        let expected = torch.predict(&Normalization::imagenet().apply(&first))?;
+        let seen = torch.classify_image(&image)?;
+        assert_eq!(
+            (seen.class.as_str(), seen.probability),
+            (["tench", "goldfish"][expected.classes()[0]], expected.certainty(0))
+        );
+        assert_eq!(caffe.classify(&photo)?.probability, caffe.predict(&first)?.certainty(0));
+        // Nothing turns pixels into blue, green, red.
+        let mut unknown = model(3)?;
+        weights.load_into(&mut unknown, Pixels::Caffe)?;
+        assert_eq!(unknown.normalization(), None);
+    }
+    Ok(())
+}

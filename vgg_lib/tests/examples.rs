@@ -79,6 +79,25 @@ fn predict_prints_the_five_most_likely_classes() {
     assert!(percent.is_sorted_by(|a, b| a >= b) && percent[0] >= 10.0, "{printed}");
 }
 
+/// The file of a whole model needs no options.
+#[test]
+fn predict_asks_nothing_about_a_whole_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, photo] = ["model.safetensors", "photo.png"].map(|name| folder.path().join(name));
+    let mut model = Sequential::new((8, 8, 3), Seed(4));
+    model.push("pool", global_avg_pool()).unwrap();
+    model.push("head", linear(2)).unwrap();
+    model.set_classes(&["a cat", "a dog"]).unwrap();
+    model.set_normalization(&Normalization { mean: vec![100.0; 3], std: vec![50.0; 3] }).unwrap();
+    model.save(&file).unwrap();
+    image::RgbImage::from_fn(50, 40, |x, y| image::Rgb([x as u8 * 5, y as u8 * 6, 99])).save(&photo).unwrap();
+    let output = run("predict", &["--weights", text(&file), "--image", text(&photo)]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let seen = model.classify(&photo).unwrap();
+    let line = format!("  {:5.1} %  {}", 100.0 * seen.probability, seen.class);
+    assert_eq!(printed.lines().nth(1), Some(&line[..]), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn predict_reads_torchvision_weights() {
     let folder = tempfile::tempdir().unwrap();

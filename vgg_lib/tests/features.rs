@@ -131,7 +131,8 @@ fn features_that_are_nan_are_reported() {
     model.load_state_dict(&state).unwrap();
     let mut notes = vec![];
     model.precompute_with(&photos, &folder, &mut |event| notes.push(format!("{event:?}"))).unwrap();
-    let warning = format!("Note(\"warning: the features of {N} images are NaN or infinite\")");
+    let warning =
+        format!("Note(\"warning: the features of {N} images are NaN or infinite; check the images and the weights\")");
     assert!(notes.contains(&warning), "{notes:?}");
 }
 

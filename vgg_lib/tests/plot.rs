@@ -190,7 +190,7 @@ fn any_lines_can_be_drawn() {
     let wild =
         vec![(f64::MAX, f64::MIN), (f64::NAN, 1.0), (1.0, f64::INFINITY), (-1e99, 1e99), (1e99, -1e99), (3.0, 4e-300)];
     check("lines_wild", plot::lines("<&\"'>\u{1}\u{0}", "\n", "", &[("wild", wild), ("empty", vec![])]));
-    check("lines_nothing", plot::lines("", "", "", &[("", vec![]); 0]));
+    check("lines_nothing", plot::lines("", "", "", &[] as &[(&str, Vec<(f64, f64)>)]));
 }
 
 #[test]
@@ -676,7 +676,7 @@ fn a_scatter_plot_has_a_dot_per_finite_point() {
     let figure = plot::scatter("dots", "x", "y", &groups);
     assert_eq!(figure.svg().unwrap().matches("<circle").count(), 3 + 2); // two in the legend
     check("scatter", figure);
-    check("scatter_none", plot::scatter("", "", "", &[("", vec![]); 0]));
+    check("scatter_none", plot::scatter("", "", "", &[] as &[(&str, Vec<(f64, f64)>)]));
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn fewer_epochs_than_a_checkpoint_holds_are_refused() {
     let (train, test) = data();
     let error = model().fit(&train, &test, constant(1)).unwrap_err().to_string();
     assert!(
-        error.contains("already holds 1 epochs and a part of the next of this training run, more than 1"),
+        error.contains("already holds 1 epoch and a part of the next of this training run, more than 1"),
         "{error}"
     );
     assert_eq!(model().fit(&train, &test, constant(2)).unwrap().epochs.len(), 2);
@@ -300,4 +300,52 @@ fn a_batch_that_is_larger_than_the_data_shrinks() {
     let mut exact = model();
     exact.fit(&train, &test, FitConfig { batch_size: 20, ..config(None) }).unwrap();
     assert!(shrunk.state_dict() == exact.state_dict());
+}
+
+/// A shell stands for the kernel: it starts the run, waits for its first step, and ends.
+#[cfg(unix)]
+#[test]
+fn a_run_ends_with_a_checkpoint_when_its_kernel_is_gone() {
+    const NAME: &str = "a_run_ends_with_a_checkpoint_when_its_kernel_is_gone";
+    const FOLDER: &str = "VGG_TEST_KERNEL";
+    const KERNEL: &str =
+        r#""$0" "$@" >/dev/null 2>&1 & while [ ! -e "$VGG_TEST_KERNEL/started" ]; do sleep 0.05; done"#;
+    if let Some(folder) = std::env::var_os(FOLDER).map(std::path::PathBuf::from) {
+        return train_without_kernel(&folder);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut kernel = std::process::Command::new("sh");
+    kernel.arg("-c").arg(KERNEL).arg(std::env::current_exe().unwrap()).args([NAME, "--exact", "--test-threads=1"]);
+    assert!(kernel.env(FOLDER, folder.path()).env("EVCXR_IS_RUNTIME", "1").status().unwrap().success());
+    fs::write(folder.path().join("gone"), "").unwrap();
+    wait_for(&folder.path().join("ended"));
+    assert_eq!(fs::read_to_string(folder.path().join("ended")).unwrap(), "stopped in epoch 1 after step 1 of 15");
+    assert!(folder.path().join("checkpoints/epoch_0001_step_00001.safetensors").is_file());
+}
+
+#[cfg(unix)]
+fn train_without_kernel(folder: &Path) {
+    let (train, test) = data();
+    let mut reason = String::new();
+    let mut observer = |event: Event| match event {
+        Event::Step { .. } => {
+            fs::write(folder.join("started"), "").unwrap();
+            wait_for(&folder.join("gone"));
+        }
+        Event::End(why) => reason = why.unwrap_or("it did not end early").to_string(),
+        _ => {}
+    };
+    let checkpoints = Checkpoints::resume(folder.join("checkpoints"));
+    model().fit_with(&train, &test, config(Some(checkpoints)), &mut observer).unwrap();
+    fs::write(folder.join("half"), reason).unwrap();
+    fs::rename(folder.join("half"), folder.join("ended")).unwrap();
+}
+
+#[cfg(unix)]
+fn wait_for(file: &Path) {
+    let begun = std::time::Instant::now();
+    while !file.exists() {
+        assert!(begun.elapsed().as_secs() < 600, "{} does not appear", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }

@@ -67,6 +67,73 @@ fn muon_learns_and_holds_the_norms_of_hidden_kernels() {
     }
 }
 
+/// Seven convolutions without batch norm: with the default settings, the loss stays where it was.
+#[test]
+fn from_scratch_trains_a_deep_network_without_batch_norm() {
+    let (train, test) = data();
+    let mut deep = Sequential::new((16, 16, 3), Seed(1));
+    for (block, (layers, filters)) in [(2, 16), (2, 32), (3, 32)].into_iter().enumerate() {
+        for layer in 0..layers {
+            deep.push(&format!("block{block}_conv{layer}"), conv2d(filters).relu()).unwrap();
+        }
+        deep.push(&format!("block{block}_pool"), max_pool2d()).unwrap();
+    }
+    deep.push("flatten", flatten()).unwrap();
+    deep.push("fc", linear(64).relu()).unwrap();
+    deep.push("predictions", linear(10)).unwrap();
+    let reached = |config: FitConfig| {
+        let config = FitConfig { verbosity: Verbosity::Silent, ..config };
+        deep.clone().fit(&train, &test, config).unwrap().epochs.last().unwrap().acc
+    };
+    let (scratch, default) =
+        (reached(FitConfig::from_scratch()), reached(FitConfig { epochs: 10, ..FitConfig::default() }));
+    assert!(scratch > 0.7 && default < 0.2, "{scratch} {default}");
+}
+
+/// Features as large as those of VGG16's convolutions: their norm is about 1,600. With the default settings, the first
+/// steps are so large that the ReLUs never answer again, or the loss becomes NaN.
+#[test]
+fn fine_tune_learns_from_large_and_small_features() {
+    let head = |classes| {
+        let mut head = Sequential::new((2, 2, 64), Seed(1));
+        head.push("flatten", flatten()).unwrap();
+        head.push("fc1", linear(64).relu()).unwrap();
+        head.push("fc1_dropout", dropout(0.5)).unwrap();
+        head.push("fc2", linear(64).relu()).unwrap();
+        head.push("predictions", linear(classes)).unwrap();
+        head
+    };
+    let reached = |scale: f32, config: FitConfig| {
+        let (train, test) = features_of_two_classes(scale);
+        let config = FitConfig { verbosity: Verbosity::Silent, ..config };
+        let mut head = head(2);
+        head.fit(&train, &test, config).map(|_| head.evaluate(&test).unwrap().accuracy)
+    };
+    for scale in [1.0, 10.0, 100.0] {
+        let accuracy = reached(scale, FitConfig::fine_tune()).unwrap();
+        assert!(accuracy > 0.9, "{scale}: {accuracy}");
+    }
+    let default = reached(100.0, FitConfig { epochs: 5, batch_size: 16, ..FitConfig::default() });
+    assert!(default.as_ref().is_ok_and(|&accuracy| accuracy < 0.7) || default.is_err(), "{default:?}");
+}
+
+/// 200 vectors, and 100 others: positive noise of this scale, a bit larger in one half of each vector.
+fn features_of_two_classes(scale: f32) -> (Dataset, Dataset) {
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let labels: Vec<usize> = (0..300).map(|i| i % 2).collect();
+    let value = |i: usize| {
+        let larger = (i % 256 < 128) == (i / 256).is_multiple_of(2);
+        scale * (2.0 * noise() + if larger { 0.4 } else { 0.0 }).max(0.0)
+    };
+    let values = (0..300 * 256).map(value).collect();
+    let names = ["cat", "dog"].map(String::from).to_vec();
+    Dataset::from_floats(values, (2, 2, 64), labels, names).unwrap().split(200)
+}
+
 #[test]
 fn the_first_convolution_whitens() {
     let (train, _) = data();

@@ -40,6 +40,9 @@ pub fn violations(json: &str) -> Vec<String> {
                 found.push(format!("code cell {number} shows a picture without a width of at most {MAX_WIDTH} pixels"));
             }
         }
+        if outputs.iter().any(|output| output.to_string().contains("<img class=\\\"vgg-dataset-images")) {
+            found.push(format!("code cell {number} shows images of a dataset"));
+        }
         if outputs.iter().any(|output| output.to_string().contains("<script")) {
             found.push(format!("code cell {number} shows a live page; a picture of it is committed"));
         }
@@ -106,6 +109,13 @@ mod tests {
         assert_eq!(found(json!({"width": 800})), [no_alt]);
         assert_eq!(found(json!({"alt": "", "width": 801})), [no_alt, wide]);
         assert_eq!(found(json!({"alt": "curves"})), [wide]);
+    }
+
+    #[test]
+    fn examples_of_a_dataset_are_refused() {
+        let table =
+            json!([{"output_type": "execute_result", "data": {"text/html": ["<img class=\"vgg-dataset-images\">"]}}]);
+        assert_eq!(broken(&[cell(1, &[], table)]), ["code cell 1 shows images of a dataset"]);
     }
 
     #[test]

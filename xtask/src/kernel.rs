@@ -106,10 +106,9 @@ pub fn warm(builds: &Path) -> Result<()> {
     for (name, value) in build_variables(&settings) {
         command = command.env(name, value);
     }
-    command
-        .quiet()
-        .run()
-        .context("the library could not be compiled: it needs a C compiler, and a network for its crates")
+    command.quiet().run().context(
+        "the library could not be compiled, as said above (it needs a C compiler, and a network for its crates)",
+    )
 }
 
 /// evcxr's choice: it prefers mold, which needs no flag, and then lld.

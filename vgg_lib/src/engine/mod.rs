@@ -131,7 +131,9 @@ fn empty(output: Shape) -> Result<Images> {
 
 impl Sequential {
     /// Runs inference on a batch of shape (n, h, w, c): dropout does nothing, and batch norm uses its running
-    /// statistics. If the model returns vectors, the output has shape (n, 1, 1, values).
+    /// statistics. If the model returns vectors, the output has shape (n, 1, 1, values). These are the outputs of the last
+    /// layer as they are: probabilities if it is a softmax, otherwise logits. [`predict`](Self::predict) always gives
+    /// probabilities.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the batch does not fit the model.

@@ -4,6 +4,7 @@
 use super::most_probable;
 use crate::data::{files_in, photo, read_image, resize};
 use crate::model::{Preparation, Sequential, Shape};
+use crate::tensor::{Images, images};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,18 @@ impl Sequential {
         self.classify_prepared(image, &preparation)
     }
 
+    /// The image as the model takes it, `(1, h, w, c)`: resized and normalized as those of the training data were. For
+    /// [`activations`](Self::activations), [`grad_cam`](Self::grad_cam) and [`occlusion`](Self::occlusion).
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify), but any output will do.
+    pub fn prepare(&self, image: &RgbImage) -> Result<Images> {
+        let (h, w, c) = self.input_shape();
+        let mut values = vec![0.0; h * w * c];
+        photo(image, (h, w, c), &self.photo_preparation()?)?.read(0, &mut values);
+        images(values, (1, h, w, c))
+    }
+
     fn classify_file(&self, path: &Path, preparation: &Preparation) -> Result<Classification> {
         let image = read_image(path)?;
         Ok(Classification { path: Some(path.to_path_buf()), ..self.classify_prepared(&image, preparation)? })
@@ -104,6 +117,15 @@ impl Sequential {
                 )));
             }
         }
+        self.photo_preparation()
+    }
+
+    /// How photos become the input of this model.
+    ///
+    /// # Errors
+    /// If the model does not take images, or does not know how.
+    fn photo_preparation(&self) -> Result<Preparation> {
+        let (h, w, c) = self.input_shape();
         let known = self.known_preparation();
         if !matches!(c, 1 | 3) || known.as_ref().is_some_and(|known| known.is_features) {
             return Err(Error::Shape(format!(

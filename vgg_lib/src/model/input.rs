@@ -29,7 +29,8 @@ impl Normalization {
 
     /// What a byte becomes in this channel.
     pub(crate) fn value(&self, channel: usize, byte: u8) -> f32 {
-        let (mean, std) = (self.mean[channel], self.std[channel]);
+        let of_channel = |values: &[f32], none| values.get(channel).copied().unwrap_or(none);
+        let (mean, std) = (of_channel(&self.mean, 0.0), of_channel(&self.std, 1.0));
         // Without this, the small constant would change pixels that are to stay as they are.
         if mean == 0.0 && std == 1.0 { f32::from(byte) } else { (f32::from(byte) - mean) / (std + 1e-7) }
     }

@@ -12,8 +12,9 @@
 //! | Keras' `.weights.h5`, with the crate feature `hdf5` | yes | yes |
 //! | Keras' `.h5` and `.keras`, with the crate feature `hdf5` | yes | no |
 //!
-//! Whole models, layers included, are read from and written to ONNX (crate feature `onnx`) and written to Core ML
-//! (crate feature `coreml`).
+//! Whole models, layers included, are read from and written to this library's own `.safetensors` files
+//! ([`Sequential::load`], [`save`](Sequential::save)) and ONNX (crate feature `onnx`), and written to Core ML (crate
+//! feature `coreml`).
 
 mod by_order;
 mod candidates;
@@ -92,6 +93,10 @@ impl Sequential {
     /// the dense layers have no others, they count as missing. The file is mapped, not read as a whole: loading takes no more
     /// memory than the model, except for compressed HDF5. No file can run code: of the functions that a pickle names,
     /// only those with which PyTorch makes tensors are known, and the others are never called.
+    ///
+    /// Only files that [`save`](Self::save) wrote say what the weights were trained on. With other weights the model
+    /// forgets the names of its classes, and how images are normalized: see [`set_classes`](Self::set_classes) and
+    /// [`set_normalization`](Self::set_normalization).
     ///
     /// ImageNet weights from torchvision and timm expect pixels as in [`Pixels::Torch`], those from Keras and fast.ai
     /// as in [`Pixels::Caffe`].
@@ -173,7 +178,8 @@ impl Sequential {
 
     /// Writes all weights to a file in the format that its name ends in: `.safetensors` or `.npz` (NumPy) with this
     /// library's names, `.pth` or `.pt` with torchvision's, and `.weights.h5` (with the crate feature `hdf5`) for
-    /// Keras. An existing file is replaced only once the new one is complete.
+    /// Keras. An existing file is replaced only once the new one is complete. [`save`](Self::save) also writes the layers,
+    /// the names of the classes and the normalization. Returns what was written where.
     ///
     /// # Errors
     /// If the name has another ending or the file cannot be written.

@@ -59,10 +59,7 @@ impl Shown {
     /// A figure, after what there is to say about its texts.
     pub fn figure(figure: &Figure) -> Shown {
         match figure.png() {
-            Ok(png) => {
-                let contents = vec![("image/png", BASE64_STANDARD.encode(png))];
-                Shown { notes: figure.text_notes(), contents, error: None }
-            }
+            Ok(png) => Shown { notes: figure.text_notes(), ..Shown::png(&png, &figure.alt()) },
             Err(error) => Shown::error(&error),
         }
     }

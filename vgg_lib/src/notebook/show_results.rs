@@ -2,6 +2,7 @@
 
 use image::{Rgb, RgbImage};
 
+use super::settings::Settings;
 use super::show::{Show, Shown};
 use super::show_values::described;
 use crate::data::{Augment, Normalization, Resize};
@@ -85,6 +86,7 @@ as_code!(
     Resize,
     Schedule,
     Seed,
+    Settings,
     Sgd,
     Verbosity,
     #[cfg(any(feature = "onnx", feature = "coreml"))]
@@ -179,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_heatmap_is_a_picture() {
-        let map = Heatmap { values: vec![0.0, 0.5, 1.0, 0.25], rows: 2, columns: 2 };
+        let map = Heatmap { values: vec![0.0, 0.5, 1.0, 0.25], rows: 2, columns: 2, unit: "" };
         assert_eq!(map.shown().contents[0].0, "image/png");
         assert_eq!(text(&map), "Heatmap of 2×2, from 0 to 1, mean 0.4375: 0, 0.5, 1, 0.25");
-        let broken = Heatmap { values: vec![], rows: usize::MAX, columns: 1 };
+        let broken = Heatmap { values: vec![], rows: usize::MAX, columns: 1, unit: "" };
         assert!(text(&broken).starts_with("Heatmap of"));
     }
 

@@ -5,7 +5,7 @@ use super::history::EpochRecord;
 use super::watch::{Monitor, Verbosity};
 use crate::data::Augment;
 use crate::model::{Seed, Sequential};
-use crate::optim::{Optimizer, Schedule, Sgd};
+use crate::optim::{Muon, Optimizer, Schedule, Sgd};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -14,6 +14,9 @@ pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>
 
 /// The settings of a training run. The defaults are those of the Keras CIFAR-10 VGG notebook, but with one epoch
 /// instead of 250, and without augmentation.
+///
+/// These are for its network. For others, begin with [`FitConfig::from_scratch`] or, if weights are loaded,
+/// [`FitConfig::fine_tune`].
 pub struct FitConfig {
     /// The number of passes over the training images, at least 1.
     pub epochs: usize,
@@ -79,28 +82,39 @@ impl FitConfig {
 }
 
 impl FitConfig {
-    /// Settings for training a network from random weights, for any network and data: the rate rises and falls, and
-    /// gradients are clipped.
+    /// Settings for training a network from random weights: they work for shallow and deep networks, with and without
+    /// batch norm. [`Muon`] takes steps whose length does not depend on the gradients, the gradients of the other
+    /// parameters are clipped, and the rate rises, then falls to 0.
     pub fn from_scratch() -> FitConfig {
+        let sgd = Sgd { decay: 0.0, ..Sgd::default() };
         FitConfig {
             epochs: 10,
-            batch_size: 64,
-            schedule: Schedule::Triangle { max: 0.03, warm_up: 0.2 },
-            optimizer: Optimizer::Sgd(Sgd { decay: 0.0, ..Sgd::default() }),
+            batch_size: 32,
+            schedule: Schedule::Triangle { max: 0.1, warm_up: 0.2 },
+            optimizer: Optimizer::Muon(Muon { sgd, ..Muon::default() }),
             clip_norm: Some(1.0),
             ..FitConfig::default()
         }
     }
 
     /// Settings for training on from weights that are already good: a new head on a pretrained network or on its
-    /// features, or the whole network.
+    /// features, with or without some of its convolutions. Because gradients are clipped, a step is small however large
+    /// the features are; the rate falls to 0, and the model gets the weights of the best epoch.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let config = FitConfig { epochs: 3, ..FitConfig::fine_tune() };
+    /// # assert_eq!((config.epochs, config.restore_best), (3, true));
+    /// ```
     pub fn fine_tune() -> FitConfig {
         FitConfig {
             epochs: 5,
-            batch_size: 32,
-            schedule: Schedule::Cosine(1e-3),
+            batch_size: 16,
+            schedule: Schedule::Cosine(0.03),
+            optimizer: Optimizer::Sgd(Sgd { decay: 0.0, ..Sgd::default() }),
+            clip_norm: Some(1.0),
             restore_best: true,
-            ..FitConfig::from_scratch()
+            ..FitConfig::default()
         }
     }
 }

@@ -72,7 +72,9 @@ impl Sequential {
         }
         if broken > 0 {
             let images = counted(broken, "image", "images");
-            observer(Event::Note(&format!("warning: the features of {images} are NaN or infinite")));
+            observer(Event::Note(&format!(
+                "warning: the features of {images} are NaN or infinite; check the images and the weights"
+            )));
         }
         self.release_memory();
         files::persist_through(file, path)

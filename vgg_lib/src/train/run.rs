@@ -8,7 +8,7 @@ use super::config::FitConfig;
 use super::epoch::Epoch;
 use super::history::{EpochRecord, History};
 use super::settings::settings;
-use super::stop::StopFiles;
+use super::stop::Stop;
 use super::watch::{Event, Observer};
 use crate::data::{Dataset, Loader, shuffled};
 use crate::model::Sequential;
@@ -31,7 +31,7 @@ pub(super) struct Run<'a> {
     keeper: Option<Keeper>,
     /// When the last checkpoint was written, or training began.
     saved: Instant,
-    stop: StopFiles,
+    stop: Stop,
     history: History,
     /// The part of the next epoch that is already trained.
     part: Option<Part>,
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
         };
-        let stop = StopFiles::new(&config)?;
+        let stop = Stop::new(&config)?;
         let mut updater = Updater::new(config.optimizer)?;
         if let Some(limit) = config.clip_norm {
             updater = updater.clip_norm(limit)?;
@@ -127,9 +127,9 @@ impl<'a> Run<'a> {
         let Some((saved, part)) = keeper.load(model, &mut self.updater, self.average.as_mut())? else { return Ok(()) };
         let (done, epochs) = (saved.epochs.len(), self.config.epochs);
         if done + usize::from(part.is_some()) > epochs {
+            let held = counted(done, "epoch", "epochs");
             let more = if part.is_some() { " and a part of the next" } else { "" };
-            let text =
-                format!("already holds {done} epochs{more} of this training run, more than {epochs}; ask for more");
+            let text = format!("already holds {held}{more} of this training run, more than {epochs}; ask for more");
             return Err(Error::file(keeper.folder(), text));
         }
         let note = keeper.resumed(&saved, part, epochs);
@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
     pub(super) fn stops_after_step(&mut self, model: &Sequential, epoch: &Epoch, images: usize) -> Result<bool> {
         let mean = epoch.mean();
         (self.observer)(Event::Step { images, loss: mean.loss, acc: mean.accuracy });
-        if self.stop.found() {
+        if self.stop.asked() {
             self.stop(model, epoch)?;
             return Ok(true);
         }
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
         let images_per_second = epoch.images() as f64 / epoch.seconds();
         let averaged = self.average.as_ref().map(|average| average.of(model));
         let validated = averaged.as_ref().unwrap_or(model);
-        let Some(reached) = validated.evaluate_unless(self.validation, || self.stop.found())? else {
+        let Some(reached) = validated.evaluate_unless(self.validation, || self.stop.asked())? else {
             return self.stop(model, &epoch);
         };
         let trained = epoch.mean();

@@ -4,40 +4,52 @@
 //! plots/01_training.stop   beside the other files of a monitor; its Stop button writes this file
 //! checkpoints/01/stop      in the folder of the checkpoints
 //! ```
+//!
+//! A run in a notebook also ends if its kernel is gone. evcxr runs cells in a process of its own, which would go on
+//! training for hours, unseen, after Jupyter was closed in the middle of a cell.
 
 use super::config::FitConfig;
+use crate::process::parent;
 use crate::{Error, Result};
-use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::{env, fs};
 
-/// The files that end a run.
-pub(super) struct StopFiles(Vec<PathBuf>);
+/// What ends a run from outside.
+pub(super) struct Stop {
+    files: Vec<PathBuf>,
+    /// The process of the kernel, in a notebook.
+    kernel: Option<u32>,
+}
 
-impl StopFiles {
+impl Stop {
     /// Deletes files that an earlier run has left.
     ///
     /// # Errors
     /// If a file cannot be deleted: it would end this run, too.
-    pub(super) fn new(config: &FitConfig) -> Result<StopFiles> {
+    pub(super) fn new(config: &FitConfig) -> Result<Stop> {
         let monitor = config.monitor.as_ref().map(|monitor| monitor.file("stop"));
         let checkpoints = config.checkpoints.as_ref().map(|checkpoints| checkpoints.stop_file());
-        let files = StopFiles(monitor.into_iter().chain(checkpoints).collect());
-        for path in &files.0 {
+        let files: Vec<PathBuf> = monitor.into_iter().chain(checkpoints).collect();
+        for path in &files {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("delete", path)(error)),
                 _ => {}
             }
         }
-        Ok(files)
+        let kernel = if env::var_os("EVCXR_IS_RUNTIME").is_some() { parent() } else { None };
+        Ok(Stop { files, kernel })
     }
 
-    /// Whether one of the files exists. Deletes all of them.
-    pub(super) fn found(&self) -> bool {
-        let found = self.0.iter().any(|path| path.exists());
+    /// Whether the run has to end. Deletes the files.
+    pub(super) fn asked(&self) -> bool {
+        if self.kernel.is_some() && self.kernel != parent() {
+            return true;
+        }
+        let found = self.files.iter().any(|path| path.exists());
         if found {
             // What cannot be deleted is an error at the start of the next run.
-            self.0.iter().for_each(|path| _ = fs::remove_file(path));
+            self.files.iter().for_each(|path| _ = fs::remove_file(path));
         }
         found
     }

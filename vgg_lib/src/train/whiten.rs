@@ -21,7 +21,9 @@ impl Sequential {
     /// another number of channels or are smaller than the kernel, or have NaN or infinite values.
     pub fn whiten(&mut self, data: &Dataset) -> Result<()> {
         let Some(layer) = self.layers.iter_mut().find(|layer| matches!(layer.op, Op::Conv2d { .. })) else {
-            return Err(Error::Name("the model has no convolution that could whiten the images".into()));
+            return Err(Error::Name(
+                "the model has no convolution that could whiten the images; push one first".into(),
+            ));
         };
         let weight = &mut layer.params_mut()[0];
         let (k, channels, outputs) = (weight.dims[0], weight.dims[2], weight.dims[3]);
@@ -35,7 +37,9 @@ impl Sequential {
         let n = k * k * c;
         let covariance = covariance(data, k);
         if !covariance.iter().all(|value| value.is_finite()) {
-            return Err(Error::Shape("the images have NaN or infinite values, so they cannot be whitened".to_string()));
+            return Err(Error::Shape(
+                "the images have NaN or infinite values, so they cannot be whitened; remove these images".to_string(),
+            ));
         }
         let (values, vectors) = eigen(covariance, n);
         let mut order: Vec<usize> = (0..n).collect();

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::data::{Dataset, Normalization, class_index, shapes};
 use crate::model::{Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, preprocess};
 use crate::naming::{Pixels, Pretrained};
-use crate::notebook::image_folder;
+use crate::notebook::{Show, Shown, image_folder};
 use crate::optim::Schedule;
 use crate::text::thousands;
 use crate::train::FitConfig;
@@ -31,6 +31,20 @@ pub struct Start {
     pub valid: Dataset,
     /// Whether the dense layers are trained too. Without them (a file with "no top"), they have random weights.
     pub has_top: bool,
+}
+
+impl Show for Start {
+    fn shown(&self) -> Shown {
+        let Start { model, classes, train, valid, has_top } = self;
+        let lines = [
+            format!("model: {model:?}"),
+            format!("classes: {}, the first is {:?}", thousands(classes.len()), classes.first()),
+            format!("train: {train:?}"),
+            format!("valid: {valid:?}"),
+            format!("has_top: {has_top}"),
+        ];
+        Shown::text(&lines.join("\n"))
+    }
 }
 
 /// VGG16 with ImageNet weights, and photos of cats and dogs. `data` is the folder with `models/`, `dogscats/` and
@@ -77,7 +91,7 @@ impl fmt::Display for Start {
             "the convolutions are trained, the dense layers are random"
         };
         let (n, names) = (classes.len(), train.classes().join(" and "));
-        write!(f, "a network for {h}×{w} images of {} classes: {parts}\n", thousands(n))?;
+        writeln!(f, "a network for {h}×{w} images of {} classes: {parts}", thousands(n))?;
         write!(f, "{} images of {names} to train on, {} to validate with", thousands(train.len()), valid.len())
     }
 }
