@@ -5,10 +5,14 @@ front ends that show no pictures show `text/plain`. Figures have two pixels per 
 
 A monitor's page shows an image file beside the notebook. A copy of the notebook would not find it, so the page is
 replaced by a line and by the image as it is now.
+
+In a notebook for git, large pictures get a palette of 256 colors, in which curves, tables and maps look the same.
+Photos, in which the difference would be seen, get one pixel per point instead.
 """
 
 import base64
 import html
+import io
 import pathlib
 import re
 import struct
@@ -16,8 +20,13 @@ from urllib.parse import unquote
 
 import nbformat
 from nbconvert.preprocessors import Preprocessor
+from PIL import Image, ImageChops, ImageStat
 
 MAX_WIDTH = 800
+# Pictures with more bytes are made smaller for git.
+LARGE_BYTES = 40_000
+# The mean difference, of 255, that cannot be seen.
+SAME = 1.0
 # nbconvert's page for JupyterLab leaves the alternative text out; the template `vgg` has it.
 TEMPLATE = {"template_name": "vgg", "extra_template_basedirs": [str(pathlib.Path(__file__).with_name("nbconvert"))]}
 MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
@@ -64,6 +73,21 @@ def described(output, alt):
     if width:
         output.metadata.setdefault("image/png", {})["width"] = min(width // 2, MAX_WIDTH)
     return output
+
+
+def reduce(output):
+    """Makes a large picture smaller."""
+    png = output.get("data", {}).get("image/png", "")
+    width = output.get("metadata", {}).get("image/png", {}).get("width")
+    if not width or len(png) * 3 // 4 <= LARGE_BYTES:
+        return
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    small = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    if max(ImageStat.Stat(ImageChops.difference(image, small.convert("RGB"))).mean) > SAME:
+        small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "png", optimize=True)
+    output.data["image/png"] = base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def pixels(png):

@@ -6,8 +6,8 @@
 Whatever a cell prints is shown at once. A cell that writes to stderr has failed: there evcxr reports a panic, or a `?`
 that met an error, although it calls the cell a success. Then the numbers in the outputs have to reach what `--checks`
 says (see checks.py). The executed copy and the HTML are written in any case. After a success, `--committed` writes the
-copy for git, in which cells tagged `dataset-images` have a sentence in place of their output, and `--times` writes how
-long each code cell took: [{"cell": its first line, "seconds": …}, …].
+copy for git, in which cells tagged `dataset-images` have a sentence in place of their output and large pictures are
+made smaller, and `--times` writes how long each code cell took: [{"cell": its first line, "seconds": …}, …].
 """
 
 import argparse
@@ -150,6 +150,7 @@ def committed(notebook):
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 output.data["text/html"] = STRIP.sub(f"<em>{NOT_SHOWN}</em>", output.data["text/html"])
+            pictures.reduce(output)
     return notebook
 
 

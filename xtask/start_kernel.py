@@ -7,10 +7,11 @@ loader's variables when programs start each other, and because a kernelspec's va
 process that starts the kernel.
 
 Two kernels cannot share a build folder (src/kernel.rs says what is in one). So each takes the first free one of
-VGG_KERNEL_BUILDS/0, 1, …, which stays locked until the kernel and everything it has started have ended, in whatever way. A folder that is new, or older than
-VGG_KERNEL_BUILDS/warm, starts as a copy of that: `cargo xtask` compiles the library there. The copy takes no time and
-little disk, because large files are hard links. Nothing ever writes into those: cargo and rustc replace them. If
-VGG_KERNEL_BUILDS is not set, the kernel has a temporary folder, as is evcxr's default.
+VGG_KERNEL_BUILDS/0, 1, …, which stays locked until the kernel and everything it has started have ended, in whatever
+way. A folder that is new, or older than VGG_KERNEL_BUILDS/warm, starts as a copy of that: `cargo xtask` compiles the
+library there. The copy takes no time and little disk, because large files are hard links. Nothing ever writes into
+those: cargo and rustc replace them. If VGG_KERNEL_BUILDS is not set, the kernel has a temporary folder, as is evcxr's
+default.
 """
 
 import fcntl

@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import copy
+import io
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pictures
 import run_notebook
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
+from PIL import Image
 
 ALT = "Accuracy grows, then levels off."
 
@@ -132,6 +135,27 @@ class Committed(unittest.TestCase):
         self.assertEqual(
             output.data["text/html"], f"<table></table>\n<em>{run_notebook.NOT_SHOWN}</em>\n<p></p>"
         )
+
+    def committed_picture(self, image):
+        file = io.BytesIO()
+        image.save(file, "png")
+        made = notebook(result(**{"image/png": base64.b64encode(file.getvalue()).decode("ascii")}))
+        pictures.complete(made, ".")
+        output = run_notebook.committed(made).cells[0].outputs[0]
+        self.assertEqual(output.metadata["image/png"]["width"], image.width // 2)
+        return Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+
+    def test_large_pictures_of_many_colors_get_one_pixel_per_point(self):
+        noise = Image.frombytes("RGB", (1000, 200), random.Random(0).randbytes(3 * 1000 * 200))
+        self.assertEqual(self.committed_picture(noise).size, (500, 100))
+
+    def test_large_pictures_of_few_colors_stay_the_same(self):
+        dots = Image.frombytes("L", (1000, 200), bytes(random.Random(0).choices([0, 90, 255], k=1000 * 200)))
+        kept = self.committed_picture(dots.convert("RGB"))
+        self.assertEqual((kept.mode, kept.convert("L").tobytes()), ("P", dots.tobytes()))
+
+    def test_small_pictures_are_not_touched(self):
+        self.assertEqual(self.committed_picture(Image.new("RGB", (1000, 200))).mode, "RGB")
 
     def test_only_tags_and_alt_texts_are_kept_in_metadata(self):
         made = notebook(alt=ALT, tags=["a"], collapsed=True)
