@@ -120,16 +120,20 @@ pub fn build(
     seed: Seed,
 ) -> Result<Sequential> {
     let mut layers = features(depth, with_batch_norm);
-    let dense = |units| linear(units).init(Init::Normal(0.01));
-    layers.extend([
-        layer("flatten", flatten()),
-        layer("fc1", dense(4096).relu()),
-        layer("fc1_dropout", dropout(0.5)),
-        layer("fc2", dense(4096).relu()),
-        layer("fc2_dropout", dropout(0.5)),
-        layer("predictions", dense(classes)),
-    ]);
+    layers.extend(top(4096, classes, Init::Normal(0.01)));
     build_layers(image, seed, layers)
+}
+
+/// Two hidden dense layers with dropout, and one that assigns the classes.
+fn top(units: usize, classes: usize, init: Init) -> Vec<NamedLayer> {
+    vec![
+        layer("flatten", flatten()),
+        layer("fc1", linear(units).relu().init(init)),
+        layer("fc1_dropout", dropout(0.5)),
+        layer("fc2", linear(units).relu().init(init)),
+        layer("fc2_dropout", dropout(0.5)),
+        layer("predictions", linear(classes).init(Init::Normal(0.01))),
+    ]
 }
 
 /// The convolutions and poolings of the paper. ReLU, or batch norm and ReLU, follow each convolution.

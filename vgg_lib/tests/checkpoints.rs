@@ -15,6 +15,9 @@ mod common;
 #[path = "common/small_data.rs"]
 mod small_data;
 use small_data::data;
+#[path = "common/resumable.rs"]
+mod resumable;
+use resumable::outcome;
 
 /// A model with everything that a training run has to remember: momentum, running statistics, dropout masks.
 fn model() -> Sequential {
@@ -35,17 +38,7 @@ fn model() -> Sequential {
 const EPOCHS: usize = 5;
 
 fn config(checkpoints: Option<Checkpoints>) -> FitConfig {
-    FitConfig {
-        epochs: EPOCHS,
-        batch_size: 32,
-        schedule: Schedule::OneCycle { max: 0.05, warm_up: 0.3 },
-        optimizer: Optimizer::Sgd(Sgd { decay: 1e-3, ..Sgd::default() }),
-        augment: Augment { crop_padding: 2, horizontal_flip: true, ..Augment::default() },
-        label_smoothing: 0.1,
-        checkpoints,
-        verbosity: Verbosity::Silent,
-        ..FitConfig::default()
-    }
+    resumable::config(EPOCHS, checkpoints)
 }
 
 /// Ends the training run after this epoch.
@@ -65,12 +58,6 @@ fn names(folder: &Path) -> Vec<String> {
 fn fail(config: FitConfig) -> String {
     let (train, test) = data();
     model().fit(&train, &test, config).unwrap_err().to_string()
-}
-
-/// The results of a training run that do not depend on the clock.
-fn outcome(model: &Sequential, history: &History) -> (StateDict, Vec<[f32; 4]>) {
-    let numbers = |r: &EpochRecord| [r.loss, r.acc, r.val_loss.unwrap(), r.val_acc.unwrap()];
-    (model.state_dict(), history.epochs.iter().map(numbers).collect())
 }
 
 fn uninterrupted() -> (StateDict, Vec<[f32; 4]>) {

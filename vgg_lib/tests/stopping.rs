@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::path::Path;
-use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
 use vgg_lib::train::Event;
 
 #[path = "common/small_data.rs"]
 mod small_data;
 use small_data::data;
+#[path = "common/resumable.rs"]
+mod resumable;
+use resumable::outcome;
 
 const EPOCHS: usize = 3;
 /// Of 480 images, 32 at a time.
@@ -30,23 +32,7 @@ fn model() -> Sequential {
 }
 
 fn config(checkpoints: Option<Checkpoints>) -> FitConfig {
-    FitConfig {
-        epochs: EPOCHS,
-        batch_size: 32,
-        schedule: Schedule::OneCycle { max: 0.05, warm_up: 0.3 },
-        optimizer: Optimizer::Sgd(Sgd { decay: 1e-3, ..Sgd::default() }),
-        augment: Augment { crop_padding: 2, horizontal_flip: true, ..Augment::default() },
-        label_smoothing: 0.1,
-        checkpoints,
-        verbosity: Verbosity::Silent,
-        ..FitConfig::default()
-    }
-}
-
-/// The results of a training run that do not depend on the clock.
-fn outcome(model: &Sequential, history: &History) -> (StateDict, Vec<[f32; 4]>) {
-    let numbers = |r: &EpochRecord| [r.loss, r.acc, r.val_loss.unwrap(), r.val_acc.unwrap()];
-    (model.state_dict(), history.epochs.iter().map(numbers).collect())
+    resumable::config(EPOCHS, checkpoints)
 }
 
 /// Trains, and creates the file `stop` after this many steps of this process. Returns the history and the notices.

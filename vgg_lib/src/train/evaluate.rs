@@ -25,12 +25,11 @@ impl Sequential {
     /// model was trained on classes with other names or in another order; [`Error::Config`] if it was trained on images
     /// that were normalized in another way.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        let never = self.evaluate_unless(data, || false)?;
-        never.ok_or_else(|| Error::Internal("the evaluation ended early".to_string()))
+        self.evaluate_until(data, || false)
     }
 
-    /// Does what [`evaluate`](Self::evaluate) does, but gives up and returns `None` if `ended` is true after a batch.
-    pub(super) fn evaluate_unless(&self, data: &Dataset, ended: impl Fn() -> bool) -> Result<Option<Evaluation>> {
+    /// Does what [`evaluate`](Self::evaluate) does, but only up to the batch after which `ended` is true.
+    pub(super) fn evaluate_until(&self, data: &Dataset, mut ended: impl FnMut() -> bool) -> Result<Evaluation> {
         if let Some(classes) = self.classes() {
             check_classes("the dataset", data, "the model was trained on", classes)?;
         }
@@ -49,11 +48,11 @@ impl Sequential {
             let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
             mean.add(batch.n, loss, correct);
             if ended() {
-                return Ok(None);
+                break;
             }
         }
         let Evaluation { loss, accuracy } = mean.value();
-        Ok(Some(Evaluation { loss: loss + self.penalty(), accuracy }))
+        Ok(Evaluation { loss: loss + self.penalty(), accuracy })
     }
 
     /// Σ λ‖w‖² over the layers that are trained, as in Keras.

@@ -284,9 +284,14 @@ impl<'a> Run<'a> {
         let images_per_second = epoch.images() as f64 / epoch.seconds();
         let averaged = self.average.as_ref().map(|average| average.of(model));
         let validated = averaged.as_ref().unwrap_or(model);
-        let Some(reached) = validated.evaluate_unless(self.validation, || self.stop.asked())? else {
+        let mut stopped = false;
+        let reached = validated.evaluate_until(self.validation, || {
+            stopped = self.stop.asked();
+            stopped
+        })?;
+        if stopped {
             return self.stop(model, &epoch);
-        };
+        }
         let trained = epoch.mean();
         let record = EpochRecord {
             epoch: epoch.number + 1,

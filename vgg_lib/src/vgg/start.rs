@@ -1,10 +1,10 @@
 //! What a transfer-learning notebook starts from: a trained network, and images of two classes that it does not know.
 //! Where the files are missing, drawn shapes take their place.
 
-use super::{Convolution, blocks, build_layers, columns, features, layer, pretrained};
+use super::{Convolution, blocks, build_layers, columns, features, layer, pretrained, top};
 use crate::Result;
 use crate::data::{Dataset, Normalization, class_index, shapes};
-use crate::model::{Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, preprocess};
+use crate::model::{Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, preprocess};
 use crate::naming::{Pixels, Pretrained};
 use crate::notebook::{Show, Shown, image_folder};
 use crate::optim::Schedule;
@@ -153,18 +153,6 @@ fn preprocessing(pixels: Pixels) -> Vec<(String, LayerSpec)> {
         Pixels::Caffe => vec![layer("preprocess", preprocess([123.68, 116.779, 103.939]).bgr())],
         _ => vec![],
     }
-}
-
-/// Two hidden dense layers with dropout, and one that assigns the classes.
-fn top(units: usize, classes: usize, init: Init) -> Vec<(String, LayerSpec)> {
-    vec![
-        layer("flatten", flatten()),
-        layer("fc1", linear(units).relu().init(init)),
-        layer("fc1_dropout", dropout(0.5)),
-        layer("fc2", linear(units).relu().init(init)),
-        layer("fc2_dropout", dropout(0.5)),
-        layer("predictions", linear(classes).init(Init::Normal(0.01))),
-    ]
 }
 
 #[cfg(test)]
