@@ -95,8 +95,8 @@ pub mod prelude {
     pub use crate::formats::Export;
     pub use crate::formats::Saved;
     pub use crate::inspect::{
-        ClassAccuracy, Classification, Classifications, Confusion, Heatmap, MemoryEstimate, MemoryRow, Predictions,
-        ReceptiveField, ReceptiveFields, Summary, SummaryRow, output_size,
+        ClassReport, Classification, Classifications, Confusion, Heatmap, Measures, MemoryEstimate, MemoryRow,
+        Predictions, ReceptiveField, ReceptiveFields, Report, Summary, SummaryRow, output_size,
     };
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};
@@ -107,7 +107,7 @@ pub mod prelude {
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
     pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
-    pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
+    pub use crate::optim::{Adam, Muon, Optimizer, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
     pub use crate::setting;

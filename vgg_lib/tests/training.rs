@@ -529,6 +529,14 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         refuse_config(FitConfig { optimizer: Optimizer::Sgd(sgd), ..config(1) }, "a decay of at least 0");
         let muon = Muon { factor: f64::from(value), ..Muon::default() };
         refuse_config(FitConfig { optimizer: Optimizer::Muon(muon), ..config(1) }, "Muon's factor");
+        for adam in [
+            Adam { beta1: value, ..Adam::default() },
+            Adam { beta2: value, ..Adam::default() },
+            Adam { epsilon: value, ..Adam::default() },
+            Adam { weight_decay: value, ..Adam::default() },
+        ] {
+            refuse_config(FitConfig { optimizer: Optimizer::Adam(adam), ..config(1) }, "Adam needs beta1 and beta2");
+        }
         let rate = f64::from(value);
         for schedule in [
             Schedule::Constant(rate),

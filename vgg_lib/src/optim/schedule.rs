@@ -65,15 +65,24 @@ impl Schedule {
         }
     }
 
+    /// The highest rate of all steps.
+    pub(crate) fn highest(&self) -> f64 {
+        match *self {
+            Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => rate,
+            Schedule::OneCycle { max, .. } | Schedule::Triangle { max, .. } => max,
+        }
+    }
+
     /// Whether the rate of a step depends on the total number of epochs.
     pub(crate) fn depends_on_epochs(&self) -> bool {
         matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. } | Schedule::Triangle { .. })
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let (rate, share) = match *self {
-            Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),
-            Schedule::OneCycle { max, warm_up } | Schedule::Triangle { max, warm_up } => (max, warm_up),
+        let rate = self.highest();
+        let share = match *self {
+            Schedule::Constant(_) | Schedule::Cosine(_) | Schedule::Halving { .. } => 0.0,
+            Schedule::OneCycle { warm_up, .. } | Schedule::Triangle { warm_up, .. } => warm_up,
         };
         if !(rate.is_finite() && rate >= 0.0 && (0.0..=1.0).contains(&share)) {
             return Err(Error::Config(format!(

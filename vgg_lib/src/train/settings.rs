@@ -50,6 +50,7 @@ fn optimizer(optimizer: Optimizer) -> String {
     let (Sgd { momentum, nesterov, decay }, muon) = match optimizer {
         Optimizer::Sgd(sgd) => (sgd, None),
         Optimizer::Muon(Muon { factor, sgd }) => (sgd, Some(factor)),
+        Optimizer::Adam(adam) => return format!("{adam:?}"),
     };
     format!("SgdConfig {{ momentum: {momentum:?}, nesterov: {nesterov}, decay: {decay:?}, muon: {muon:?} }}")
 }
