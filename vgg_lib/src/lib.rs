@@ -107,12 +107,14 @@ pub mod prelude {
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
     pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
-    pub use crate::optim::{Adam, Muon, Optimizer, Schedule, Sgd, Updater};
+    pub use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
     pub use crate::setting;
     pub use crate::tensor::{Images, images};
-    pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
+    pub use crate::train::{
+        Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, RateTest, Verbosity,
+    };
     pub use crate::vgg;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;

@@ -16,11 +16,11 @@ use crate::inspect::{
 };
 use crate::model::{Device, Init, Op, Seed, Shape};
 use crate::naming::{LoadReport, Names, Pixels, Pretrained};
-use crate::optim::{Adam, Muon, Optimizer, Schedule, Sgd};
+use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd};
 use crate::plot;
 use crate::table::{Column, Table};
 use crate::text::{counted, thousands};
-use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
+use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, RateTest, Verbosity};
 
 /// Types with `to_html` and `Display`.
 macro_rules! as_table {
@@ -83,6 +83,7 @@ as_code!(
     Normalization,
     Op,
     Optimizer,
+    Plateau,
     Pixels,
     Pretrained,
     ReceptiveField,
@@ -158,12 +159,26 @@ impl Show for Heatmap {
     }
 }
 
+/// The curve, and the rate at which it falls most steeply.
+impl Show for RateTest {
+    fn shown(&self) -> Shown {
+        let text = match self.suggestion() {
+            Some(rate) => format!("RateTest: the loss falls most steeply at a learning rate of {rate:.1e}"),
+            None => "RateTest: the loss does not fall at any learning rate".to_string(),
+        };
+        match plot::lr_find(self).png() {
+            Ok(png) => Shown::png(&png, &text),
+            Err(_) => Shown::text(&text),
+        }
+    }
+}
+
 impl Show for FitConfig {
     fn shown(&self) -> Shown {
-        let FitConfig { epochs, batch_size, schedule, optimizer, augment, label_smoothing, seed, .. } = self;
+        let FitConfig { epochs, batch_size, schedule, plateau, optimizer, augment, label_smoothing, seed, .. } = self;
         let mut lines = vec![
             format!("epochs: {epochs}, batch_size: {batch_size}, label_smoothing: {label_smoothing}, seed: {seed:?}"),
-            format!("schedule: {schedule:?}"),
+            format!("schedule: {schedule:?}, plateau: {plateau:?}"),
             format!("optimizer: {optimizer:?}"),
             format!("augment: {augment:?}"),
         ];

@@ -31,6 +31,8 @@ pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset
         ("ema", format!("{:?}", config.ema)),
     ];
     settings.extend(others.map(|(name, value)| (name.to_string(), value)));
+    // Not written by earlier versions.
+    settings.extend(config.plateau.map(|plateau| ("plateau".to_string(), format!("{plateau:?}"))));
     settings
 }
 
