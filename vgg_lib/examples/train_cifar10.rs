@@ -1,4 +1,4 @@
-//! Trains the CIFAR-10 version of VGG16 as notebook 01 does, or on drawn `shapes` images if CIFAR-10 is missing.
+//! Trains the CIFAR-10 version of VGG16 as notebook 05 does, or on drawn `shapes` images if CIFAR-10 is missing.
 //!
 //!     cargo run -p vgg_lib --example train_cifar10
 //!     cargo run -p vgg_lib --example train_cifar10 -- --recipe document --epochs 3
@@ -82,7 +82,7 @@ struct Options {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Recipe {
-    /// The recipe of notebook 01: one hour on two CPU cores.
+    /// The recipe of notebook 05: one hour on two CPU cores.
     OneCycle,
     /// The recipe of the Keras CIFAR-10 VGG notebook (after geifmany/cifar-vgg): 250 epochs.
     Document,

@@ -88,15 +88,15 @@ pub use {dfdx, image, ndarray};
 pub mod prelude {
     pub use crate::Error;
     pub use crate::data::{
-        Augment, Dataset, Normalization, Resize, class_index, read_image, resize, shapes, to_categorical,
+        Augment, Dataset, Normalization, Resize, class_index, mnist, read_image, resize, shapes, to_categorical,
     };
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
     pub use crate::formats::Export;
     pub use crate::formats::Saved;
     pub use crate::inspect::{
-        ClassAccuracy, Classification, Classifications, Confusion, Heatmap, MemoryEstimate, MemoryRow, Predictions,
-        ReceptiveField, ReceptiveFields, Summary, SummaryRow, output_size,
+        ClassReport, Classification, Classifications, Confusion, Heatmap, Measures, MemoryEstimate, MemoryRow,
+        Predictions, ReceptiveField, ReceptiveFields, Report, Summary, SummaryRow, output_size,
     };
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};
@@ -107,12 +107,14 @@ pub mod prelude {
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
     pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
-    pub use crate::optim::{Muon, Optimizer, Schedule, Sgd, Updater};
+    pub use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};
     pub use crate::setting;
     pub use crate::tensor::{Images, images};
-    pub use crate::train::{Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
+    pub use crate::train::{
+        Callback, Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, RateTest, Verbosity,
+    };
     pub use crate::vgg;
     pub use dfdx::prelude::{AsArray, HasShape, Trace};
     pub use image::RgbImage;

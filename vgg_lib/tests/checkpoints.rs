@@ -71,12 +71,14 @@ fn uninterrupted() -> (StateDict, Vec<[f32; 4]>) {
 fn a_resumed_run_ends_as_the_uninterrupted_one() {
     let (train, test) = data();
     type Change = fn(&mut FitConfig);
-    let variants: [(&str, Change); 5] = [
+    let variants: [(&str, Change); 7] = [
         ("plain", |_| ()),
         ("ema", |c| c.ema = Some(0.95)),
         ("clip", |c| c.clip_norm = Some(0.5)),
         ("best", |c| c.restore_best = true),
         ("muon", |c| c.optimizer = Optimizer::Muon(Muon { factor: 0.5, sgd: Sgd { decay: 1e-3, ..Sgd::default() } })),
+        ("plateau", |c| c.plateau = Some(Plateau { factor: 0.5, patience: 0 })),
+        ("adam", |c| c.optimizer = Optimizer::Adam(Adam { weight_decay: 0.1, ..Adam::default() })),
     ];
     for (what, change) in variants {
         let configured = |checkpoints, callbacks| {

@@ -181,11 +181,16 @@ fn quiet(epochs: usize) -> FitConfig {
 fn ten_steps_of_fit_agree_with_the_cpu() -> Result<()> {
     let Some(_turn) = turn() else { return Ok(()) };
     let (train, test) = (drawn(160), drawn(40));
-    let configs: [fn() -> FitConfig; 4] = [
+    let configs: [fn() -> FitConfig; 5] = [
         || quiet(2),
         || FitConfig { optimizer: Optimizer::Muon(Muon::default()), label_smoothing: 0.1, ..quiet(2) },
         || FitConfig { clip_norm: Some(0.5), ema: Some(0.9), ..quiet(2) },
         || FitConfig { optimizer: Optimizer::Sgd(Sgd { nesterov: false, ..Sgd::default() }), ..quiet(2) },
+        || FitConfig {
+            optimizer: Optimizer::Adam(Adam { weight_decay: 0.1, epsilon: 1e-4, ..Adam::default() }),
+            schedule: Schedule::Constant(0.003),
+            ..quiet(2)
+        },
     ];
     for (i, config) in configs.iter().enumerate() {
         let mut model = small();

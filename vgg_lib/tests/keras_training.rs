@@ -1,5 +1,5 @@
-//! A whole training step of the Keras CIFAR-10 VGG network, and ten steps of SGD, against Keras
-//! (fixtures/training.py and optimizer.py, which say how weights and images are made).
+//! A whole training step of the Keras CIFAR-10 VGG network and ten steps of SGD against Keras, and ten steps of Adam
+//! against torch (fixtures/training.py, optimizer.py and adam.py, which say how weights and images are made).
 #![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
@@ -12,7 +12,7 @@ use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
 use vgg_lib::model::{Seed, Sequential, linear};
 use vgg_lib::ops::softmax_cross_entropy;
-use vgg_lib::optim::{Optimizer, Sgd, Updater};
+use vgg_lib::optim::{Adam, Optimizer, Sgd, Updater};
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
 
@@ -121,18 +121,70 @@ fn a_step_of_the_whole_network_matches_keras() {
 }
 
 /// A dense layer of seven weights and one output, whose gradient is its input.
+fn seven_weights(start: &[f32], l2: f32) -> Sequential {
+    let mut model = Sequential::new((1, 1, 7), Seed(0));
+    model.push("flatten", vgg_lib::model::flatten()).unwrap();
+    model.push("weights", linear(1).l2(l2)).unwrap();
+    let mut state = model.state_dict();
+    state.insert("weights.weight".into(), ArrayD::from_shape_vec(vec![7, 1], start.to_vec()).unwrap());
+    model.load_state_dict(&state).unwrap();
+    model
+}
+
+/// Takes a step along this gradient, and returns the weights after it.
+fn stepped(model: &mut Sequential, updater: &mut Updater, gradient: &[f32], rate: f64) -> Vec<f32> {
+    let x = images(gradient.to_vec(), (1, 1, 1, 7)).unwrap();
+    let mut gradients = model.forward_mut(x.leaky_traced()).unwrap().sum().backward();
+    updater.step(model, &mut gradients, rate).unwrap();
+    model.layer("weights").unwrap().params()[0].tensor().as_vec()
+}
+
+#[test]
+fn ten_steps_of_adam_match_torch() {
+    let mut npz = open("adam");
+    let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
+    for (name, adam, l2) in [
+        ("adam", Adam::default(), 0.0),
+        ("betas", Adam { beta1: 0.8, beta2: 0.95, epsilon: 1e-3, ..Adam::default() }, 0.0),
+        ("l2", Adam::default(), 0.01),
+        ("adamw", Adam { weight_decay: 0.3, ..Adam::default() }, 0.0),
+    ] {
+        let mut model = seven_weights(&start, l2);
+        let mut updater = Updater::new(Optimizer::Adam(adam)).unwrap();
+        let weights: Vec<f32> = get(&mut npz, name);
+        for step in 0..10 {
+            let rate = if step < 5 { 0.1 } else { 0.05 };
+            let now = stepped(&mut model, &mut updater, &gradients[step * 7..][..7], rate);
+            close(&format!("{name}, step {step}"), &now, &weights[step * 7..][..7], 1e-5);
+        }
+    }
+}
+
+/// The corrections of Adam count the steps of each parameter, as in torch.
+#[test]
+fn adam_starts_anew_for_a_layer_that_joins_later() {
+    let mut npz = open("adam");
+    let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
+    let mut model = seven_weights(&start, 0.0);
+    let mut updater = Updater::new(Optimizer::Adam(Adam::default())).unwrap();
+    model.freeze("weights").unwrap();
+    for _ in 0..3 {
+        assert_eq!(stepped(&mut model, &mut updater, &gradients[..7], 0.1), start);
+    }
+    model.unfreeze("weights").unwrap();
+    let weights: Vec<f32> = get(&mut npz, "adam");
+    for step in 0..2 {
+        let now = stepped(&mut model, &mut updater, &gradients[step * 7..][..7], 0.1);
+        close(&format!("step {step}"), &now, &weights[step * 7..][..7], 1e-5);
+    }
+}
+
 #[test]
 fn ten_steps_of_sgd_match_keras() {
     let mut npz = open("optimizer");
     let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
     for name in ["plain", "momentum", "nesterov", "halving", "decay", "l2", "clip"] {
-        let mut model = Sequential::new((1, 1, 7), Seed(0));
-        model.push("flatten", vgg_lib::model::flatten()).unwrap();
-        model.push("weights", linear(1).l2(if matches!(name, "l2" | "clip") { 0.01 } else { 0.0 })).unwrap();
-        let mut state = model.state_dict();
-        let start = ArrayD::from_shape_vec(vec![7, 1], start.clone()).unwrap();
-        state.insert("weights.weight".into(), start);
-        model.load_state_dict(&state).unwrap();
+        let mut model = seven_weights(&start, if matches!(name, "l2" | "clip") { 0.01 } else { 0.0 });
         let momentum = if name == "plain" { 0.0 } else { 0.9 };
         let nesterov = !matches!(name, "plain" | "momentum");
         let decay = if name == "decay" { 0.1 } else { 0.0 };
@@ -143,11 +195,8 @@ fn ten_steps_of_sgd_match_keras() {
         let rates: Vec<f32> = get(&mut npz, &format!("{name}.rates"));
         let weights: Vec<f32> = get(&mut npz, name);
         for step in 0..10 {
-            let x = images(gradients[step * 7..][..7].to_vec(), (1, 1, 1, 7)).unwrap();
-            let mut gradients = model.forward_mut(x.leaky_traced()).unwrap().sum().backward();
             let rate = if name == "decay" { 0.1 } else { f64::from(rates[step]) };
-            updater.step(&mut model, &mut gradients, rate).unwrap();
-            let now = model.layer("weights").unwrap().params()[0].tensor().as_vec();
+            let now = stepped(&mut model, &mut updater, &gradients[step * 7..][..7], rate);
             close(&format!("{name}, step {step}"), &now, &weights[step * 7..][..7], 1e-5);
         }
     }

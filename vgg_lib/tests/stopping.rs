@@ -65,12 +65,13 @@ fn checkpoints_in(folder: &Path) -> Vec<String> {
 #[test]
 fn a_run_that_is_stopped_at_any_step_goes_on_to_the_same_end() {
     type Change = fn(&mut FitConfig);
-    let variants: [(&str, Change); 5] = [
+    let variants: [(&str, Change); 6] = [
         ("plain", |_| ()),
         ("ema", |c| c.ema = Some(0.95)),
         ("clip", |c| c.clip_norm = Some(0.5)),
         ("best", |c| c.restore_best = true),
         ("muon", |c| c.optimizer = Optimizer::Muon(Muon { factor: 0.5, sgd: Sgd { decay: 1e-3, ..Sgd::default() } })),
+        ("adam", |c| c.optimizer = Optimizer::Adam(Adam { weight_decay: 0.1, ..Adam::default() })),
     ];
     let (train, test) = data();
     for (what, change) in variants {

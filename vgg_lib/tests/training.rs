@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use vgg_lib::formats::StateDict;
 use vgg_lib::prelude::*;
+use vgg_lib::train::Event;
 
 #[path = "common/small_data.rs"]
 mod small_data;
@@ -50,6 +51,59 @@ fn training_learns_and_reports_what_it_reached() {
     let predicted = model.predict(&test).unwrap();
     assert!(predicted.rows().iter().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-4));
     assert_eq!(predicted.accuracy(test.labels()).unwrap(), reached.accuracy);
+}
+
+#[test]
+fn adam_learns_and_a_rate_that_is_too_large_for_it_is_said_to_be() {
+    let (train, test) = data();
+    let adam = |rate| FitConfig {
+        optimizer: Optimizer::Adam(Adam { weight_decay: 0.01, ..Adam::default() }),
+        schedule: Schedule::Constant(rate),
+        ..config(8)
+    };
+    let mut notes = vec![];
+    let mut note = |event: Event| {
+        if let Event::Note(text) = event {
+            notes.push(text.to_string());
+        }
+    };
+    let history = model().fit_with(&train, &test, adam(0.01), &mut note).unwrap();
+    assert!(history.epochs[7].acc > history.epochs[0].acc + 0.3, "{history:?}");
+    model().fit_with(&train, &test, FitConfig { epochs: 1, ..adam(0.1) }, &mut note).unwrap();
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].contains("Adam usually needs a learning rate near 0.001"), "{notes:?}");
+}
+
+/// With such a rate, the weights and the validation loss never change.
+#[test]
+fn a_plateau_reduces_the_rate() {
+    let (train, test) = data();
+    let mut model = Sequential::new((16, 16, 3), Seed(0));
+    model.push("flatten", flatten()).unwrap();
+    model.push("predictions", linear(10)).unwrap();
+    let (schedule, plateau) = (Schedule::Constant(1e-30), Some(Plateau { factor: 0.5, patience: 1 }));
+    let history = model.fit(&train, &test, FitConfig { schedule, plateau, ..config(7) }).unwrap();
+    let rates: Vec<f64> = history.epochs.iter().map(|record| record.lr / 1e-30).collect();
+    approx::assert_relative_eq!(&rates[..], &[1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25][..], max_relative = 1e-6);
+    let plateau = Some(Plateau { factor: 1.5, patience: 1 });
+    let error = model.fit(&train, &test, FitConfig { plateau, ..config(1) }).unwrap_err().to_string();
+    assert!(error.contains("a plateau needs a factor between 0 and 1, such as 0.1, not 1.5"), "{error}");
+}
+
+#[test]
+fn lr_find_suggests_a_rate_that_trains_and_leaves_the_model_as_it_was() {
+    let (train, test) = data();
+    let mut model = model();
+    let before = model.state_dict();
+    let tried = model.lr_find(&train, &config(1)).unwrap();
+    assert_eq!(model.state_dict(), before);
+    assert_eq!(model.lr_find(&train, &config(1)).unwrap(), tried);
+    let rate = tried.suggestion().unwrap();
+    let schedule = Schedule::Constant(rate);
+    let history = model.fit(&train, &test, FitConfig { schedule, ..config(8) }).unwrap();
+    assert!(history.epochs[7].acc > history.epochs[0].acc + 0.2, "at {rate}: {history:?}");
+    let error = model.lr_find(&train, &FitConfig { batch_size: 0, ..config(1) }).unwrap_err().to_string();
+    assert!(error.contains("a batch of 0 images"), "{error}");
 }
 
 /// Muon holds the norms of the kernels of hidden layers at those of orthogonal matrices, within a step.
@@ -529,6 +583,14 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         refuse_config(FitConfig { optimizer: Optimizer::Sgd(sgd), ..config(1) }, "a decay of at least 0");
         let muon = Muon { factor: f64::from(value), ..Muon::default() };
         refuse_config(FitConfig { optimizer: Optimizer::Muon(muon), ..config(1) }, "Muon's factor");
+        for adam in [
+            Adam { beta1: value, ..Adam::default() },
+            Adam { beta2: value, ..Adam::default() },
+            Adam { epsilon: value, ..Adam::default() },
+            Adam { weight_decay: value, ..Adam::default() },
+        ] {
+            refuse_config(FitConfig { optimizer: Optimizer::Adam(adam), ..config(1) }, "Adam needs beta1 and beta2");
+        }
         let rate = f64::from(value);
         for schedule in [
             Schedule::Constant(rate),

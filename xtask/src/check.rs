@@ -43,6 +43,11 @@ pub fn violations(json: &str) -> Vec<String> {
         if outputs.iter().any(|output| output.to_string().contains("<img class=\\\"vgg-dataset-images")) {
             found.push(format!("code cell {number} shows images of a dataset"));
         }
+        if outputs.iter().any(|output| output["data"]["text/plain"].to_string().contains("Figure of ")) {
+            found.push(format!(
+                "code cell {number} prints a figure instead of showing it: its last line moves a variable"
+            ));
+        }
         if outputs.iter().any(|output| output.to_string().contains("<script")) {
             found.push(format!("code cell {number} shows a live page; a picture of it is committed"));
         }
@@ -116,6 +121,14 @@ mod tests {
         let table =
             json!([{"output_type": "execute_result", "data": {"text/html": ["<img class=\"vgg-dataset-images\">"]}}]);
         assert_eq!(broken(&[cell(1, &[], table)]), ["code cell 1 shows images of a dataset"]);
+    }
+
+    #[test]
+    fn printed_figures_are_refused() {
+        let text =
+            json!([{"output_type": "execute_result", "data": {"text/plain": ["Figure of 720×432 pixels: dots"]}}]);
+        let printed = "code cell 1 prints a figure instead of showing it: its last line moves a variable";
+        assert_eq!(broken(&[cell(1, &[], text)]), [printed]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod image_file;
 pub mod image_folder;
 mod jpeg;
 pub mod loader;
+pub mod mnist;
 pub mod normalize;
 mod not_an_image;
 mod observer;

@@ -1,6 +1,6 @@
 //! Our own kernels, on the CPU or on an NVIDIA GPU: each call goes to where the model runs, or to where a gradient is.
 
-use super::{MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
+use super::{AdamRule, MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
 use crate::Result;
 use crate::model::{Layer, Param, Values};
 use crate::tensor::{GradientTape, Gradients, Images};
@@ -49,6 +49,22 @@ pub(crate) fn momentum_update(
             Ok(0.0)
         }
         None => cpu::momentum_update(param.values.tensor_mut(), velocity.tensor_mut(), gradients, rule),
+    }
+}
+
+/// Updates one parameter and its mean and squared gradient. Returns λ‖w‖² as [`momentum_update`] does.
+pub(crate) fn adam_update(
+    param: &mut Param,
+    moments: [&mut Values; 2],
+    gradients: &mut Gradients,
+    rule: AdamRule,
+) -> DfdxResult<f64> {
+    match param.gradient.take() {
+        Some(gradient) => {
+            gpu::adam_update(&mut param.values, moments, &gradient, rule);
+            Ok(0.0)
+        }
+        None => cpu::adam_update(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, rule),
     }
 }
 

@@ -10,14 +10,16 @@ mod predictions;
 #[cfg(not(feature = "cuda"))]
 mod profile;
 mod receptive_field;
+mod report;
 mod summary;
 
 pub use classify::{Classification, Classifications};
 pub use heatmap::Heatmap;
 pub use memory::{MemoryEstimate, MemoryRow};
 pub(crate) use predictions::most_probable;
-pub use predictions::{ClassAccuracy, Confusion, Predictions};
+pub use predictions::{Confusion, Predictions};
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};
+pub use report::{ClassReport, Measures, Report};
 pub use summary::{Summary, SummaryRow};

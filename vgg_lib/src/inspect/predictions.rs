@@ -23,24 +23,6 @@ pub struct Predictions {
     misnumbered: Option<String>,
 }
 
-/// How many images of one class were recognized. [`Predictions::per_class`] returns one for each class.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClassAccuracy {
-    /// The name of the class.
-    pub class: String,
-    /// Images of the class that the model recognized.
-    pub right: usize,
-    /// Images of the class.
-    pub of: usize,
-}
-
-impl ClassAccuracy {
-    /// The recognized share in percent; 0 if there are no images of the class.
-    pub fn percent(&self) -> f64 {
-        100.0 * self.right as f64 / self.of.max(1) as f64
-    }
-}
-
 /// How often images of one class were taken for another. [`Predictions::most_confused`] returns the most frequent pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
@@ -170,26 +152,6 @@ impl Predictions {
         Ok((self.correct(labels)? as f64 / self.len().max(1) as f64) as f32)
     }
 
-    /// The accuracy within each class, in the order of `names`, the names of the classes.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if there is not one label per image, or a label has no name.
-    pub fn per_class(&self, labels: &[usize], names: &[String]) -> Result<Vec<ClassAccuracy>> {
-        let named = |class: &String| ClassAccuracy { class: class.clone(), right: 0, of: 0 };
-        let mut classes: Vec<ClassAccuracy> = names.iter().map(named).collect();
-        for (i, (hit, &label)) in self.hits(labels)?.into_iter().zip(labels).enumerate() {
-            let Some(class) = classes.get_mut(label) else {
-                return Err(Error::Shape(format!(
-                    "image {i} has label {label}, but there are only {} class names; pass one name per class",
-                    names.len()
-                )));
-            };
-            class.right += usize::from(hit);
-            class.of += 1;
-        }
-        Ok(classes)
-    }
-
     /// The numbers of the up to `n` images that were classified wrongly with the greatest certainty, most certain
     /// first.
     ///
@@ -295,7 +257,7 @@ impl Predictions {
     }
 
     /// For each image whether its label is the most probable class.
-    fn hits(&self, labels: &[usize]) -> Result<Vec<bool>> {
+    pub(super) fn hits(&self, labels: &[usize]) -> Result<Vec<bool>> {
         if let Some(why) = &self.misnumbered {
             return Err(Error::Name(why.clone()));
         }
@@ -365,14 +327,6 @@ mod tests {
     }
 
     #[test]
-    fn per_class_counts_the_images_of_each_label() {
-        let names = ["cat", "dog", "ship", "frog"].map(String::from);
-        let counts = predictions().per_class(&LABELS, &names).unwrap();
-        let counts: Vec<_> = counts.iter().map(|row| (row.class.as_str(), row.right, row.of, row.percent())).collect();
-        assert_eq!(counts, [("cat", 1, 2, 50.0), ("dog", 1, 1, 100.0), ("ship", 0, 2, 0.0), ("frog", 0, 0, 0.0)]);
-    }
-
-    #[test]
     fn images_are_ordered_by_certainty() {
         let predictions = predictions();
         assert_eq!(predictions.most_confident_wrong(&LABELS, 9).unwrap(), [1, 2, 4]);
@@ -433,7 +387,6 @@ mod tests {
         says(predictions.accuracy(&[0]).unwrap_err(), "5 images but 1 labels");
         says(predictions.most_confident_wrong(&[], 1).unwrap_err(), "5 images but 0 labels");
         says(predictions.most_confident_right(&[], 1).unwrap_err(), "5 images but 0 labels");
-        says(predictions.per_class(&LABELS, &["cat".to_string()]).unwrap_err(), "image 1 has label 2");
         says(predictions.average(&Predictions::new(vec![]).unwrap()).unwrap_err(), "cannot average");
         says(Predictions::new(vec![vec![0.5], vec![]]).unwrap_err(), "row 1 has 0 probabilities");
     }

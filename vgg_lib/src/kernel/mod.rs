@@ -3,6 +3,7 @@
 //! Every kernel divides its work into pieces that do not depend on timing, runs them on rayon's threads, and adds up
 //! partial sums in the order of the pieces. The same call therefore gives the same bits, whichever thread was faster.
 
+pub mod adam;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv2d;
@@ -22,6 +23,10 @@ use rayon::prelude::*;
 
 /// Elements per task of an element-wise loop: 64 KiB, well inside the L2 cache.
 pub const CHUNK: usize = 16 * 1024;
+
+/// Optimizers set smaller velocities and moments to zero: without a gradient, these would shrink into the denormal
+/// numbers, which are slow.
+pub const NEGLIGIBLE: f32 = 1e-30;
 
 /// Rows of `channels` values per task.
 pub fn rows_per_chunk(channels: usize) -> usize {

@@ -1,7 +1,7 @@
 //! One step of stochastic gradient descent for one parameter, in one pass over memory.
 
-use super::CHUNK;
 use super::simd::{LANES, Simd, VectorLoop, padded, run};
+use super::{CHUNK, NEGLIGIBLE};
 use rayon::prelude::*;
 
 /// The settings of one step.
@@ -29,10 +29,6 @@ pub fn update(w: &mut [f32], g: &mut [f32], v: &mut [f32], step: SgdStep) -> f64
         .collect();
     f64::from(step.l2) * sums.iter().sum::<f64>()
 }
-
-/// Smaller velocities become zero: without a gradient, momentum would shrink them into the denormal numbers, which are
-/// slow.
-const NEGLIGIBLE: f32 = 1e-30;
 
 /// One chunk of [`update`]; returns Σw² of the old w.
 struct Update<'a> {

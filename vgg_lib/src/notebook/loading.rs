@@ -1,5 +1,5 @@
-//! Loading data in a notebook: the same functions as in [`data`](crate::data) and [`train`](crate::train), with a
-//! progress bar and a line that says what was loaded.
+//! Loading data and other things that take a while, in a notebook: the same functions as in [`data`](crate::data) and
+//! [`train`](crate::train), with a progress bar.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use super::lines::bar;
 use crate::Result;
 use crate::data::{Dataset, Event};
 use crate::model::Sequential;
+use crate::train::{FitConfig, RateTest};
 
 /// An observer that shows a progress bar and prints notes to stdout, where a notebook shows them in the cell's output.
 fn observer() -> impl FnMut(Event) {
@@ -71,6 +72,29 @@ pub mod cifar10 {
 }
 
 impl Sequential {
+    /// Finds a learning rate: takes up to a hundred steps with the batches, the optimizer and the augmentation of
+    /// `config`, while the rate rises from 1e-7 to 10, and stops early if the loss explodes. The model keeps its weights.
+    /// A good highest rate for a schedule is where the loss falls steeply, well before it rises again.
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let train = shapes::generate(64, (16, 16), 0);
+    /// let mut model = Sequential::new((16, 16, 3), Seed(0));
+    /// model.push("conv", conv2d(4).relu())?;
+    /// model.push("pool", global_avg_pool())?;
+    /// model.push("predictions", linear(10))?;
+    /// let test = model.lr_find(&train, &FitConfig { batch_size: 16, ..FitConfig::default() })?;
+    /// let suggested: Option<f64> = test.suggestion(); // in a notebook, `test` shows the curve
+    /// # let _ = suggested;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn lr_find(&self, train: &Dataset, config: &FitConfig) -> Result<RateTest> {
+        self.lr_find_with(train, config, &mut observer())
+    }
+
     /// The outputs of this model for all images of `data`, as a dataset with the same labels and classes, on which
     /// further layers can be trained.
     ///

@@ -11,14 +11,16 @@ use crate::engine::{Plan, Plans};
 use crate::formats::{Export, Exported};
 #[cfg(not(feature = "cuda"))]
 use crate::inspect::Profile;
-use crate::inspect::{ClassAccuracy, Heatmap, MemoryEstimate, Predictions, ReceptiveField, ReceptiveFields, Summary};
+use crate::inspect::{
+    Heatmap, Measures, MemoryEstimate, Predictions, ReceptiveField, ReceptiveFields, Report, Summary,
+};
 use crate::model::{Device, Init, Op, Seed, Shape};
 use crate::naming::{LoadReport, Names, Pixels, Pretrained};
-use crate::optim::{Muon, Optimizer, Schedule, Sgd};
+use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd};
 use crate::plot;
 use crate::table::{Column, Table};
 use crate::text::{counted, thousands};
-use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, Verbosity};
+use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, RateTest, Verbosity};
 
 /// Types with `to_html` and `Display`.
 macro_rules! as_table {
@@ -70,6 +72,7 @@ macro_rules! as_code {
 }
 
 as_code!(
+    Adam,
     Augment,
     Checkpoints,
     Device,
@@ -80,6 +83,7 @@ as_code!(
     Normalization,
     Op,
     Optimizer,
+    Plateau,
     Pixels,
     Pretrained,
     ReceptiveField,
@@ -113,15 +117,28 @@ impl Show for Predictions {
     }
 }
 
-impl Show for [ClassAccuracy] {
+/// A row per class, then the accuracy and the means.
+impl Show for Report {
     fn shown(&self) -> Shown {
-        let columns =
-            [Column::left("Class", 0), Column::right("Right", 0), Column::right("of", 0), Column::right("Accuracy", 0)];
-        let rows = self.iter().map(|row| {
-            let share = if row.of == 0 { "–".to_string() } else { format!("{:.1} %", row.percent()) };
-            [row.class.clone(), thousands(row.right), thousands(row.of), share]
-        });
-        let table = Table { columns, rows: rows.collect() };
+        let columns = ["Precision", "Recall", "F1", "Images"].map(|header| Column::right(header, 0));
+        let [precision, recall, f1, images] = columns;
+        let row = |name: &str, [precision, recall, f1]: [Option<f64>; 3], images: usize| {
+            let number = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.3}"));
+            [name.to_string(), number(precision), number(recall), number(f1), thousands(images)]
+        };
+        let mut rows: Vec<_> = self
+            .classes
+            .iter()
+            .map(|class| row(&class.class, [class.precision(), class.recall(), class.f1()].map(Some), class.images))
+            .collect();
+        let images_in_all = self.images();
+        rows.push(row("accuracy", [None, None, Some(self.accuracy())], images_in_all));
+        for (name, Measures { precision, recall, f1 }) in
+            [("mean", self.mean()), ("weighted mean", self.weighted_mean())]
+        {
+            rows.push(row(name, [precision, recall, f1].map(Some), images_in_all));
+        }
+        let table = Table { columns: [Column::left("Class", 0), precision, recall, f1, images], rows };
         Shown::html(table.html(), &table.lines().join("\n"))
     }
 }
@@ -142,12 +159,26 @@ impl Show for Heatmap {
     }
 }
 
+/// The curve, and the rate at which it falls most steeply.
+impl Show for RateTest {
+    fn shown(&self) -> Shown {
+        let text = match self.suggestion() {
+            Some(rate) => format!("RateTest: the loss falls most steeply at a learning rate of {rate:.1e}"),
+            None => "RateTest: the loss does not fall at any learning rate".to_string(),
+        };
+        match plot::lr_find(self).png() {
+            Ok(png) => Shown::png(&png, &text),
+            Err(_) => Shown::text(&text),
+        }
+    }
+}
+
 impl Show for FitConfig {
     fn shown(&self) -> Shown {
-        let FitConfig { epochs, batch_size, schedule, optimizer, augment, label_smoothing, seed, .. } = self;
+        let FitConfig { epochs, batch_size, schedule, plateau, optimizer, augment, label_smoothing, seed, .. } = self;
         let mut lines = vec![
             format!("epochs: {epochs}, batch_size: {batch_size}, label_smoothing: {label_smoothing}, seed: {seed:?}"),
-            format!("schedule: {schedule:?}"),
+            format!("schedule: {schedule:?}, plateau: {plateau:?}"),
             format!("optimizer: {optimizer:?}"),
             format!("augment: {augment:?}"),
         ];
@@ -172,10 +203,15 @@ mod tests {
         assert_eq!(text(&predictions), "Predictions for 2 images of 2 classes, 87.5 % certain on average");
         assert_eq!(text(&Predictions::new(vec![]).unwrap()), "Predictions for 0 images of 0 classes");
         assert_eq!(text(&Evaluation { loss: 0.29162, accuracy: 0.9734 }), "loss 0.2916, accuracy 0.9734");
-        let classes = predictions.per_class(&[0, 0], &["cat".to_string(), "dog".to_string()]).unwrap();
+        let report = predictions.report(&[0, 0], &["cat", "dog"]).unwrap();
         assert_eq!(
-            text(classes.as_slice()),
-            "Class  Right  of  Accuracy\ncat        1   2    50.0 %\ndog        0   0         –"
+            text(&report),
+            "Class          Precision  Recall     F1  Images\n\
+             cat                1.000   0.500  0.667       2\n\
+             dog                0.000   0.000  0.000       0\n\
+             accuracy                          0.500       2\n\
+             mean               0.500   0.250  0.333       2\n\
+             weighted mean      1.000   0.500  0.667       2"
         );
     }
 

@@ -1,14 +1,18 @@
 //! How a step updates the parameters: optimizers, learning rate schedules, gradient clipping and averaging of weights.
 
+mod adam;
 mod average;
 mod clip;
 mod muon;
+mod plateau;
 mod schedule;
 mod sgd;
 mod updater;
 
+pub use adam::Adam;
 pub(crate) use average::Average;
 pub use muon::Muon;
+pub use plateau::Plateau;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use updater::Updater;
@@ -22,6 +26,8 @@ pub enum Optimizer {
     Sgd(Sgd),
     /// Orthogonalized steps for the kernels of all layers but the last, [`Sgd`] for everything else.
     Muon(Muon),
+    /// Steps whose length does not depend on the size of the gradients; with weight decay, AdamW.
+    Adam(Adam),
 }
 
 /// [`Sgd`] with its defaults.
@@ -32,11 +38,22 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// The settings for the parameters that no other rule updates.
-    fn sgd(&self) -> Sgd {
-        match *self {
-            Optimizer::Sgd(sgd) => sgd,
-            Optimizer::Muon(muon) => muon.sgd,
+    /// A warning if this schedule has a rate that is far too large for the optimizer.
+    pub(crate) fn warning(&self, schedule: Schedule) -> Option<String> {
+        let (Optimizer::Adam(_), highest) = (self, schedule.highest()) else { return None };
+        (highest > 0.02).then(|| {
+            format!(
+                "Adam usually needs a learning rate near 0.001, and this schedule goes up to {highest}; with larger \
+                     steps, the network may learn nothing"
+            )
+        })
+    }
+
+    /// The learning rate of step t (from 0) is divided by 1 + decay·t.
+    fn decay(&self) -> f64 {
+        match self {
+            Optimizer::Sgd(sgd) | Optimizer::Muon(Muon { sgd, .. }) => sgd.decay,
+            Optimizer::Adam(_) => 0.0,
         }
     }
 
@@ -44,14 +61,15 @@ impl Optimizer {
     pub(crate) fn slots(&self) -> &'static [&'static str] {
         match self {
             Optimizer::Sgd(_) | Optimizer::Muon(_) => &[sgd::VELOCITY],
+            Optimizer::Adam(_) => &adam::MOMENTS,
         }
     }
 
     fn check(&self) -> Result<()> {
-        self.sgd().check()?;
-        if let Optimizer::Muon(muon) = self {
-            muon.check()?;
+        match self {
+            Optimizer::Sgd(sgd) => sgd.check(),
+            Optimizer::Muon(muon) => muon.check(),
+            Optimizer::Adam(adam) => adam.check(),
         }
-        Ok(())
     }
 }

@@ -27,7 +27,7 @@ impl Default for Muon {
 impl Muon {
     pub(super) fn check(&self) -> Result<()> {
         if self.factor > 0.0 && self.factor.is_finite() {
-            return Ok(());
+            return self.sgd.check();
         }
         let factor = self.factor;
         Err(Error::Config(format!("Muon's factor of the rate must be above 0, such as 0.4, not {factor}")))

@@ -16,6 +16,16 @@ pub enum Schedule {
     },
     /// Half a cosine from this rate to 0, step by step (Loshchilov & Hutter 2017, arXiv:1608.03983).
     Cosine(f64),
+    /// A cosine from max to 0 again and again: over `first` epochs, then over `factor` times as many, and so on
+    /// (Loshchilov & Hutter 2017; the shape is torch's `CosineAnnealingWarmRestarts`).
+    WarmRestarts {
+        /// The rate at the start of each cosine.
+        max: f64,
+        /// The number of epochs of the first cosine, at least 1.
+        first: usize,
+        /// How many times as long as the one before each cosine is, at least 1.
+        factor: usize,
+    },
     /// A cosine up from max/25 to max over the first part of training, then one down to max/250,000
     /// (Smith & Topin 2018, arXiv:1708.07120; the shape is torch's `OneCycleLR`).
     OneCycle {
@@ -49,6 +59,17 @@ impl Schedule {
             Schedule::Constant(rate) => rate,
             Schedule::Halving { rate, every } => rate * 0.5f64.powi((epoch / every.max(1)) as i32),
             Schedule::Cosine(rate) => cosine(rate, 0.0, done / total),
+            Schedule::WarmRestarts { max, first, factor } => {
+                let (mut at, mut length) = (epoch as f64 + step as f64 / steps.max(1) as f64, first.max(1) as f64);
+                if factor <= 1 {
+                    at %= length;
+                }
+                while at >= length {
+                    at -= length;
+                    length *= factor as f64;
+                }
+                cosine(max, 0.0, at / length)
+            }
             Schedule::Triangle { max, warm_up } => {
                 let peak = warm_up * total;
                 if done < peak { max * (done + 1.0).min(peak) / peak } else { max * (total - done) / (total - peak) }
@@ -65,15 +86,24 @@ impl Schedule {
         }
     }
 
+    /// The highest rate of all steps.
+    pub(crate) fn highest(&self) -> f64 {
+        match *self {
+            Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => rate,
+            Schedule::OneCycle { max, .. } | Schedule::Triangle { max, .. } | Schedule::WarmRestarts { max, .. } => max,
+        }
+    }
+
     /// Whether the rate of a step depends on the total number of epochs.
     pub(crate) fn depends_on_epochs(&self) -> bool {
         matches!(self, Schedule::Cosine(_) | Schedule::OneCycle { .. } | Schedule::Triangle { .. })
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let (rate, share) = match *self {
-            Schedule::Constant(rate) | Schedule::Cosine(rate) | Schedule::Halving { rate, .. } => (rate, 0.0),
-            Schedule::OneCycle { max, warm_up } | Schedule::Triangle { max, warm_up } => (max, warm_up),
+        let rate = self.highest();
+        let share = match *self {
+            Schedule::OneCycle { warm_up, .. } | Schedule::Triangle { warm_up, .. } => warm_up,
+            _ => 0.0,
         };
         if !(rate.is_finite() && rate >= 0.0 && (0.0..=1.0).contains(&share)) {
             return Err(Error::Config(format!(
@@ -82,6 +112,9 @@ impl Schedule {
         }
         if let Schedule::Halving { every: 0, .. } = self {
             return Err(Error::Config("a schedule halves the rate every 1 or more epochs, not every 0".to_string()));
+        }
+        if let Schedule::WarmRestarts { first: 0, .. } | Schedule::WarmRestarts { factor: 0, .. } = self {
+            return Err(Error::Config("warm restarts need `first` and `factor` of at least 1".to_string()));
         }
         Ok(())
     }
@@ -110,6 +143,24 @@ mod tests {
         assert_relative_eq!(schedule.rate(0, 10, 0, 4), 0.2);
         assert_relative_eq!(schedule.rate(5, 10, 0, 4), 0.1);
         assert!(schedule.rate(9, 10, 3, 4) < 0.002);
+    }
+
+    /// torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2, T_mult=2) with a rate of 1, and (3, T_mult=1).
+    #[test]
+    fn warm_restarts_match_torch() {
+        let schedule = Schedule::WarmRestarts { max: 1.0, first: 2, factor: 2 };
+        let rates: Vec<_> = (0..14).map(|step| schedule.rate(step / 2, 7, step % 2, 2)).collect();
+        let expected = [
+            1.0, 0.8535534, 0.5, 0.1464466, 1.0, 0.9619398, 0.8535534, 0.6913417, 0.5, 0.3086583, 0.1464466, 0.0380602,
+            1.0, 0.9903926,
+        ];
+        assert_relative_eq!(&rates[..], &expected[..], epsilon = 1e-7);
+        let schedule = Schedule::WarmRestarts { max: 1.0, first: 3, factor: 1 };
+        let rates: Vec<_> = (0..7).map(|epoch| schedule.rate(epoch, 7, 0, 1)).collect();
+        assert_relative_eq!(&rates[..], &[1.0, 0.75, 0.25, 1.0, 0.75, 0.25, 1.0][..], epsilon = 1e-9);
+        assert!(Schedule::WarmRestarts { max: 0.1, first: 0, factor: 1 }.check().is_err());
+        assert!(Schedule::WarmRestarts { max: 0.1, first: 1, factor: 0 }.check().is_err());
+        assert!(Schedule::WarmRestarts { max: f64::NAN, first: 1, factor: 1 }.check().is_err());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Updates the parameters of a model, and holds the optimizer's state.
 
-use super::sgd::VELOCITY;
-use super::{Optimizer, Sgd, clip};
-use crate::engine::{MomentumRule, MuonKernel, finish_update, momentum_update, muon_updates};
+use super::{Adam, Muon, Optimizer, Sgd, adam::MOMENTS, clip, sgd::VELOCITY};
+use crate::engine::{AdamRule, MomentumRule, MuonKernel, adam_update, finish_update, momentum_update, muon_updates};
 use crate::model::{Param, Sequential, Values};
 use crate::tensor::{Gradients, dfdx_error};
 use crate::{Error, Result};
@@ -28,9 +27,24 @@ pub struct Updater {
     pub(crate) steps: u64,
     /// By slot, layer and parameter name.
     state: HashMap<Key, Values>,
+    /// How many steps were taken before the first one of a parameter, by layer and parameter name; 0 if it is not here.
+    before: HashMap<(String, &'static str), u64>,
 }
 
 type Key = (&'static str, String, &'static str);
+
+/// What the optimizers need to know about a step of one parameter: the learning rate, the factor of its gradient, and
+/// the λ of its layer.
+#[derive(Clone, Copy)]
+struct Step {
+    rate: f64,
+    scale: f64,
+    l2: f32,
+}
+
+fn momentum_rule(Sgd { momentum, nesterov, .. }: Sgd, Step { rate, scale, l2 }: Step) -> MomentumRule {
+    MomentumRule { rate, scale, momentum, nesterov, l2 }
+}
 
 impl Updater {
     /// Creates an updater without state: velocities start at 0.
@@ -39,7 +53,7 @@ impl Updater {
     /// [`Error::Config`](crate::Error::Config) for a setting outside its range.
     pub fn new(optimizer: Optimizer) -> Result<Updater> {
         optimizer.check()?;
-        Ok(Updater { optimizer, clip_norm: None, steps: 0, state: HashMap::new() })
+        Ok(Updater { optimizer, clip_norm: None, steps: 0, state: HashMap::new(), before: HashMap::new() })
     }
 
     /// Scales the gradients of each step, including the part from l2, so that their joint norm is at most `limit`:
@@ -62,8 +76,7 @@ impl Updater {
         if !(learning_rate >= 0.0 && learning_rate.is_finite()) {
             return Err(Error::Config(format!("a learning rate must be at least 0, such as 0.1, not {learning_rate}")));
         }
-        let Sgd { momentum, nesterov, decay } = self.optimizer.sgd();
-        let rate = learning_rate / (1.0 + decay * self.steps as f64);
+        let rate = learning_rate / (1.0 + self.optimizer.decay() * self.steps as f64);
         self.steps += 1;
         let scale = match self.clip_norm {
             Some(limit) => clip::scale(model, gradients, limit)?,
@@ -75,24 +88,22 @@ impl Updater {
             let (name, l2s) =
                 (layer.name.clone(), layer.params().iter().map(|p| clip::l2(layer, p)).collect::<Vec<_>>());
             for (param, l2) in layer.params_mut().iter_mut().zip(l2s).filter(|(p, _)| p.learned) {
-                let key = (VELOCITY, name.clone(), param.name);
-                // Another shape means that the layer was replaced.
-                let known = self.state.remove(&key).filter(|v| v.len() == param.values.len());
-                let mut velocity = known.unwrap_or_else(|| Values::new(vec![0.0; param.values.len()]));
-                let rule = MomentumRule { rate, scale, momentum, nesterov, l2 };
-                match self.optimizer {
+                let step = Step { rate, scale, l2 };
+                penalty += match self.optimizer {
                     Optimizer::Muon(muon) if param.dims.len() > 1 && Some(index) != last => {
-                        let rule = MomentumRule { rate: rate * muon.factor, ..rule };
+                        let velocity = self.take(VELOCITY, &name, param);
+                        keys.push((VELOCITY, name.clone(), param.name));
                         let outputs = param.dims[param.dims.len() - 1];
                         let Param { values: weight, gradient, .. } = param;
+                        let rule = momentum_rule(muon.sgd, Step { rate: rate * muon.factor, ..step });
                         kernels.push(MuonKernel { outputs, weight, gradient, velocity, rule });
-                        keys.push(key);
+                        0.0
                     }
-                    _ => {
-                        penalty += momentum_update(param, &mut velocity, gradients, rule).map_err(dfdx_error)?;
-                        self.state.insert(key, velocity);
+                    Optimizer::Sgd(sgd) | Optimizer::Muon(Muon { sgd, .. }) => {
+                        self.momentum(sgd, &name, param, gradients, step)?
                     }
-                }
+                    Optimizer::Adam(adam) => self.adam(adam, &name, param, gradients, step)?,
+                };
             }
         }
         penalty += muon_updates(&mut kernels, gradients).map_err(dfdx_error)?;
@@ -100,6 +111,65 @@ impl Updater {
         finish_update(gradients);
         model.check_device()?;
         Ok((penalty + model.penalty.take().unwrap_or(0.0)) as f32)
+    }
+
+    /// A step of gradient descent for one parameter; returns its λ‖w‖².
+    fn momentum(
+        &mut self,
+        sgd: Sgd,
+        layer: &str,
+        param: &mut Param,
+        gradients: &mut Gradients,
+        step: Step,
+    ) -> Result<f64> {
+        let mut velocity = self.take(VELOCITY, layer, param);
+        let rule = momentum_rule(sgd, step);
+        let penalty = momentum_update(param, &mut velocity, gradients, rule).map_err(dfdx_error)?;
+        self.set_state(VELOCITY, layer, param.name, Some(velocity));
+        Ok(penalty)
+    }
+
+    /// A step of Adam for one parameter; returns its λ‖w‖².
+    fn adam(
+        &mut self,
+        adam: Adam,
+        layer: &str,
+        param: &mut Param,
+        gradients: &mut Gradients,
+        step: Step,
+    ) -> Result<f64> {
+        let Adam { beta1, beta2, epsilon, weight_decay } = adam;
+        let known = self.state(MOMENTS[0], layer, param.name).is_some_and(|mean| mean.len() == param.values.len());
+        if !known {
+            self.before.insert((layer.to_string(), param.name), self.steps - 1);
+        }
+        let steps = self.steps - self.before.get(&(layer.to_string(), param.name)).copied().unwrap_or(0);
+        let of_start = |beta: f32| f64::from(beta).powf(steps as f64);
+        let rule = AdamRule {
+            rate: step.rate / (1.0 - of_start(beta1)),
+            correction: 1.0 / (1.0 - of_start(beta2)).sqrt(),
+            keep: 1.0 - step.rate * f64::from(weight_decay),
+            scale: step.scale,
+            beta1,
+            beta2,
+            epsilon,
+            l2: step.l2,
+        };
+        let [mut mean, mut square] = MOMENTS.map(|slot| self.take(slot, layer, param));
+        let penalty = adam_update(param, [&mut mean, &mut square], gradients, rule).map_err(dfdx_error)?;
+        for (slot, moment) in MOMENTS.into_iter().zip([mean, square]) {
+            self.set_state(slot, layer, param.name, Some(moment));
+        }
+        Ok(penalty)
+    }
+
+    /// Takes the state of a parameter out; zeros before its first step.
+    fn take(&mut self, slot: &'static str, layer: &str, param: &Param) -> Values {
+        let known = self.state.remove(&(slot, layer.to_string(), param.name));
+        // Another shape means that the layer was replaced.
+        known
+            .filter(|values| values.len() == param.values.len())
+            .unwrap_or_else(|| Values::new(vec![0.0; param.values.len()]))
     }
 
     /// The names of the optimizer's state of each parameter.

@@ -10,7 +10,7 @@ use super::{
 use crate::optim::Schedule;
 use crate::table::Align;
 use crate::text::{duration, rounded};
-use crate::train::{EpochRecord, History};
+use crate::train::{EpochRecord, History, RateTest};
 
 /// Training and validation accuracy over the epochs; the best epoch has a dot.
 pub fn accuracy(history: &History) -> Figure {
@@ -113,6 +113,25 @@ pub fn schedule(schedule: &Schedule, epochs: usize) -> Figure {
     rates.extend(rates.last().map(|&(_, last)| (shown as f64, last)));
     let titles = Titles { title: "learning rate", x: "epoch", y: "rate" };
     draw(titles, &[("", rates)], None, Marks::Lines, WHOLE)
+}
+
+/// The loss of a learning-rate test over the rate, averaged over nine steps, on a logarithmic axis, with the suggested
+/// rate.
+///
+/// ```
+/// use vgg_lib::{plot, train::RateTest};
+/// let rates: Vec<f64> = (0..20).map(|step| 1e-4 * 1.5f64.powi(step)).collect();
+/// let figure = plot::lr_find(&RateTest { losses: rates.iter().map(|rate| (-rate).exp()).collect(), rates });
+/// ```
+pub fn lr_find(test: &RateTest) -> Figure {
+    let points: Vec<_> = test.points().into_iter().map(|(rate, loss)| (rate.log10(), loss)).collect();
+    let (low, high) = points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.1), b.max(p.1)));
+    let suggestion = test.suggestion();
+    let name = suggestion.map_or(String::new(), |rate| format!("steepest at {rate:.1e}"));
+    let mut curves = vec![("loss", points)];
+    curves.extend(suggestion.map(|rate| (name.as_str(), vec![(rate.log10(), low), (rate.log10(), high)])));
+    let titles = Titles { title: "learning-rate test", x: "log₁₀ of the learning rate", y: "loss" };
+    draw(titles, &curves, None, Marks::Lines, WHOLE)
 }
 
 /// The accuracy of several training runs: each has a color, solid for the training images and dashed for the validation

@@ -1,6 +1,6 @@
 //! A figure: a list of elements in logical pixels, from which PNG and SVG files are made.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use image::{RgbImage, imageops};
 
@@ -19,7 +19,7 @@ pub(super) fn pixels(logical: f64) -> u32 {
 }
 
 /// A figure that a notebook shows and that can be saved as PNG or SVG.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Figure {
     width: f64,
     height: f64,
@@ -48,6 +48,19 @@ pub(super) struct Text {
     pub(super) color: Color,
     /// Whether it reads from the bottom up, as beside a y axis.
     pub(super) upwards: bool,
+}
+
+/// evcxr prints this instead of the picture where the line that makes the figure also moves a variable.
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (width, height) = self.size();
+        write!(
+            f,
+            "Figure of {width}×{height} pixels: {}\n(A notebook prints this text if the last line of a cell moves a \
+             variable. To see the picture, pass `&x` or `x.clone()` instead of `x`.)",
+            self.alt()
+        )
+    }
 }
 
 impl Figure {

@@ -38,7 +38,7 @@ mod svg;
 pub use bars::bars;
 pub use classification::classification;
 pub use confusion::confusion_matrix;
-pub use curves::{accuracy, compare, lines, loss, paired_lines, schedule, training};
+pub use curves::{accuracy, compare, lines, loss, lr_find, paired_lines, schedule, training};
 pub use figure::Figure;
 pub use grid::image_grid;
 pub use heatmap::{heatmap, heatmaps};

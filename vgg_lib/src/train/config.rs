@@ -5,7 +5,7 @@ use super::history::EpochRecord;
 use super::watch::{Monitor, Verbosity};
 use crate::data::Augment;
 use crate::model::{Seed, Sequential};
-use crate::optim::{Muon, Optimizer, Schedule, Sgd};
+use crate::optim::{Muon, Optimizer, Plateau, Schedule, Sgd};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -25,6 +25,8 @@ pub struct FitConfig {
     pub batch_size: usize,
     /// The learning rate of each step.
     pub schedule: Schedule,
+    /// Reduces the rate of the schedule when the validation loss stops falling; `None` does not.
+    pub plateau: Option<Plateau>,
     /// How a step updates the parameters.
     pub optimizer: Optimizer,
     /// Random changes to the training images.
@@ -75,6 +77,7 @@ impl FitConfig {
             format!("the seconds between two lines of progress must be at least 0, such as 20, not {seconds}")
         } else {
             self.schedule.check()?;
+            self.plateau.map_or(Ok(()), |plateau| plateau.check())?;
             return self.augment.check();
         };
         Err(Error::Config(fault))
@@ -125,6 +128,7 @@ impl Default for FitConfig {
             epochs: 1,
             batch_size: 128,
             schedule: Schedule::default(),
+            plateau: None,
             optimizer: Optimizer::default(),
             augment: Augment::default(),
             label_smoothing: 0.0,

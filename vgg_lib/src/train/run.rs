@@ -93,6 +93,9 @@ impl<'a> Run<'a> {
             ended_by,
         };
         run.note_batch(wanted);
+        if let Some(warning) = run.config.optimizer.warning(run.config.schedule) {
+            (run.observer)(Event::Note(&warning));
+        }
         run.rename_classes(model);
         run.resume(model)?;
         Ok(run)
@@ -171,7 +174,9 @@ impl<'a> Run<'a> {
     }
 
     fn rate_of(&self, epoch: usize, step: usize) -> f64 {
-        self.config.schedule.rate(epoch, self.config.epochs, step, self.steps)
+        let rate = self.config.schedule.rate(epoch, self.config.epochs, step, self.steps);
+        let losses = self.history.epochs[..epoch.min(self.history.epochs.len())].iter().filter_map(|r| r.val_loss);
+        rate * self.config.plateau.map_or(1.0, |plateau| plateau.share(losses))
     }
 
     /// Returns an error, which ends training, if the loss is NaN or infinite.

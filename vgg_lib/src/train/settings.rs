@@ -31,6 +31,8 @@ pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset
         ("ema", format!("{:?}", config.ema)),
     ];
     settings.extend(others.map(|(name, value)| (name.to_string(), value)));
+    // Not written by earlier versions.
+    settings.extend(config.plateau.map(|plateau| ("plateau".to_string(), format!("{plateau:?}"))));
     settings
 }
 
@@ -50,6 +52,7 @@ fn optimizer(optimizer: Optimizer) -> String {
     let (Sgd { momentum, nesterov, decay }, muon) = match optimizer {
         Optimizer::Sgd(sgd) => (sgd, None),
         Optimizer::Muon(Muon { factor, sgd }) => (sgd, Some(factor)),
+        Optimizer::Adam(adam) => return format!("{adam:?}"),
     };
     format!("SgdConfig {{ momentum: {momentum:?}, nesterov: {nesterov}, decay: {decay:?}, muon: {muon:?} }}")
 }

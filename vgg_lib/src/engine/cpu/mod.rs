@@ -19,7 +19,7 @@ mod softmax;
 mod update;
 
 pub(crate) use loss::cross_entropy;
-pub(crate) use update::{finish_update, momentum_update, muon_updates, squared_norm};
+pub(crate) use update::{adam_update, finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::laps::Stopwatch;
 use super::plan::{Plan, Purpose, Stage};

@@ -1,6 +1,6 @@
 //! The arithmetic of the optimizers on the GPU.
 
-use crate::engine::{MomentumRule, MuonKernel};
+use crate::engine::{AdamRule, MomentumRule, MuonKernel};
 use crate::kernel::gpu::{Gemm, Gpu, Memory, launch, over};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Layer, Op, Values};
@@ -12,6 +12,33 @@ pub(crate) fn momentum_update(weight: &mut Values, velocity: &mut Values, gradie
     let (weight, velocity) = (weight.on_gpu_mut(gpu), velocity.on_gpu_mut(gpu));
     let (n, rate, scale) = (weight.len(), rate as f32, scale as f32);
     launch!(gpu, "sgd", over(n), weight, gradient, velocity, n, rate, scale, momentum, nesterov, l2);
+}
+
+/// Updates one parameter and its mean and squared gradient by this gradient.
+pub(crate) fn adam_update(weight: &mut Values, moments: [&mut Values; 2], gradient: &Memory, rule: AdamRule) {
+    let AdamRule { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = rule;
+    let gpu = gradient.gpu();
+    let weight = weight.on_gpu_mut(gpu);
+    let [mean, square] = moments.map(|moment| moment.on_gpu_mut(gpu));
+    let (n, [rate, correction, keep, scale]) = (weight.len(), [rate, correction, keep, scale].map(|x| x as f32));
+    launch!(
+        gpu,
+        "adam",
+        over(n),
+        weight,
+        gradient,
+        mean,
+        square,
+        n,
+        rate,
+        correction,
+        keep,
+        scale,
+        beta1,
+        beta2,
+        epsilon,
+        l2
+    );
 }
 
 /// Updates these kernels, whose gradients are given, as [`crate::kernel::muon::update`] does.

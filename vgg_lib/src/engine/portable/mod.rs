@@ -5,7 +5,7 @@ mod loss;
 mod update;
 
 pub(crate) use loss::cross_entropy;
-pub(crate) use update::{average, finish_update, momentum_update, muon_updates, squared_norm};
+pub(crate) use update::{adam_update, average, finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::plan::groups;
 use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_mask};

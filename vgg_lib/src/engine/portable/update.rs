@@ -1,6 +1,6 @@
 //! The arithmetic of the optimizers, with dfdx's operations.
 
-use crate::engine::{MomentumRule, MuonKernel};
+use crate::engine::{AdamRule, MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Param, Values};
 use crate::tensor::{Device, Flat, Gradients};
@@ -19,7 +19,7 @@ pub(crate) fn momentum_update(
 
 fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, rule: MomentumRule) -> Result<f64> {
     let MomentumRule { rate, momentum, nesterov, .. } = rule;
-    let (g, penalty) = gradient(w, gradients, &rule)?;
+    let (g, penalty) = gradient(w, gradients, rule.scale, rule.l2)?;
     let momentum = f64::from(momentum);
     v.try_axpy(momentum, &g, -rate)?;
     if nesterov {
@@ -31,12 +31,32 @@ fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, rule: Momentu
     Ok(penalty)
 }
 
+pub(crate) fn adam_update(
+    param: &mut Param,
+    moments: [&mut Values; 2],
+    gradients: &mut Gradients,
+    rule: AdamRule,
+) -> Result<f64> {
+    adam(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, rule)
+}
+
+fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, rule: AdamRule) -> Result<f64> {
+    let AdamRule { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = rule;
+    let (g, penalty) = gradient(w, gradients, scale, l2)?;
+    let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
+    m.try_axpy(beta1, &g, 1.0 - beta1)?;
+    v.try_axpy(beta2, &g.try_square()?, 1.0 - beta2)?;
+    let size = v.clone().try_sqrt()?.try_mul(correction as f32)?.try_add(epsilon)?;
+    w.try_axpy(keep, &m.clone().try_div(size)?, -rate)?;
+    Ok(penalty)
+}
+
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> Result<f64> {
     let mut sum = 0.0;
     for MuonKernel { weight, velocity, outputs, rule, .. } in kernels {
         let (w, v) = (weight.tensor_mut(), velocity.tensor_mut());
         let MomentumRule { momentum, nesterov, .. } = *rule;
-        let (mut u, penalty) = gradient(w, gradients, rule)?;
+        let (mut u, penalty) = gradient(w, gradients, rule.scale, rule.l2)?;
         sum += penalty;
         v.try_axpy(f64::from(momentum), &u, 1.0)?;
         let (of_g, of_v) = if nesterov { (1.0, f64::from(momentum)) } else { (0.0, 1.0) };
@@ -67,11 +87,11 @@ fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
 }
 
 /// The gradient, including the part from l2, and the l2 penalty.
-fn gradient(w: &Flat, gradients: &mut Gradients, rule: &MomentumRule) -> Result<(Flat, f64)> {
+fn gradient(w: &Flat, gradients: &mut Gradients, scale: f64, l2: f32) -> Result<(Flat, f64)> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
-    let l2 = f64::from(rule.l2);
-    g.try_axpy(rule.scale, w, rule.scale * 2.0 * l2)?;
+    let l2 = f64::from(l2);
+    g.try_axpy(scale, w, scale * 2.0 * l2)?;
     Ok((g, if l2 > 0.0 { l2 * squares(w)? } else { 0.0 }))
 }
 
@@ -147,6 +167,31 @@ mod tests {
             close(&v, &other_v);
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
         }
+    }
+
+    #[test]
+    fn adam_agrees_with_the_kernel() {
+        let rule = AdamRule {
+            rate: 0.1,
+            correction: 3.0,
+            keep: 0.9,
+            scale: 0.5,
+            beta1: 0.8,
+            beta2: 0.9,
+            epsilon: 1e-3,
+            l2: 0.01,
+        };
+        let (w, m, v) = (numbers(60, 7), numbers(60, 11), numbers(60, 13).square());
+        let (mut here, mut there) = ([w.clone(), m.clone(), v.clone()], [w, m, v]);
+        let g = numbers(60, 17);
+        let (mut of_here, mut of_there) = (gradients(&here[0], &g), gradients(&there[0], &g));
+        let [w, m, v] = &mut here;
+        let penalty = adam(w, [m, v], &mut of_here, rule).unwrap();
+        let [w, m, v] = &mut there;
+        let other = cpu::adam_update(w, [m, v], &mut of_there, rule).unwrap();
+        approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
+        here.iter().zip(&there).for_each(|(here, there)| close(here, there));
+        assert_eq!(of_there.get(&there[0]).as_vec(), vec![0.0; 60]);
     }
 
     #[test]

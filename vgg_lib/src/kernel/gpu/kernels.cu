@@ -418,6 +418,16 @@ extern "C" __global__ void sgd(float *w, const float *g, float *v, u64 n, float 
   }
 }
 
+extern "C" __global__ void adam(float *w, const float *g, float *m, float *v, u64 n, float rate, float correction,
+                                float keep, float scale, float beta1, float beta2, float epsilon, float l2) {
+  FOR(i, n) {
+    float gradient = scale * (g[i] + 2.0f * l2 * w[i]);
+    m[i] = beta1 * m[i] + (1.0f - beta1) * gradient;
+    v[i] = beta2 * v[i] + (1.0f - beta2) * gradient * gradient;
+    w[i] = keep * w[i] - rate * m[i] / (sqrtf(v[i]) * correction + epsilon);
+  }
+}
+
 // partial[block] = Σ (x + 2λw)², or Σ x² without w.
 extern "C" __global__ void squares(const float *x, const float *w, float l2, u64 n, double *partial) {
   __shared__ double shared[256];

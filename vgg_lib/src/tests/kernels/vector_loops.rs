@@ -3,6 +3,7 @@
 //! so that incomplete vectors and incomplete chunks are covered.
 
 use super::reference::{self, Reference};
+use crate::kernel::adam::{self, AdamStep};
 use crate::kernel::elementwise::{Dropout, column_sums};
 use crate::kernel::sgd::SgdStep;
 use crate::kernel::simd::{Level, limited};
@@ -130,6 +131,40 @@ fn sgd_sets_negligible_velocities_to_zero() {
         [w, v]
     });
     assert_eq!((w, v), (vec![1.0; 33], vec![0.0; 33]));
+}
+
+#[test]
+fn adam_steps_match_f64() {
+    let step = AdamStep {
+        rate: 0.1,
+        correction: 3.0,
+        keep: 0.9,
+        scale: STEP.scale,
+        beta1: 0.8,
+        beta2: 0.9,
+        epsilon: 1e-3,
+        l2: STEP.l2,
+    };
+    for len in LENGTHS {
+        let [w, g, m, v] = [1, 2, 3, 4].map(|seed| numbers(len, seed));
+        let v: Vec<f32> = v.iter().map(|v| v * v).collect();
+        let [new_w, new_g, new_m, new_v, penalty] = on_every_level(|| {
+            let (mut w, mut g, mut m, mut v) = (w.clone(), g.clone(), m.clone(), v.clone());
+            let penalty = adam::update(&mut w, &mut g, &mut m, &mut v, step);
+            [w, g, m, v, one(penalty)]
+        });
+        let [rate, correction, keep] = [step.rate, step.correction, step.keep].map(f64::from);
+        let [beta1, beta2, epsilon] = [step.beta1, step.beta2, step.epsilon].map(f64::from);
+        let mean = |i: usize| beta1 * f64::from(m[i]) + (1.0 - beta1) * gradient(w[i], g[i]);
+        let square = |i: usize| beta2 * f64::from(v[i]) + (1.0 - beta2) * gradient(w[i], g[i]).powi(2);
+        let moved = |i: usize| keep * f64::from(w[i]) - rate * mean(i) / (square(i).sqrt() * correction + epsilon);
+        check(&Reference::all((0..len).map(mean)), &new_m, "mean gradient");
+        check(&Reference::all((0..len).map(square)), &new_v, "mean squared gradient");
+        check(&Reference::all((0..len).map(moved)), &new_w, "weights");
+        assert_eq!(new_g, vec![0.0; len]);
+        let squares: f64 = w.iter().map(|&w| f64::from(w).powi(2)).sum();
+        check(&Reference::all([f64::from(step.l2) * squares]), &penalty, "penalty");
+    }
 }
 
 #[test]
