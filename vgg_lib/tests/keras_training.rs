@@ -180,6 +180,22 @@ fn adam_starts_anew_for_a_layer_that_joins_later() {
 }
 
 #[test]
+fn the_rate_of_a_layer_is_a_factor() {
+    let mut npz = open("optimizer");
+    let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));
+    let (weights, rates): (Vec<f32>, Vec<f32>) = (get(&mut npz, "nesterov"), get(&mut npz, "nesterov.rates"));
+    let mut model = seven_weights(&start, 0.0);
+    model.set_rate("weights", 0.25).unwrap();
+    let mut updater = Updater::new(Optimizer::Sgd(Sgd { decay: 0.0, ..Sgd::default() })).unwrap();
+    for step in 0..10 {
+        let now = stepped(&mut model, &mut updater, &gradients[step * 7..][..7], 4.0 * f64::from(rates[step]));
+        close(&format!("step {step}"), &now, &weights[step * 7..][..7], 1e-5);
+    }
+    let error = model.set_rate("weights", 0.0).unwrap_err().to_string();
+    assert!(error.contains("must be above 0, not 0; `freeze` keeps training"), "{error}");
+}
+
+#[test]
 fn ten_steps_of_sgd_match_keras() {
     let mut npz = open("optimizer");
     let (start, gradients): (Vec<f32>, Vec<f32>) = (get(&mut npz, "start"), get(&mut npz, "gradients"));

@@ -28,6 +28,7 @@ fn every_layer() -> Result<Sequential> {
     model.push("softmax", softmax())?;
     model.set_batch_norm_group("norm1", 8)?;
     model.freeze("conv1")?;
+    model.set_rate("fc1", 0.25)?;
     Ok(model)
 }
 
@@ -42,7 +43,14 @@ fn everything(model: &Sequential) -> String {
 fn structure(model: &Sequential) -> String {
     let layer = |layer: &Layer| {
         let dims: Vec<_> = layer.params().iter().map(|param| (param.name, &param.dims)).collect();
-        format!("{} {:?} {} {:?} {dims:?}\n", layer.name(), layer.op(), layer.is_frozen(), layer.l2())
+        format!(
+            "{} {:?} {} {:?} {:?} {dims:?}\n",
+            layer.name(),
+            layer.op(),
+            layer.is_frozen(),
+            layer.l2(),
+            layer.rate()
+        )
     };
     let layers: String = model.layers().iter().map(layer).collect();
     format!("{:?} {:?} {:?}\n{layers}", model.input_shape(), model.classes(), model.normalization())
@@ -260,6 +268,7 @@ fn hostile_and_newer_descriptions_are_refused_in_a_sentence() -> Result<()> {
         ("\"name\":\"flatten\"", "\"name\":\"conv\"", "two layers have the name 'conv'"),
         ("\"name\":\"flatten\"", "\"name\":\"\"", "a layer needs a name"),
         ("\"op\":\"flatten\"", "\"op\":\"flatten\",\"l2\":-1.0", "l2 must be at least 0"),
+        ("\"op\":\"flatten\"", "\"op\":\"flatten\",\"rate\":0.0", "learning rate must be above 0"),
         ("\"op\":\"flatten\"", "\"op\":{\"dropout\":{\"p\":1.5}}", "dropout p must be"),
         ("\"op\":\"flatten\"", "\"op\":\"relu\"", "predictions.weight of shape [32, 2], but"),
         (

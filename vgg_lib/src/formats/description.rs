@@ -50,6 +50,9 @@ struct StoredLayer {
     op: Op,
     #[serde(default, skip_serializing_if = "is_default")]
     l2: f32,
+    /// Factor on the learning rate, if it is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<f32>,
     #[serde(default, skip_serializing_if = "is_default")]
     frozen: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +69,7 @@ impl Description {
             name: layer.name.clone(),
             op: layer.op,
             l2: layer.l2,
+            rate: Some(layer.rate).filter(|rate| *rate != 1.0),
             frozen: layer.frozen,
             classes: layer.classes.as_ref().map(|classes| classes.to_vec()),
         };
@@ -145,7 +149,7 @@ impl Description {
         model.check_input().map_err(damaged)?;
         let mut shape = input;
         let mut used = 0;
-        for StoredLayer { name: layer, op, l2, frozen, classes } in self.layers {
+        for StoredLayer { name: layer, op, l2, rate, frozen, classes } in self.layers {
             let mut values = vec![];
             for (param, dims, _) in op.params(shape) {
                 let name = name(&layer, param);
@@ -158,6 +162,7 @@ impl Description {
             }
             used += values.len();
             model.push_with(&layer, LayerSpec { op, l2, init: Init::GlorotUniform }, values).map_err(damaged)?;
+            model.set_rate(&layer, rate.unwrap_or(1.0)).map_err(damaged)?;
             let last = model.layers.last_mut().expect("just pushed");
             (last.frozen, last.classes) = (frozen, classes.map(Arc::new));
             shape = last.output(shape).map_err(damaged)?;

@@ -72,6 +72,8 @@ pub struct Layer {
     params: Vec<Param>,
     pub(crate) frozen: bool,
     pub(crate) l2: f32,
+    /// Factor on the learning rate.
+    pub(crate) rate: f32,
     /// The names of the classes that the outputs of this layer stand for, if training or the reader has told them.
     pub(crate) classes: Option<Arc<Vec<String>>>,
     filters: FilterCache,
@@ -134,6 +136,7 @@ impl LayerSpec {
             params,
             frozen: false,
             l2,
+            rate: 1.0,
             classes: None,
             filters: FilterCache::default(),
         })
@@ -170,6 +173,11 @@ impl Layer {
     /// The λ of its L2 penalty; 0 if it has none.
     pub fn l2(&self) -> f32 {
         self.l2
+    }
+
+    /// The factor on the learning rate of the layer; usually 1.
+    pub fn rate(&self) -> f32 {
+        self.rate
     }
 
     /// Whether a training step computes gradients for any of its parameters.
@@ -215,6 +223,9 @@ impl fmt::Debug for Layer {
         write!(f, "{}: {:?}", self.name, self.op)?;
         if self.l2 > 0.0 {
             write!(f, ", l2({})", self.l2)?;
+        }
+        if self.rate != 1.0 {
+            write!(f, ", rate({})", self.rate)?;
         }
         f.write_str(if self.frozen { ", frozen" } else { "" })
     }

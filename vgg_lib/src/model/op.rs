@@ -199,6 +199,15 @@ pub(super) fn check_dropout(p: f32) -> Result<()> {
     Err(Error::Config(format!("dropout p must be at least 0 and less than 1, not {p}")))
 }
 
+pub(super) fn check_rate(factor: f32) -> Result<()> {
+    if factor > 0.0 && factor.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the factor on a layer's learning rate must be above 0, not {factor}; `freeze` keeps training from changing a layer"
+    )))
+}
+
 pub(super) fn check_l2(lambda: f32) -> Result<()> {
     if lambda >= 0.0 && lambda.is_finite() {
         return Ok(());

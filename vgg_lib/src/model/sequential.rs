@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::init::{Init, Seed, layer_rng};
 use super::input::Preparation;
 use super::layer::{Layer, MOST_VALUES, initial};
-use super::op::{Op, Shape, check_dropout, check_l2};
+use super::op::{Op, Shape, check_dropout, check_l2, check_rate};
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
@@ -319,6 +319,27 @@ impl Sequential {
             return Err(Error::Name(format!("'{name}' names no layer with l2")));
         }
         regularized.into_iter().for_each(|i| self.layers[i].l2 = lambda);
+        Ok(())
+    }
+
+    /// Multiplies the learning rate of the layer of this name, or of all layers whose names start with it ("" selects
+    /// every layer), by this factor: layers that are already good can take smaller steps than a new head (fastai's
+    /// discriminative learning rates, Howard & Ruder 2018, arXiv:1801.06146).
+    ///
+    /// ```
+    /// use vgg_lib::prelude::*;
+    /// let mut model = vgg::vgg16((32, 32, 3), 2, Seed(0))?;
+    /// model.freeze("block")?;
+    /// model.unfreeze("block5")?;
+    /// model.set_rate("block5", 0.1)?;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Name`] if there is no such layer, [`Error::Config`] if the factor is not above 0.
+    pub fn set_rate(&mut self, name: &str, factor: f32) -> Result<()> {
+        check_rate(factor)?;
+        self.select(name)?.into_iter().for_each(|i| self.layers[i].rate = factor);
         Ok(())
     }
 

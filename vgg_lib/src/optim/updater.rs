@@ -85,8 +85,8 @@ impl Updater {
         let last = model.layers.iter().rposition(|layer| !layer.params().is_empty());
         let (mut penalty, mut kernels, mut keys) = (0.0, vec![], vec![]);
         for (index, layer) in model.layers.iter_mut().enumerate().filter(|(_, layer)| layer.learns()) {
-            let (name, l2s) =
-                (layer.name.clone(), layer.params().iter().map(|p| clip::l2(layer, p)).collect::<Vec<_>>());
+            let (name, rate) = (layer.name.clone(), rate * f64::from(layer.rate));
+            let l2s: Vec<f32> = layer.params().iter().map(|p| clip::l2(layer, p)).collect();
             for (param, l2) in layer.params_mut().iter_mut().zip(l2s).filter(|(p, _)| p.learned) {
                 let step = Step { rate, scale, l2 };
                 penalty += match self.optimizer {

@@ -38,8 +38,9 @@ pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset
 
 fn layer(layer: &Layer) -> (String, String) {
     let dims: Vec<_> = layer.params().iter().map(|param| &param.dims).collect();
+    let rate = if layer.rate() == 1.0 { String::new() } else { format!(", rate({})", layer.rate()) };
     let frozen = if layer.is_frozen() { ", frozen" } else { "" };
-    (format!("layer {}", layer.name()), format!("{:?} {dims:?} l2({}){frozen}", layer.op(), layer.l2()))
+    (format!("layer {}", layer.name()), format!("{:?} {dims:?} l2({}){rate}{frozen}", layer.op(), layer.l2()))
 }
 
 fn digest(data: &Dataset) -> String {
