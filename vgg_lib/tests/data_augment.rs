@@ -6,7 +6,7 @@ use ndarray::{Array2, Array3, Array4};
 use ndarray_npy::NpzReader;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use vgg_lib::data::{Augment, Transform};
+use vgg_lib::data::{Augment, Color, Dataset, Normalization, Transform};
 
 #[test]
 fn rotations_shifts_and_flips_match_keras() {
@@ -61,6 +61,100 @@ fn crops_are_zero_outside_the_image_and_flipped_last() {
     let mut flipped = cropped;
     flipped.chunks_exact_mut(4).for_each(<[f32]>::reverse);
     assert_eq!(apply_to_small(Transform { flip: true, ..crop }), flipped);
+}
+
+/// fixtures/augment_more.py: shear and zoom against Keras, resized crops against torchvision.
+#[test]
+fn shear_and_zoom_match_keras_and_resized_crops_match_torchvision() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/augment_more.npz");
+    let mut npz = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let image: Array3<f32> = npz.by_name("image").unwrap();
+    for (name, border, count) in [("affine", 0, 30), ("crop", 2, 20)] {
+        let params: Array2<f32> = npz.by_name(&format!("{name}_params")).unwrap();
+        let expected: Array4<f32> = npz.by_name(&format!("{name}_expected")).unwrap();
+        assert_eq!(params.nrows(), count);
+        for (p, expected) in params.outer_iter().zip(expected.outer_iter()) {
+            let transform = match name {
+                "affine" => Transform {
+                    theta: p[0],
+                    ty: p[1],
+                    tx: p[2],
+                    shear: p[3],
+                    zoom: (p[4], p[5]),
+                    ..Transform::default()
+                },
+                // As `Augment::sample` turns a part of an image into a zoom and a shift.
+                _ => {
+                    let (top, left, height, width) = (p[0], p[1], p[2], p[3]);
+                    let (zoom, ty, tx) =
+                        ((height / 12.0, width / 12.0), top + (height - 12.0) / 2.0, left + (width - 12.0) / 2.0);
+                    Transform { ty, tx, zoom, ..Transform::default() }
+                }
+            };
+            let mut out = Array3::from_elem(image.dim(), f32::NAN);
+            transform.apply(image.as_slice().unwrap(), image.dim(), out.as_slice_mut().unwrap());
+            for ((i, j, k), &ours) in out.indexed_iter() {
+                // torchvision repeats the border of the part, where we see the pixels beyond it.
+                let inside = |at: usize| (border..12 - border).contains(&at);
+                let theirs = expected[[i, j, k]];
+                assert!(
+                    !inside(i) || !inside(j) || (ours - theirs).abs() <= 1e-4 * 255.0,
+                    "{name} {transform:?}: ({i}, {j}, {k}) is {ours}, not {theirs}"
+                );
+            }
+        }
+    }
+}
+
+/// fixtures/augment_more.py: torchvision's functions on an image with gray, black and white pixels.
+#[test]
+fn colors_match_torchvision() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/augment_more.npz");
+    let mut npz = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let image: Array3<f32> = npz.by_name("color_image").unwrap();
+    let params: Array2<f32> = npz.by_name("color_params").unwrap();
+    let expected: Array4<f32> = npz.by_name("color_expected").unwrap();
+    let (h, w, _) = image.dim();
+    let bytes = image.iter().map(|&value| value as u8).collect();
+    let data = Dataset::new(bytes, image.dim(), vec![0], vec!["cat".into()]).unwrap();
+    let data = Normalization { mean: vec![100.0, 120.0, 80.0], std: vec![50.0, 60.0, 70.0] }.apply(&data);
+    for (p, expected) in params.outer_iter().zip(expected.outer_iter()) {
+        let color = Color { brightness: p[0], contrast: p[1], saturation: p[2], hue: p[3] };
+        let mut values = vec![f32::NAN; h * w * 3];
+        data.read(0, &mut values);
+        data.recolor(&color, &mut values);
+        for (i, (value, &theirs)) in values.iter().zip(expected.iter()).enumerate() {
+            let (mean, std) = ([100.0, 120.0, 80.0][i % 3], [50.0, 60.0, 70.0][i % 3]);
+            let ours = value * std + mean;
+            assert!((ours - theirs).abs() <= 0.02, "{color:?}: value {i} is {ours}, not {theirs}");
+        }
+    }
+    assert_eq!(params.nrows(), 16);
+}
+
+#[test]
+fn new_settings_stay_in_their_ranges_and_leave_the_other_draws_alone() {
+    let old = Augment { rotation: 15.0, width_shift: 0.1, horizontal_flip: true, cutout: 3, ..Augment::default() };
+    let colors = Augment { brightness: 0.4, contrast: 0.3, saturation: 2.0, hue: 0.1, shear: 10.0, ..old };
+    let whole = Augment { resized_crop: Some((0.25, 1.0)), ..Augment::default() };
+    let (mut largest, mut smallest) = (0.0f32, 1.0f32);
+    for seed in 0..2000 {
+        let rng = || ChaCha8Rng::seed_from_u64(seed);
+        let (before, after) = (old.sample(20, 20, &mut rng()), colors.sample(20, 20, &mut rng()));
+        assert_eq!(Transform { shear: 0.0, color: Color::default(), ..after }, before);
+        let Color { brightness, contrast, saturation, hue } = after.color;
+        assert!((0.6..=1.4).contains(&brightness) && (0.7..=1.3).contains(&contrast), "{after:?}");
+        assert!((0.0..=3.0).contains(&saturation) && hue.abs() <= 0.1 && after.shear.abs() <= 10.0, "{after:?}");
+        let Transform { zoom: (y, x), ty, tx, .. } = whole.sample(20, 40, &mut rng());
+        let (area, ratio) = (y * x, x / y);
+        assert!((0.2499..=1.0001).contains(&area) && (0.7499..=1.3334).contains(&ratio), "{y} {x}");
+        assert!(
+            ty.abs() <= 20.0 * (1.0 - y) / 2.0 + 1e-4 && tx.abs() <= 40.0 * (1.0 - x) / 2.0 + 1e-4,
+            "{y} {x} {ty} {tx}"
+        );
+        (largest, smallest) = (largest.max(area), smallest.min(area));
+    }
+    assert!(largest > 0.9 && smallest < 0.3, "{largest} {smallest}");
 }
 
 #[test]
@@ -130,6 +224,13 @@ fn extreme_settings_do_not_panic() {
             horizontal_flip: true,
             crop_padding: usize::MAX,
             cutout: usize::MAX,
+            shear: value,
+            zoom: value,
+            resized_crop: Some((value, value)),
+            brightness: value,
+            contrast: value,
+            saturation: value,
+            hue: value,
         };
         apply_to_small(augment.sample(3, 4, &mut rng));
     }

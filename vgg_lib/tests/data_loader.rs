@@ -8,8 +8,21 @@ use std::{
 
 use vgg_lib::data::{Augment, Batch, Dataset, Loader, shapes, shuffled};
 
-const AUGMENT: Augment =
-    Augment { rotation: 15.0, width_shift: 0.1, height_shift: 0.1, horizontal_flip: true, crop_padding: 0, cutout: 0 };
+const AUGMENT: Augment = Augment {
+    rotation: 15.0,
+    width_shift: 0.1,
+    height_shift: 0.1,
+    horizontal_flip: true,
+    crop_padding: 0,
+    cutout: 0,
+    shear: 0.0,
+    zoom: 0.0,
+    resized_crop: None,
+    brightness: 0.0,
+    contrast: 0.0,
+    saturation: 0.0,
+    hue: 0.0,
+};
 const SIZE: usize = 8 * 8 * 3;
 
 fn ten() -> Dataset {

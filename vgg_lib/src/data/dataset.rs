@@ -7,7 +7,10 @@ use ndarray::ArrayView4;
 use ndarray_npy::ViewNpyExt;
 use sha2::{Digest, Sha256};
 
-use super::storage::{Storage, Values};
+use super::{
+    Color,
+    storage::{Storage, Values},
+};
 use crate::model::{Normalization, Preparation, Resize};
 use crate::{Error, Result, files};
 
@@ -178,6 +181,30 @@ impl Dataset {
                 out.iter_mut().zip(floats).for_each(|(out, float)| *out = f32::from_ne_bytes(*float));
             }
         }
+    }
+
+    /// Whether the images are RGB bytes.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.values.len() == 3
+    }
+
+    /// Changes the colors of an image of this dataset, as [`read`](Dataset::read) writes it. Features, and images with
+    /// one channel, stay as they are.
+    pub fn recolor(&self, color: &Color, image: &mut [f32]) {
+        if !self.has_colors() || *color == Color::default() {
+            return;
+        }
+        // Normalization is linear: value = low + byte · step.
+        let channels: Vec<(f32, f32)> =
+            self.values.iter().map(|values| (values[0], (values[255] - values[0]) / 255.0)).collect();
+        let each = |image: &mut [f32], change: fn(f32, (f32, f32)) -> f32| {
+            for pixel in image.chunks_exact_mut(3) {
+                pixel.iter_mut().zip(&channels).for_each(|(value, channel)| *value = change(*value, *channel));
+            }
+        };
+        each(image, |value, (low, step)| (value - low) / step);
+        color.apply(image);
+        each(image, |byte, (low, step)| low + byte * step);
     }
 
     /// A dataset with the same labels and classes whose values are the floats in this `.npy` file, which is

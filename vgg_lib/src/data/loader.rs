@@ -113,6 +113,7 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
         } else {
             dataset.read(index, &mut original);
             let mut transform = augment.sample(h, w, &mut stream(epoch_seed(seed, epoch), (start + i) as u64));
+            dataset.recolor(&transform.color, &mut original);
             let first: bool = stream(seed, index as u64).random();
             transform.flip = augment.horizontal_flip && first == epoch.is_multiple_of(2);
             transform.apply(&original, (h, w, c), out);

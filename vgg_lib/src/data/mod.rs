@@ -19,6 +19,7 @@ pub mod augment;
 pub mod cifar10;
 mod class_folders;
 mod class_index;
+mod color;
 mod dataset;
 mod exif;
 mod image_file;
@@ -41,6 +42,7 @@ mod views;
 
 pub use augment::{Augment, Transform};
 pub use class_index::class_index;
+pub use color::Color;
 pub use dataset::Dataset;
 pub use image_file::read_image;
 pub use loader::{Batch, Loader, shuffled};

@@ -61,8 +61,9 @@ impl Dataset {
         let original = self.image(index);
         let (w, h) = original.dimensions();
         let transform = augment.sample(h as usize, w as usize, &mut ChaCha8Rng::seed_from_u64(version));
-        let values: Vec<f32> = original.as_raw().iter().map(|&byte| f32::from(byte)).collect();
+        let mut values: Vec<f32> = original.as_raw().iter().map(|&byte| f32::from(byte)).collect();
         let mut out = vec![0.0; values.len()];
+        transform.color.apply(&mut values);
         transform.apply(&values, (h as usize, w as usize, 3), &mut out);
         let bytes = out.iter().map(|v| v.round().clamp(0.0, 255.0) as u8).collect();
         RgbImage::from_raw(w, h, bytes).expect("as many bytes as before")

@@ -69,7 +69,7 @@ impl Sequential {
     pub fn lr_find_with(&self, train: &Dataset, config: &FitConfig, observer: data::Observer) -> Result<RateTest> {
         check_data(self, train, train)?;
         config.check(train.len())?;
-        config.augment.check_size(train.image_shape())?;
+        config.augment.check_images(train)?;
         let batch_size = config.batch_size.min(train.len());
         check_model(self, batch_size)?;
         let mut model = self.clone();

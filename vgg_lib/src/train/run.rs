@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
         config.check(train.len())?;
-        config.augment.check_size(train.image_shape())?;
+        config.augment.check_images(train)?;
         let wanted = config.batch_size;
         config.batch_size = wanted.min(train.len());
         check_model(model, config.batch_size)?;

@@ -5,7 +5,7 @@
 
 use super::checkpoint_file::Settings;
 use super::config::FitConfig;
-use crate::data::Dataset;
+use crate::data::{Augment, Dataset};
 use crate::model::{Layer, Sequential};
 use crate::optim::{Muon, Optimizer, Sgd};
 use crate::text::hex;
@@ -23,7 +23,7 @@ pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset
         ("batch_size", batch_size.to_string()),
         ("schedule", format!("{schedule:?}{length}")),
         ("optimizer", optimizer(config.optimizer)),
-        ("augment", format!("{augment:?}")),
+        ("augment", changes(augment)),
         ("label_smoothing", label_smoothing.to_string()),
         ("seed", seed.0.to_string()),
         ("max_steps", format!("{:?}", config.max_steps)),
@@ -47,6 +47,18 @@ fn digest(data: &Dataset) -> String {
     let mut hash = Sha256::new();
     data.hash(&mut hash);
     format!("{data:?} {}", hex(&hash.finalize()[..8]))
+}
+
+/// With the settings that earlier versions did not have only where they are used.
+fn changes(augment: &Augment) -> String {
+    let Augment { rotation, width_shift, height_shift, horizontal_flip, crop_padding, cutout, .. } = *augment;
+    let known = format!(
+        "Augment {{ rotation: {rotation:?}, width_shift: {width_shift:?}, height_shift: {height_shift:?}, \
+         horizontal_flip: {horizontal_flip}, crop_padding: {crop_padding}, cutout: {cutout} }}"
+    );
+    let same =
+        Augment { rotation, width_shift, height_shift, horizontal_flip, crop_padding, cutout, ..Augment::default() };
+    if same == *augment { known } else { format!("{augment:?}") }
 }
 
 fn optimizer(optimizer: Optimizer) -> String {
