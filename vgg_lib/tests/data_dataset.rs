@@ -82,6 +82,29 @@ fn invalid_images_are_refused_in_one_sentence() {
     assert!(message(Dataset::new(vec![0; 2], (1, 1, 2), vec![0], names(1))).contains("channels 1 or 3"));
 }
 
+/// Of five images, one is of class 0, one of class 1 and three of class 3; class 2 has none.
+#[test]
+fn balanced_repeats_the_images_of_small_classes() {
+    let pixels = (0..30).collect();
+    let d = Dataset::new(pixels, (1, 2, 3), vec![3, 0, 3, 1, 3], names(4)).unwrap();
+    let balanced = d.balanced(0);
+    assert_eq!(balanced.labels(), [3, 0, 0, 0, 3, 1, 1, 1, 3]);
+    let first: Vec<f32> = (0..9).map(|i| read(&balanced, i)[0] / 6.0).collect();
+    assert_eq!(first, [0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0, 4.0]);
+    assert_eq!(balanced.balanced(1).labels(), balanced.labels());
+    // Two of three images of a class that needs five: each once, two of them twice, which ones depends on the seed.
+    let d = Dataset::new((0..48).collect(), (1, 2, 3), vec![0, 0, 0, 0, 0, 1, 1, 1], names(2)).unwrap();
+    let twice = |seed| -> Vec<usize> {
+        let values: Vec<f32> = (5..10).map(|i| read(&d.balanced(seed), i)[0] / 6.0).collect();
+        (5..8).map(|image| values.iter().filter(|&&value| value == image as f32).count()).collect()
+    };
+    assert!(
+        (0..20).all(|seed| twice(seed).iter().sum::<usize>() == 5 && twice(seed).iter().all(|n| (1..=2).contains(n)))
+    );
+    assert!((1..20).any(|seed| twice(seed) != twice(0)) && twice(3) == twice(3));
+    assert_eq!(d.take(0).balanced(0).len(), 0);
+}
+
 #[test]
 fn shuffled_keeps_every_image_with_its_label() {
     let d = vgg_lib::data::shapes::generate(40, (4, 4), 0);

@@ -29,6 +29,20 @@ impl Dataset {
         self.subset(&shuffled(self.len(), seed, 0))
     }
 
+    /// All images, those of small classes several times, so that every class has as many as the largest one has. A
+    /// network that is trained on classes of very different sizes otherwise learns to prefer the large ones. Which images
+    /// of a class occur once more than the others depends on `seed`.
+    ///
+    pub fn balanced(&self, seed: u64) -> Dataset {
+        let mut of_class = vec![vec![]; self.classes.len()];
+        shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));
+        let largest = of_class.iter().map(Vec::len).max().unwrap_or(0);
+        let repeated = of_class.iter().flat_map(|images| images.iter().cycle().take(largest));
+        let mut chosen: Vec<usize> = repeated.copied().collect();
+        chosen.sort_unstable();
+        self.subset(&chosen)
+    }
+
     /// Mirrored copies of the images (left and right exchanged), in the same order. Averaging a model's predictions
     /// for an image and its mirror image is known as test-time augmentation by flipping.
     pub fn mirrored(&self) -> Dataset {
