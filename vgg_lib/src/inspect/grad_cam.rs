@@ -52,7 +52,7 @@ impl Sequential {
 
     /// Makes a training pass compute what inference does: batch norm uses its running statistics, dropout keeps every
     /// value, and no parameter gets a gradient.
-    fn freeze_for_inference(&mut self) {
+    pub(super) fn freeze_for_inference(&mut self) {
         for layer in &mut self.layers {
             layer.frozen = true;
             if let Op::Dropout { p } = &mut layer.op {

@@ -7,10 +7,12 @@ mod heatmap;
 mod memory;
 mod occlusion;
 mod predictions;
+mod probe;
 #[cfg(not(feature = "cuda"))]
 mod profile;
 mod receptive_field;
 mod report;
+mod style;
 mod summary;
 
 pub use classify::{Classification, Classifications};
@@ -18,8 +20,10 @@ pub use heatmap::Heatmap;
 pub use memory::{MemoryEstimate, MemoryRow};
 pub(crate) use predictions::most_probable;
 pub use predictions::{Confusion, Predictions};
+pub use probe::{Probe, Probed};
 #[cfg(not(feature = "cuda"))]
 pub use profile::{Profile, ProfileRow};
 pub use receptive_field::{ReceptiveField, ReceptiveFields, output_size};
 pub use report::{ClassReport, Measures, Report};
+pub use style::{content_loss, gram_matrix, style_loss, total_variation};
 pub use summary::{Summary, SummaryRow};
