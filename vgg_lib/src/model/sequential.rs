@@ -344,16 +344,16 @@ impl Sequential {
     }
 
     /// Initializes the kernel of the layer of this name again, or the kernels of all layers whose names start with it
-    /// ("" selects every layer). Biases become 0.
+    /// ("" selects every layer). Biases become 0. Frozen layers, such as whitening filters, keep their weights.
     ///
     /// # Errors
-    /// [`Error::Name`] if no selected layer has a kernel, [`Error::Config`] if the standard deviation is no number.
+    /// [`Error::Name`] if no selected layer has a kernel that is not frozen, [`Error::Config`] if the standard deviation is no number.
     pub fn set_init(&mut self, name: &str, init: Init) -> Result<()> {
         init.check()?;
-        let has_kernel = |layer: &Layer| matches!(layer.op, Op::Conv2d { .. } | Op::Linear { .. });
+        let has_kernel = |layer: &Layer| !layer.frozen && matches!(layer.op, Op::Conv2d { .. } | Op::Linear { .. });
         let found: Vec<usize> = self.select(name)?.into_iter().filter(|&i| has_kernel(&self.layers[i])).collect();
         if found.is_empty() {
-            return Err(Error::Name(format!("'{name}' names no convolution or dense layer")));
+            return Err(Error::Name(format!("'{name}' names no convolution or dense layer that is not frozen")));
         }
         for i in found {
             self.layers[i].classes = None;

@@ -376,6 +376,14 @@ fn initial_weights_are_redrawn_by_prefix() -> Result<()> {
     assert_eq!(passed[4 * 3 * outputs], 1.0, "the center of the first input's filter");
     assert_eq!(values(&model, "fc1")?, dense);
     assert!(model.set_init("block1_dropout", Init::Dirac).unwrap_err().to_string().contains("no convolution"));
+    // Frozen layers, such as whitening filters, keep their weights.
+    let first = model.layers()[0].name().to_string();
+    model.set_init(&first, Init::Normal(0.5))?;
+    let before = model.layers()[0].params()[0].tensor().as_vec();
+    model.freeze(&first)?;
+    model.set_init("", Init::Dirac)?;
+    assert_eq!(model.layers()[0].params()[0].tensor().as_vec(), before);
+    assert!(model.set_init(&first, Init::Dirac).unwrap_err().to_string().contains("that is not frozen"));
     Ok(())
 }
 
