@@ -4,7 +4,6 @@
 #[path = "common/formula.rs"]
 mod formula;
 
-use dfdx::prelude::*;
 use formula::close;
 use ndarray::{Array2, Array4, ArrayD};
 use ndarray_npy::NpzReader;

@@ -43,14 +43,8 @@ fn everything(model: &Sequential) -> String {
 fn structure(model: &Sequential) -> String {
     let layer = |layer: &Layer| {
         let dims: Vec<_> = layer.params().iter().map(|param| (param.name, &param.dims)).collect();
-        format!(
-            "{} {:?} {} {:?} {:?} {dims:?}\n",
-            layer.name(),
-            layer.op(),
-            layer.is_frozen(),
-            layer.l2(),
-            layer.rate()
-        )
+        let rate = if layer.rate() == 1.0 { String::new() } else { format!("rate {} ", layer.rate()) };
+        format!("{} {:?} {} {:?} {rate}{dims:?}\n", layer.name(), layer.op(), layer.is_frozen(), layer.l2())
     };
     let layers: String = model.layers().iter().map(layer).collect();
     format!("{:?} {:?} {:?}\n{layers}", model.input_shape(), model.classes(), model.normalization())

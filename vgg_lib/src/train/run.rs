@@ -93,11 +93,11 @@ impl<'a> Run<'a> {
             ended_by,
         };
         run.note_batch(wanted);
+        run.rename_classes(model);
+        run.resume(model)?;
         if let Some(warning) = run.config.optimizer.warning(run.config.schedule) {
             (run.observer)(Event::Note(&warning));
         }
-        run.rename_classes(model);
-        run.resume(model)?;
         Ok(run)
     }
 
