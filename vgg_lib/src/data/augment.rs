@@ -1,7 +1,7 @@
 //! Data augmentation: random rotations, shifts, shear, zoom, flips, crops, colors and cutout.
 //!
-//! Rotations, shifts, shear, zoom and flips follow Keras' `ImageDataGenerator`: bilinear interpolation, and the nearest pixel beyond
-//! the border (`fill_mode="nearest"`). Output pixel (row i, column j) is the input at
+//! Rotations, shifts, shear, zoom and flips follow Keras' `ImageDataGenerator`: bilinear interpolation, and the nearest
+//! pixel beyond the border (`fill_mode="nearest"`). Output pixel (row i, column j) is the input at
 //!
 //! ```text
 //! row    = cy + cos θ · (u + ty) + sin θ · (v + tx)        u = cos σ · zy · (i − cy)
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! with the angle θ, the shift (ty, tx), the shear σ, the zoom (zy, zx) and the center cy = (height − 1) / 2,
-//! cx = (width − 1) / 2, followed by the crop of the padded result, the flip and the cutout. On square images the results equal those of
-//! Keras 3. On others they differ: Keras 3 exchanges the axes, so it rotates about a point off the center, and its
-//! `width_shift_range` moves images vertically. Here both do what Keras documents.
+//! cx = (width − 1) / 2, followed by the crop of the padded result, the flip and the cutout. On square images the
+//! results equal those of Keras 3. On others they differ: Keras 3 exchanges the axes, so it rotates about a point off
+//! the center, and its `width_shift_range` moves images vertically. Here both do what Keras documents.
 
 use std::ops::Range;
 

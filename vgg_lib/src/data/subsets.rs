@@ -32,7 +32,6 @@ impl Dataset {
     /// All images, those of small classes several times, so that every class has as many as the largest one has. A
     /// network that is trained on classes of very different sizes otherwise learns to prefer the large ones. Which images
     /// of a class occur once more than the others depends on `seed`.
-    ///
     pub fn balanced(&self, seed: u64) -> Dataset {
         let mut of_class = vec![vec![]; self.classes.len()];
         shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));

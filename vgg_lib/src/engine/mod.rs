@@ -23,6 +23,7 @@ use native as device;
 #[cfg(feature = "cuda")]
 use portable as device;
 
+pub(crate) use crate::kernel::adam::AdamStep;
 pub(crate) use check::check_batch;
 pub(crate) use device::{
     adam_update, average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm,
@@ -107,19 +108,6 @@ pub(crate) struct MomentumRule {
     pub(crate) momentum: f32,
     pub(crate) nesterov: bool,
     /// λ of l2(λ).
-    pub(crate) l2: f32,
-}
-
-/// How Adam updates one parameter; `kernel::adam::AdamStep` says what the fields mean.
-#[derive(Clone, Copy)]
-pub(crate) struct AdamRule {
-    pub(crate) rate: f64,
-    pub(crate) correction: f64,
-    pub(crate) keep: f64,
-    pub(crate) scale: f64,
-    pub(crate) beta1: f32,
-    pub(crate) beta2: f32,
-    pub(crate) epsilon: f32,
     pub(crate) l2: f32,
 }
 

@@ -1,6 +1,6 @@
 //! Our own kernels, on the CPU or on an NVIDIA GPU: each call goes to where the model runs, or to where a gradient is.
 
-use super::{AdamRule, MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
+use super::{AdamStep, MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
 use crate::Result;
 use crate::model::{Layer, Param, Values};
 use crate::tensor::{GradientTape, Gradients, Images};
@@ -57,14 +57,14 @@ pub(crate) fn adam_update(
     param: &mut Param,
     moments: [&mut Values; 2],
     gradients: &mut Gradients,
-    rule: AdamRule,
+    step: AdamStep,
 ) -> DfdxResult<f64> {
     match param.gradient.take() {
         Some(gradient) => {
-            gpu::adam_update(&mut param.values, moments, &gradient, rule);
+            gpu::adam_update(&mut param.values, moments, &gradient, step);
             Ok(0.0)
         }
-        None => cpu::adam_update(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, rule),
+        None => cpu::adam_update(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, step),
     }
 }
 

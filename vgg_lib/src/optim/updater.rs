@@ -1,7 +1,7 @@
 //! Updates the parameters of a model, and holds the optimizer's state.
 
 use super::{Adam, Muon, Optimizer, Sgd, adam::MOMENTS, clip, sgd::VELOCITY};
-use crate::engine::{AdamRule, MomentumRule, MuonKernel, adam_update, finish_update, momentum_update, muon_updates};
+use crate::engine::{AdamStep, MomentumRule, MuonKernel, adam_update, finish_update, momentum_update, muon_updates};
 use crate::model::{Param, Sequential, Values};
 use crate::tensor::{Gradients, dfdx_error};
 use crate::{Error, Result};
@@ -145,18 +145,18 @@ impl Updater {
         }
         let steps = self.steps - self.before.get(&(layer.to_string(), param.name)).copied().unwrap_or(0);
         let of_start = |beta: f32| f64::from(beta).powf(steps as f64);
-        let rule = AdamRule {
-            rate: step.rate / (1.0 - of_start(beta1)),
-            correction: 1.0 / (1.0 - of_start(beta2)).sqrt(),
-            keep: 1.0 - step.rate * f64::from(weight_decay),
-            scale: step.scale,
+        let step = AdamStep {
+            rate: (step.rate / (1.0 - of_start(beta1))) as f32,
+            correction: (1.0 / (1.0 - of_start(beta2)).sqrt()) as f32,
+            keep: (1.0 - step.rate * f64::from(weight_decay)) as f32,
+            scale: step.scale as f32,
             beta1,
             beta2,
             epsilon,
             l2: step.l2,
         };
         let [mut mean, mut square] = MOMENTS.map(|slot| self.take(slot, layer, param));
-        let penalty = adam_update(param, [&mut mean, &mut square], gradients, rule).map_err(dfdx_error)?;
+        let penalty = adam_update(param, [&mut mean, &mut square], gradients, step).map_err(dfdx_error)?;
         for (slot, moment) in MOMENTS.into_iter().zip([mean, square]) {
             self.set_state(slot, layer, param.name, Some(moment));
         }

@@ -5,7 +5,7 @@ use super::history::EpochRecord;
 use super::watch::{Monitor, Verbosity};
 use crate::data::Augment;
 use crate::model::{Seed, Sequential};
-use crate::optim::{Muon, Optimizer, Plateau, Schedule, Sgd};
+use crate::optim::{Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 
@@ -58,6 +58,15 @@ pub struct FitConfig {
 }
 
 impl FitConfig {
+    /// An updater with these settings, without state.
+    pub(super) fn updater(&self) -> Result<Updater> {
+        let updater = Updater::new(self.optimizer)?;
+        match self.clip_norm {
+            Some(limit) => updater.clip_norm(limit),
+            None => Ok(updater),
+        }
+    }
+
     /// Returns an error if a setting is outside its range. `images`: the number of training images.
     pub(super) fn check(&self, images: usize) -> Result<()> {
         let FitConfig { epochs, batch_size, label_smoothing, .. } = *self;

@@ -4,7 +4,6 @@ use super::checks::{check_data, check_model};
 use super::config::FitConfig;
 use crate::data::{self, Dataset, Loader, shuffled};
 use crate::model::Sequential;
-use crate::optim::Updater;
 use crate::tensor::Gradients;
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -73,10 +72,7 @@ impl Sequential {
         let batch_size = config.batch_size.min(train.len());
         check_model(self, batch_size)?;
         let mut model = self.clone();
-        let mut updater = Updater::new(config.optimizer)?;
-        if let Some(limit) = config.clip_norm {
-            updater = updater.clip_norm(limit)?;
-        }
+        let mut updater = config.updater()?;
         let epoch = |epoch| {
             let mut order = shuffled(train.len(), config.seed.0, epoch);
             order.truncate(order.len() / batch_size * batch_size);

@@ -68,10 +68,7 @@ impl<'a> Run<'a> {
             None => None,
         };
         let stop = Stop::new(&config)?;
-        let mut updater = Updater::new(config.optimizer)?;
-        if let Some(limit) = config.clip_norm {
-            updater = updater.clip_norm(limit)?;
-        }
+        let updater = config.updater()?;
         let average = config.ema.map(|decay| Average::new(model, decay)).transpose()?;
         observer(Event::Begin { epochs: config.epochs, steps });
         let good = Good { model: model.clone(), epoch: None };

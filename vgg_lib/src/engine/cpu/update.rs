@@ -1,7 +1,7 @@
 //! The arithmetic of the optimizers, with our kernels. They set each gradient to 0 once it is used.
 
 use super::{DfdxResult, values};
-use crate::engine::{AdamRule, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MomentumRule, MuonKernel};
 use crate::kernel::{adam, muon, sgd};
 use crate::tensor::{Flat, Gradients, as_mut_slice};
 use rayon::prelude::*;
@@ -30,11 +30,8 @@ pub(crate) fn adam_update(
     weight: &mut Flat,
     [mean, square]: [&mut Flat; 2],
     gradients: &mut Gradients,
-    rule: AdamRule,
+    step: AdamStep,
 ) -> DfdxResult<f64> {
-    let AdamRule { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = rule;
-    let [rate, correction, keep, scale] = [rate, correction, keep, scale].map(|x| x as f32);
-    let step = adam::AdamStep { rate, correction, keep, scale, beta1, beta2, epsilon, l2 };
     let gradient = gradients.get_or_alloc_mut(weight)?;
     Ok(adam::update(as_mut_slice(weight), gradient, as_mut_slice(mean), as_mut_slice(square), step))
 }

@@ -1,6 +1,6 @@
 //! The arithmetic of the optimizers on the GPU.
 
-use crate::engine::{AdamRule, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MomentumRule, MuonKernel};
 use crate::kernel::gpu::{Gemm, Gpu, Memory, launch, over};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Layer, Op, Values};
@@ -15,12 +15,12 @@ pub(crate) fn momentum_update(weight: &mut Values, velocity: &mut Values, gradie
 }
 
 /// Updates one parameter and its mean and squared gradient by this gradient.
-pub(crate) fn adam_update(weight: &mut Values, moments: [&mut Values; 2], gradient: &Memory, rule: AdamRule) {
-    let AdamRule { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = rule;
+pub(crate) fn adam_update(weight: &mut Values, moments: [&mut Values; 2], gradient: &Memory, step: AdamStep) {
+    let AdamStep { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = step;
     let gpu = gradient.gpu();
     let weight = weight.on_gpu_mut(gpu);
     let [mean, square] = moments.map(|moment| moment.on_gpu_mut(gpu));
-    let (n, [rate, correction, keep, scale]) = (weight.len(), [rate, correction, keep, scale].map(|x| x as f32));
+    let n = weight.len();
     launch!(
         gpu,
         "adam",

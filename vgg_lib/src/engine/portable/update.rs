@@ -1,6 +1,6 @@
 //! The arithmetic of the optimizers, with dfdx's operations.
 
-use crate::engine::{AdamRule, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Param, Values};
 use crate::tensor::{Device, Flat, Gradients};
@@ -35,18 +35,18 @@ pub(crate) fn adam_update(
     param: &mut Param,
     moments: [&mut Values; 2],
     gradients: &mut Gradients,
-    rule: AdamRule,
+    step: AdamStep,
 ) -> Result<f64> {
-    adam(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, rule)
+    adam(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, step)
 }
 
-fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, rule: AdamRule) -> Result<f64> {
-    let AdamRule { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = rule;
-    let (g, penalty) = gradient(w, gradients, scale, l2)?;
-    let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
+fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: AdamStep) -> Result<f64> {
+    let AdamStep { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = step;
+    let (g, penalty) = gradient(w, gradients, f64::from(scale), l2)?;
+    let [rate, keep, beta1, beta2] = [rate, keep, beta1, beta2].map(f64::from);
     m.try_axpy(beta1, &g, 1.0 - beta1)?;
     v.try_axpy(beta2, &g.try_square()?, 1.0 - beta2)?;
-    let size = v.clone().try_sqrt()?.try_mul(correction as f32)?.try_add(epsilon)?;
+    let size = v.clone().try_sqrt()?.try_mul(correction)?.try_add(epsilon)?;
     w.try_axpy(keep, &m.clone().try_div(size)?, -rate)?;
     Ok(penalty)
 }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn adam_agrees_with_the_kernel() {
-        let rule = AdamRule {
+        let rule = AdamStep {
             rate: 0.1,
             correction: 3.0,
             keep: 0.9,
