@@ -187,8 +187,8 @@ fn ten_steps_of_fit_agree_with_the_cpu() -> Result<()> {
         || FitConfig { clip_norm: Some(0.5), ema: Some(0.9), ..quiet(2) },
         || FitConfig { optimizer: Optimizer::Sgd(Sgd { nesterov: false, ..Sgd::default() }), ..quiet(2) },
         || FitConfig {
-            optimizer: Optimizer::Adam(Adam { weight_decay: 0.1, epsilon: 1e-4, ..Adam::default() }),
-            schedule: Schedule::Constant(0.003),
+            optimizer: Optimizer::Adam(Adam { weight_decay: 0.1, epsilon: 0.1, ..Adam::default() }),
+            schedule: Schedule::Constant(0.03), // a small ε would enlarge rounding errors where gradients are near 0
             ..quiet(2)
         },
     ];
