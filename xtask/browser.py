@@ -31,7 +31,7 @@ PATIENCE = 300_000
 # The parts of the monitor's page.
 STATE = ".vgg-monitor .title"
 STOP = ".vgg-monitor .stop"
-UNTRUSTED = "Training may be running"
+UNTRUSTED = "A cell may be running"
 
 TRAINING = [
     'let monitor = Monitor::new("plots/browser")?;\nmonitor',

@@ -106,7 +106,7 @@ pub mod prelude {
         global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
+    pub use crate::notebook::{ClassifiedFolder, LivePicture, Settings, Show, cifar10, image_folder};
     pub use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -5,7 +5,7 @@
 
 mod start;
 
-pub use start::{Start, pretrained_or_shapes};
+pub use start::{Start, features_or_shapes, pretrained_or_shapes};
 
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,

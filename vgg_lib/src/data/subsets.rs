@@ -42,6 +42,25 @@ impl Dataset {
         self.subset(&chosen)
     }
 
+    /// One weight per class for [`FitConfig::class_weights`](crate::train::FitConfig::class_weights), which makes all
+    /// classes count the same: the number of images over the number of classes and the images of this one, as
+    /// scikit-learn's "balanced". 1 for a class without images, which is not counted.
+    ///
+    /// ```
+    /// use vgg_lib::data::Dataset;
+    /// let classes = vec!["common".to_string(), "rare".to_string()];
+    /// let data = Dataset::new(vec![0; 4], (1, 1, 1), vec![0, 0, 0, 1], classes)?;
+    /// assert_eq!(data.class_weights(), [2.0 / 3.0, 2.0]);
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    pub fn class_weights(&self) -> Vec<f32> {
+        let mut images = vec![0; self.classes.len()];
+        self.labels.iter().for_each(|&label| images[label] += 1);
+        let classes = images.iter().filter(|&&images| images > 0).count();
+        let weight = |images| if images == 0 { 1.0 } else { self.len() as f32 / (classes * images) as f32 };
+        images.into_iter().map(weight).collect()
+    }
+
     /// Mirrored copies of the images (left and right exchanged), in the same order. Averaging a model's predictions
     /// for an image and its mirror image is known as test-time augmentation by flipping.
     pub fn mirrored(&self) -> Dataset {

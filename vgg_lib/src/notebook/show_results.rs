@@ -182,6 +182,8 @@ impl Show for FitConfig {
             format!("optimizer: {optimizer:?}"),
             format!("augment: {augment:?}"),
         ];
+        let FitConfig { class_weights, accumulate, .. } = self;
+        lines.push(format!("class_weights: {class_weights:?}, accumulate: {accumulate}"));
         let FitConfig { max_steps, clip_norm, ema, patience, restore_best, checkpoints, verbosity, .. } = self;
         lines.push(format!("max_steps: {max_steps:?}, clip_norm: {clip_norm:?}, ema: {ema:?}, patience: {patience:?}"));
         lines.push(format!("restore_best: {restore_best}, checkpoints: {checkpoints:?}, verbosity: {verbosity:?}"));

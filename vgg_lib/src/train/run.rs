@@ -57,12 +57,13 @@ impl<'a> Run<'a> {
         observer: Observer<'a>,
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
-        config.check(train.len())?;
-        config.augment.check_images(train)?;
+        config.check(train)?;
         let wanted = config.batch_size;
         config.batch_size = wanted.min(train.len());
         check_model(model, config.batch_size)?;
-        let steps = (train.len() / config.batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        let batches = train.len() / config.batch_size;
+        config.accumulate = config.accumulate.min(batches);
+        let steps = (batches / config.accumulate).min(config.max_steps.unwrap_or(usize::MAX));
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
@@ -159,10 +160,10 @@ impl<'a> Run<'a> {
 
     /// The remaining batches of an epoch, shuffled and augmented. Another thread prepares them.
     pub(super) fn batches(&self, epoch: &Epoch) -> Loader {
-        let FitConfig { batch_size, augment, seed, .. } = self.config;
+        let FitConfig { batch_size, accumulate, augment, seed, .. } = self.config;
         let mut order = shuffled(self.train.len(), seed.0, epoch.number);
-        order.truncate(self.steps * batch_size);
-        Loader::after(epoch.steps, self.train, batch_size, order, augment, seed.0, epoch.number)
+        order.truncate(self.steps * accumulate * batch_size);
+        Loader::after(epoch.steps * accumulate, self.train, batch_size, order, augment, seed.0, epoch.number)
     }
 
     /// The learning rate of the next step.
