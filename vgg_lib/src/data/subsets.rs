@@ -29,12 +29,44 @@ impl Dataset {
         self.subset(&shuffled(self.len(), seed, 0))
     }
 
+    /// A training set and a validation set, which has this share of each class, rounded, and in any case one image of each
+    /// class that has two. Which images these are depends on `seed`; their order is kept. (Keras' `validation_split`,
+    /// fastai's `valid_pct`, scikit-learn's `stratify`.)
+    ///
+    /// ```
+    /// use vgg_lib::data::shapes;
+    /// let (train, valid) = shapes::generate(100, (32, 32), 0).validation_split(0.2, 0)?;
+    /// assert_eq!((train.len(), valid.len()), (80, 20)); // two of each class
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the share is not between 0 and 1.
+    pub fn validation_split(&self, share: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(Error::Config(format!("a validation share must be between 0 and 1, such as 0.2, not {share}")));
+        }
+        let mut is_valid = vec![false; self.len()];
+        for images in self.of_classes(seed).iter().filter(|images| images.len() > 1) {
+            let count = (share * images.len() as f64).round().clamp(1.0, images.len() as f64 - 1.0) as usize;
+            images[..count].iter().for_each(|&image| is_valid[image] = true);
+        }
+        let (valid, train): (Vec<usize>, Vec<usize>) = (0..self.len()).partition(|&image| is_valid[image]);
+        Ok((self.subset(&train), self.subset(&valid)))
+    }
+
+    /// The numbers of the images of each class, in a random order.
+    fn of_classes(&self, seed: u64) -> Vec<Vec<usize>> {
+        let mut of_class = vec![vec![]; self.classes.len()];
+        shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));
+        of_class
+    }
+
     /// All images, those of small classes several times, so that every class has as many as the largest one has. A
     /// network that is trained on classes of very different sizes otherwise learns to prefer the large ones. Which images
     /// of a class occur once more than the others depends on `seed`.
     pub fn balanced(&self, seed: u64) -> Dataset {
-        let mut of_class = vec![vec![]; self.classes.len()];
-        shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));
+        let of_class = self.of_classes(seed);
         let largest = of_class.iter().map(Vec::len).max().unwrap_or(0);
         let repeated = of_class.iter().flat_map(|images| images.iter().cycle().take(largest));
         let mut chosen: Vec<usize> = repeated.copied().collect();
