@@ -16,7 +16,9 @@
 //! ```
 
 pub mod augment;
+mod cifar;
 pub mod cifar10;
+pub mod cifar100;
 mod class_folders;
 mod class_index;
 mod color;
