@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 use super::settings::Settings;
 use super::show::{Show, Shown};
 use super::show_values::described;
-use crate::data::{Augment, Normalization, Resize};
+use crate::data::{Augment, CsvOptions, Normalization, Resize};
 use crate::engine::{Plan, Plans};
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 use crate::formats::{Export, Exported};
@@ -75,6 +75,7 @@ as_code!(
     Adam,
     Augment,
     Checkpoints,
+    CsvOptions,
     Device,
     EpochRecord,
     Init,
