@@ -88,7 +88,8 @@ pub use {dfdx, image, ndarray};
 pub mod prelude {
     pub use crate::Error;
     pub use crate::data::{
-        Augment, Dataset, Normalization, Resize, class_index, mnist, read_image, resize, shapes, to_categorical,
+        Augment, CsvOptions, Dataset, Normalization, Resize, cifar100, class_index, mnist, read_image, resize, shapes,
+        to_categorical,
     };
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]

@@ -16,7 +16,9 @@
 //! ```
 
 pub mod augment;
+mod cifar;
 pub mod cifar10;
+pub mod cifar100;
 mod class_folders;
 mod class_index;
 mod color;
@@ -25,6 +27,7 @@ mod exif;
 mod image_file;
 pub mod image_folder;
 mod jpeg;
+mod label_table;
 pub mod loader;
 mod mix;
 pub mod mnist;
@@ -46,6 +49,7 @@ pub use class_index::class_index;
 pub use color::Color;
 pub use dataset::Dataset;
 pub use image_file::read_image;
+pub use label_table::CsvOptions;
 pub use loader::{Batch, Loader, shuffled};
 pub use mix::{Mix, Mixed};
 pub use observer::{Event, Observer, unobserved};

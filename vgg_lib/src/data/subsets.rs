@@ -144,7 +144,7 @@ impl Dataset {
         let mut numbers = vec![None; self.classes.len()];
         for (new, name) in classes.iter().enumerate() {
             let Some(old) = self.classes.iter().position(|class| class == name) else {
-                let names = self.classes.join(", ");
+                let names = listed(&self.classes, ", ");
                 return Err(Error::Name(format!("there is no class '{name}'; the classes are {names}")));
             };
             if numbers[old].replace(new).is_some() {
