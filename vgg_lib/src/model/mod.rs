@@ -1,6 +1,7 @@
 //! What a network is: a list of named layers, each an operation with its parameters. This is only data; `engine` runs
 //! it.
 
+mod any_size;
 mod classes;
 mod device;
 mod fault;

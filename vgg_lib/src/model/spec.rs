@@ -185,6 +185,7 @@ impl From<Dropout> for LayerSpec {
 ///
 /// If the map has h rows, row i of the output is the mean of the rows ⌊i·h/height⌋ to ⌈(i+1)·h/height⌉ − 1; columns are
 /// averaged in the same way. A map that already has the size stays as it is.
+/// [`accept_any_size`](super::Sequential::accept_any_size) adds this layer to a finished model.
 pub fn adaptive_avg_pool2d(height: usize, width: usize) -> AdaptiveAvgPool2d {
     AdaptiveAvgPool2d { height, width }
 }
