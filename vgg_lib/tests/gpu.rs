@@ -72,7 +72,7 @@ fn every_layer((h, w, c): (usize, usize, usize), filters: usize, group: usize, s
     if c == 3 {
         layers.push(preprocess([0.2, -0.1, 0.3]).into());
     }
-    let more: [LayerSpec; 16] = [
+    let more: [LayerSpec; 17] = [
         conv2d(filters).relu().into(),
         batch_norm().into(),
         dropout(0.3).into(),
@@ -84,6 +84,7 @@ fn every_layer((h, w, c): (usize, usize, usize), filters: usize, group: usize, s
         batch_norm().into(),
         relu().into(),
         conv2d(4).kernel(5).relu().into(),
+        adaptive_avg_pool2d(3, 2).into(),
         if seed.is_multiple_of(2) { flatten().into() } else { global_avg_pool().into() },
         linear(6).relu().into(),
         batch_norm().into(),

@@ -137,6 +137,7 @@ impl<'a> Pass<'a> {
             Op::Dropout { p } => pointwise::dropout(work, p, self.seed),
             Op::MaxPool2d => pool::max(work),
             Op::GlobalAvgPool => pool::average(work),
+            Op::AdaptiveAvgPool2d { height, width } => pool::adaptive(work, (height, width)),
             Op::Flatten => (work.x, None),
             Op::Softmax => pointwise::softmax(work),
         }
