@@ -119,6 +119,7 @@ fn images_of_the_models_own_size_get_the_same_outputs_as_before() -> Result<()> 
 #[test]
 fn everything_takes_images_of_another_size() -> Result<()> {
     let data = shapes::generate(20, (14, 10), 0).only(&["circle", "cross", "heart", "star"])?;
+    let data = Normalization::fit(&data).apply(&data);
     for model in models()? {
         let predictions = model.predict(&data)?;
         assert_eq!((predictions.len(), predictions.probabilities(0).len()), (data.len(), 4));
@@ -137,11 +138,15 @@ fn everything_takes_images_of_another_size() -> Result<()> {
         let loss = vgg_lib::ops::softmax_cross_entropy(logits, &[1], 0.0)?;
         Updater::new(Optimizer::default())?.step(&mut trained, &mut loss.backward(), 0.1)?;
         assert_ne!(trained.state_dict(), model.state_dict());
+        let config = || FitConfig { epochs: 1, batch_size: 4, verbosity: Verbosity::Silent, ..FitConfig::default() };
+        assert_eq!(trained.fit(&data, &data, config())?.epochs.len(), 1);
+        trained.lr_find(&data, &config())?;
         // Features of larger images, and the head that takes them.
         let (convolutions, head) = model.split_after("conv2")?;
         let folder = tempfile::tempdir().unwrap();
         let features = convolutions.precompute(&data, folder.path())?;
         assert_eq!((features.image_shape(), head.predict(&features)?.len()), ((7, 5, 5), data.len()));
+        head.clone().fit(&features, &features, config())?;
     }
     Ok(())
 }

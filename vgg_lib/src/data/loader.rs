@@ -22,6 +22,8 @@ const AHEAD: usize = 2;
 pub struct Batch {
     /// n × height × width × channels, normalized and augmented.
     pub images: Vec<f32>,
+    /// (height, width, channels).
+    pub image_shape: (usize, usize, usize),
     /// The class number of each image.
     pub labels: Vec<usize>,
     /// What the images are mixed with, if the augmentation has mixup or CutMix.
@@ -136,7 +138,7 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
         }
         None => (labels, None),
     };
-    Batch { images, labels, mixed, n: indices.len() }
+    Batch { images, image_shape: (h, w, c), labels, mixed, n: indices.len() }
 }
 
 impl Iterator for Loader {

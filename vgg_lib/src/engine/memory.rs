@@ -65,12 +65,11 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
     })
 }
 
-/// Returns an error if a training step of `batch_size` images does not fit in memory.
-pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()> {
-    let (h, w, c) = model.input_shape();
+/// Returns an error if a training step of `batch_size` images of this shape does not fit in memory.
+pub(crate) fn check_training(model: &Sequential, image: Shape, batch_size: usize) -> Result<()> {
     // Training keeps a copy of good weights.
     let need = |batch_size| {
-        let need = need(model, Shape::Map(h, w, c), batch_size)?;
+        let need = need(model, image, batch_size)?;
         Ok::<_, crate::Error>(need.training.saturating_add(need.optimizer / 2))
     };
     let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);

@@ -55,8 +55,8 @@ impl Sequential {
         if batch_size == 0 || steps == 0 {
             return Err(Error::Config("a profile needs at least one image and one step".to_string()));
         }
-        check_training(self, batch_size)?;
         let (h, w, c) = self.input_shape();
+        check_training(self, Shape::Map(h, w, c), batch_size)?;
         let Shape::Flat(classes) = self.output_shape(Shape::Map(h, w, c))? else {
             return Err(Error::Shape("a profile needs a classifier; end the model in linear(classes)".to_string()));
         };
@@ -70,7 +70,13 @@ impl Sequential {
         let mut updater = Updater::new(Optimizer::default())?;
         let (mut gradients, config) = (Gradients::leaky(), FitConfig::default());
         for step in 0..=steps {
-            let batch = Batch { images: images.clone(), labels: labels.clone(), mixed: None, n: batch_size };
+            let batch = Batch {
+                images: images.clone(),
+                image_shape: (h, w, c),
+                labels: labels.clone(),
+                mixed: None,
+                n: batch_size,
+            };
             let start = Instant::now();
             let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, &config)?.0.backward()));
             gradients = result?;

@@ -9,8 +9,8 @@ use super::spec::adaptive_avg_pool2d;
 use crate::Result;
 
 impl Sequential {
-    /// Makes the model take images of any height and width. Before the map is flattened, this inserts the layer
-    /// `adaptive_avg_pool`, an [`adaptive_avg_pool2d`] to the size that the map has there for images of the model's own
+    /// Makes the model take images of any height and width, also to learn from. Before the map is flattened, this inserts
+    /// the layer `adaptive_avg_pool`, an [`adaptive_avg_pool2d`] to the size that the map has there for images of the model's own
     /// size: 7×7 in a VGG for 224×224 images.
     ///
     /// torchvision's VGGs have the same layer (`avgpool`): with the same weights, a VGG for 224×224 images then gives

@@ -56,10 +56,10 @@ impl Sequential {
         Ok(())
     }
 
-    /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
+    /// The forward pass of a batch of images of this shape. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
     /// that are classified correctly.
     pub(crate) fn loss(&mut self, mut batch: Batch, gradients: Gradients, config: &FitConfig) -> Result<(Loss, usize)> {
-        let (h, w, c) = self.input_shape();
+        let (h, w, c) = batch.image_shape;
         let x = images(std::mem::take(&mut batch.images), (batch.n, h, w, c))?.traced(gradients);
         let (logits, tape) = self.training_logits(x)?.split_tape();
         let correct = count_correct(&logits, &batch.labels);

@@ -69,7 +69,7 @@ impl Sequential {
         check_data(self, train, train)?;
         config.check(train)?;
         let batch_size = config.batch_size.min(train.len());
-        check_model(self, batch_size)?;
+        check_model(self, train.image_shape(), batch_size)?;
         let mut model = self.clone();
         let mut updater = config.updater()?;
         let epoch = |epoch| {

@@ -58,9 +58,9 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
         config.check(train)?;
-        let wanted = config.batch_size;
-        config.batch_size = wanted.min(train.len());
-        check_model(model, config.batch_size)?;
+        let wanted = (config.batch_size, config.accumulate);
+        config.batch_size = wanted.0.min(train.len());
+        check_model(model, train.image_shape(), config.batch_size)?;
         let batches = train.len() / config.batch_size;
         config.accumulate = config.accumulate.min(batches);
         let steps = (batches / config.accumulate).min(config.max_steps.unwrap_or(usize::MAX));
@@ -99,13 +99,19 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Says that the batches are smaller than `wanted`, if they are.
-    fn note_batch(&mut self, wanted: usize) {
-        if self.config.batch_size < wanted {
-            let images = counted(self.train.len(), "training image", "training images");
-            let text = format!("there are only {images}: a batch has all of them, instead of {}", thousands(wanted));
-            (self.observer)(Event::Note(&text));
-        }
+    /// Says that the batches are smaller than `wanted`, or fewer per step, if they are.
+    fn note_batch(&mut self, wanted: (usize, usize)) {
+        let FitConfig { batch_size, accumulate, .. } = self.config;
+        let images = counted(self.train.len(), "training image", "training images");
+        let text = if batch_size < wanted.0 {
+            format!("there are only {images}: a batch has all of them, instead of {}", thousands(wanted.0))
+        } else if accumulate < wanted.1 {
+            let batches = counted(accumulate, "batch", "batches");
+            format!("there are only {images}: a step accumulates {batches}, instead of {}", thousands(wanted.1))
+        } else {
+            return;
+        };
+        (self.observer)(Event::Note(&text));
     }
 
     /// Warns if the model was trained on other classes, or on images with another normalization, before.

@@ -36,7 +36,7 @@ mod tests {
     fn fixture() -> (StateDict, Batch) {
         let fixture = formats::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/targets.npz")).unwrap();
         let labels: Vec<usize> = fixture["labels"].iter().map(|&label| label as usize).collect();
-        let batch = Batch { images: vec![], n: labels.len(), labels, mixed: None };
+        let batch = Batch { images: vec![], image_shape: (0, 0, 0), n: labels.len(), labels, mixed: None };
         (fixture, batch)
     }
 
