@@ -247,6 +247,23 @@ def test_a_closed_tab_shows_training_live_when_it_is_opened_again(lab):
     lab.shot("trusted_stopped")
 
 
+def test_a_live_picture_changes_while_the_next_cell_runs(lab):
+    cells = [
+        'let live = LivePicture::new("plots/live", &RgbImage::new(32, 32))?;\nlive',
+        "std::thread::sleep(std::time::Duration::from_secs(2));\nlive.update(&RgbImage::new(60, 30))?;\n"
+        "std::thread::sleep(std::time::Duration::from_secs(20));",
+    ]
+    lab.open(lab.new("live", cells))
+    lab.start("notebook:run-all-cells")
+    # Small pictures are enlarged eight times.
+    for width in (256, 480):
+        shown = f"""document.querySelector('img[alt^="The picture"]')?.naturalWidth === {width}"""
+        lab.page.wait_for_function(shown)
+    busy = lab.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").first
+    expect(busy).to_have_text("[*]:")
+    lab.shot("live")
+
+
 def test_a_page_of_html_shows_its_pictures(lab):
     plot = 'plot::lines("squares", "x", "y", &[("y", vec![(0.0, 0.0), (1.0, 1.0), (2.0, 4.0)])]).save("plots/squares")?'
     name = lab.new("export", [*TRAINING[:2], TRAINING[2].replace("100_000", "2"), plot])
