@@ -31,7 +31,7 @@ PATIENCE = 300_000
 # The parts of the monitor's page.
 STATE = ".vgg-monitor .title"
 STOP = ".vgg-monitor .stop"
-UNTRUSTED = "Training may be running"
+UNTRUSTED = "A cell may be running"
 
 TRAINING = [
     'let monitor = Monitor::new("plots/browser")?;\nmonitor',
@@ -245,6 +245,23 @@ def test_a_closed_tab_shows_training_live_when_it_is_opened_again(lab):
     lab.page.locator(STOP).click()
     expect(lab.page.locator(".vgg-monitor .note")).to_contain_text("Training ended early")
     lab.shot("trusted_stopped")
+
+
+def test_a_live_picture_changes_while_the_next_cell_runs(lab):
+    cells = [
+        'let live = LivePicture::new("plots/live", &RgbImage::new(32, 32))?;\nlive',
+        "std::thread::sleep(std::time::Duration::from_secs(2));\nlive.update(&RgbImage::new(60, 30))?;\n"
+        "std::thread::sleep(std::time::Duration::from_secs(20));",
+    ]
+    lab.open(lab.new("live", cells))
+    lab.start("notebook:run-all-cells")
+    # Small pictures are enlarged eight times.
+    for width in (256, 480):
+        shown = f"""document.querySelector('img[alt^="The picture"]')?.naturalWidth === {width}"""
+        lab.page.wait_for_function(shown)
+    busy = lab.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").first
+    expect(busy).to_have_text("[*]:")
+    lab.shot("live")
 
 
 def test_a_page_of_html_shows_its_pictures(lab):

@@ -25,8 +25,9 @@ from PIL import Image, ImageChops, ImageStat
 MAX_WIDTH = 800
 # Pictures with more bytes are made smaller for git.
 LARGE_BYTES = 40_000
-# The mean difference, of 255, that cannot be seen.
-SAME = 1.0
+# The mean difference, of 255, that cannot be seen: over the whole picture, and over each of its BLOCKs, because a small
+# thing of a rare color, such as a green eye, loses it first.
+SAME, SAME_IN_BLOCK, BLOCK = 1.0, 8.0, 16
 # nbconvert's page for JupyterLab leaves the alternative text out; the template `vgg` has it.
 TEMPLATE = {"template_name": "vgg", "extra_template_basedirs": [str(pathlib.Path(__file__).with_name("nbconvert"))]}
 MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
@@ -83,11 +84,18 @@ def reduce(output):
         return
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     small = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    if max(ImageStat.Stat(ImageChops.difference(image, small.convert("RGB"))).mean) > SAME:
+    if not looks_same(image, small.convert("RGB")):
         small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     small.save(file, "png", optimize=True)
     output.data["image/png"] = base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def looks_same(image, other):
+    difference = ImageChops.difference(image, other)
+    blocks = difference.reduce(BLOCK)
+    largest = max(high for _, high in blocks.getextrema())
+    return max(ImageStat.Stat(difference).mean) <= SAME and largest <= SAME_IN_BLOCK
 
 
 def pixels(png):

@@ -88,7 +88,8 @@ pub use {dfdx, image, ndarray};
 pub mod prelude {
     pub use crate::Error;
     pub use crate::data::{
-        Augment, Dataset, Normalization, Resize, class_index, mnist, read_image, resize, shapes, to_categorical,
+        Augment, CsvOptions, Dataset, Normalization, Resize, cifar100, class_index, mnist, read_image, resize, shapes,
+        to_categorical,
     };
     pub use crate::engine::{Plan, Plans};
     #[cfg(any(feature = "onnx", feature = "coreml"))]
@@ -101,12 +102,12 @@ pub mod prelude {
     #[cfg(not(feature = "cuda"))]
     pub use crate::inspect::{Profile, ProfileRow};
     pub use crate::model::{
-        BatchNorm, Conv2d, Device, Dropout, Flatten, GlobalAvgPool, Init, Layer, LayerSpec, Linear, MaxPool2d, Op,
-        Param, Preprocess, Relu, Seed, Sequential, Shape, Softmax, batch_norm, conv2d, dropout, flatten,
-        global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+        AdaptiveAvgPool2d, BatchNorm, Conv2d, Device, Dropout, Flatten, GlobalAvgPool, Init, Layer, LayerSpec, Linear,
+        MaxPool2d, Op, Param, Preprocess, Relu, Seed, Sequential, Shape, Softmax, adaptive_avg_pool2d, batch_norm,
+        conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
-    pub use crate::notebook::{ClassifiedFolder, Settings, Show, cifar10, image_folder};
+    pub use crate::notebook::{ClassifiedFolder, LivePicture, Settings, Show, cifar10, image_folder};
     pub use crate::optim::{Adam, Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
     pub use crate::plot;
     pub use crate::process::{peak_memory, reset_peak_memory};

@@ -95,7 +95,8 @@ pub(crate) fn listed(items: &[String], separator: &str) -> String {
 /// Whether two names look the same. "é" is one character or two, depending on the system that wrote it; Unicode's normal
 /// form C makes it one.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
-    a == b || a.nfc().eq(b.nfc())
+    // ASCII has one form. Lists of a thousand names are compared with each other, so this is worth a look.
+    a == b || !(a.is_ascii() && b.is_ascii()) && a.nfc().eq(b.nfc())
 }
 
 /// Text from a file for an error sentence: at most 160 characters, with "?" in place of control characters.

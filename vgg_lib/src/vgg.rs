@@ -5,7 +5,7 @@
 
 mod start;
 
-pub use start::{Start, pretrained_or_shapes};
+pub use start::{Start, features_or_shapes, pretrained_or_shapes};
 
 use crate::model::{
     Init, LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, linear, max_pool2d, relu, softmax,
@@ -101,7 +101,8 @@ fn build_layers(image: (usize, usize, usize), seed: Seed, layers: Vec<NamedLayer
 ///
 /// With `with_batch_norm`, batch norm and then ReLU follow each convolution, with PyTorch's momentum and epsilon, as in
 /// torchvision's `vgg16_bn`. The input of the first dense layer is what the image size leaves after five poolings
-/// (7×7×512 for 224×224).
+/// (7×7×512 for 224×224); [`accept_any_size`](Sequential::accept_any_size) adds the pooling with which torchvision's
+/// networks also take images of other sizes.
 ///
 /// # Errors
 /// [`Error::Shape`] if the image is too small to be halved five times.

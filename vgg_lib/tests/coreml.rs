@@ -13,8 +13,8 @@ use std::fs;
 use vgg_lib::data::Normalization;
 use vgg_lib::formats::Export;
 use vgg_lib::model::{
-    LayerSpec, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess,
-    relu, softmax,
+    LayerSpec, Seed, Sequential, adaptive_avg_pool2d, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear,
+    max_pool2d, preprocess, relu, softmax,
 };
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
@@ -70,6 +70,8 @@ fn errors_say_what_core_ml_cannot_hold() {
     says(&[mean], 4, export(4, None), "image has 1 or 3 channels, but the model takes 4");
     says(&[layer("conv", conv2d(2))], 3, export(48, None), "ends in one value per class, not in (None, 4, 6, 2)");
     says(&[mean], 3, export(3, common_scale(1)), "does not fit images with 3 channels");
+    let uneven = [layer("parts", adaptive_avg_pool2d(3, 3)), layer("flatten", flatten())];
+    says(&uneven, 3, export(27, None), "'parts' (AdaptiveAvgPool2D) pools (None, 4, 6, 3) to (None, 3, 3, 3), which");
     let pixels = layer("pixels", preprocess([1.0; 3]));
     says(&[pixels, mean], 3, export(3, common_scale(3)), "'pixels' already preprocesses the pixels");
     says(
@@ -141,16 +143,20 @@ fn coremltools_reads_every_kind_of_layer() {
     ];
     let mean_head = [layer("mean", global_avg_pool()), layer("fc", linear(3)), layer("softmax", softmax())];
     let whole = [&convolutions[..], &head].concat();
+    // Of maps of 3×3: one value, and all as they are.
+    let means = [layer("one", adaptive_avg_pool2d(1, 1)), layer("same", adaptive_avg_pool2d(1, 1))];
+    let adaptive = [&convolutions[..], &means, &head].concat();
     let mean = [&convolutions[..], &mean_head].concat();
     let pixels = || preprocess([120.0, 110.0, 100.0]);
     let bgr = layer("pixels", pixels().bgr());
     let scaled_bgr = layer("pixels", pixels().std([60.0, 50.0, 40.0]).bgr());
     type Case<'a> = (&'a str, usize, Vec<(&'a str, LayerSpec)>, Option<Normalization>);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("one scale", 3, whole.clone(), common_scale(3)),
         ("a scale for each channel", 3, whole.clone(), scaled()),
         ("gray", 1, mean.clone(), common_scale(1)),
         ("no scale", 3, mean, None),
+        ("adaptive pooling", 3, adaptive, None),
         ("bgr", 3, [&[bgr][..], &whole].concat(), None),
         ("bgr and a scale for each channel", 3, [&[scaled_bgr][..], &whole].concat(), None),
     ];

@@ -231,6 +231,8 @@ fn extreme_settings_do_not_panic() {
             contrast: value,
             saturation: value,
             hue: value,
+            mixup: value,
+            cutmix: value,
         };
         apply_to_small(augment.sample(3, 4, &mut rng));
     }

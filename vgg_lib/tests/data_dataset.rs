@@ -106,6 +106,25 @@ fn balanced_repeats_the_images_of_small_classes() {
 }
 
 #[test]
+fn a_validation_split_has_its_share_of_each_class() {
+    // Ten images of class 0, three of class 1, one of class 2, none of class 3.
+    let labels = [vec![0; 10], vec![1; 3], vec![2]].concat();
+    let d = Dataset::new((0..84).collect(), (1, 2, 3), labels, names(4)).unwrap();
+    let (train, valid) = d.validation_split(0.2, 0).unwrap();
+    assert_eq!(train.labels(), [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2]);
+    assert_eq!(valid.labels(), [0, 0, 1]);
+    let numbers = |part: &Dataset| -> Vec<f32> { (0..part.len()).map(|i| read(part, i)[0] / 6.0).collect() };
+    let mut all = [numbers(&train), numbers(&valid)].concat();
+    all.sort_by(f32::total_cmp);
+    assert_eq!(all, (0..14).map(|i| i as f32).collect::<Vec<_>>());
+    assert_eq!(numbers(&valid), numbers(&d.validation_split(0.2, 0).unwrap().1));
+    assert!((1..9).any(|seed| numbers(&valid) != numbers(&d.validation_split(0.2, seed).unwrap().1)));
+    for share in [0.0, 1.0, -0.5, f64::NAN] {
+        assert!(d.validation_split(share, 0).unwrap_err().to_string().contains("between 0 and 1"));
+    }
+}
+
+#[test]
 fn shuffled_keeps_every_image_with_its_label() {
     let d = vgg_lib::data::shapes::generate(40, (4, 4), 0);
     let shuffled = d.shuffled(1);

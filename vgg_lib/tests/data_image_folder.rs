@@ -1,5 +1,5 @@
-//! Reading and resizing image files, compared with Pillow (fixtures/image_files.py, fixtures/jpeg_files.py), and folders
-//! of images.
+//! Reading and resizing image files, compared with Pillow (fixtures/image_files.py, fixtures/jpeg_files.py,
+//! fixtures/more_images.py), and folders of images.
 
 mod common;
 
@@ -131,6 +131,34 @@ fn unusual_jpeg_files_and_exif_data_are_read_as_pillow_reads_them() {
 }
 
 #[test]
+#[cfg(feature = "more_images")]
+fn gif_and_tiff_files_are_read_as_pillow_reads_them() {
+    assert_eq!(read_as_pillow(npz("more_images"), 0), 13);
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["gif", "tiff"] {
+        let whole = file_of(npz("more_images"), name);
+        let path = dir.path().join(name);
+        fs::write(&path, &whole[..whole.len() * 2 / 3]).unwrap();
+        let message = read_image(path).unwrap_err().to_string();
+        assert!(message.contains(&format!("{name}: is damaged or truncated (")), "{message}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "more_images"))]
+fn gif_and_tiff_files_name_the_feature_that_they_need() {
+    for (name, what) in
+        [("gif", "a GIF image"), ("gif_animated", "a GIF image"), ("tiff", "a TIFF or camera raw image")]
+    {
+        let dir = folder_with(name, &file_of(npz("more_images"), name));
+        let message = read_image(dir.path().join("photos/only").join(name)).unwrap_err().to_string();
+        let expected =
+            format!("{name}: is {what}, which needs vgg_lib's feature more_images; turn it on, or save it as");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[test]
 fn classes_and_files_are_sorted() {
     let dir = tempfile::tempdir().unwrap();
     // One color per file, recognized by its red value.
@@ -190,7 +218,9 @@ fn unreadable_files_are_skipped_and_listed() {
     assert!(!cfg!(unix) || reasons.contains("lost.jpg: cannot be read ("), "{reasons}");
     assert!(reasons.contains("text.jpg: is not a PNG, JPEG, BMP or WebP image"), "{reasons}");
     assert!(reasons.contains("empty.png: is empty; copy"), "{reasons}");
-    assert!(reasons.contains("image.gif: is a GIF image, which is not supported; save it"), "{reasons}");
+    // It has no image.
+    let gif = if cfg!(feature = "more_images") { "is damaged or truncated (" } else { "is a GIF image, which needs" };
+    assert!(reasons.contains(&format!("image.gif: {gif}")), "{reasons}");
     assert_eq!(data.take(1).skipped(), data.skipped());
     let error = read_image(class.join("text.jpg")).unwrap_err();
     assert!(
@@ -268,13 +298,11 @@ fn files_that_are_no_images_say_what_they_are() {
         let message = read_image(&path).unwrap_err().to_string();
         message.strip_prefix(&format!("{}: ", path.display())).unwrap().to_string()
     };
-    let unsupported: [(&[u8], &str); 12] = [
+    let unsupported: [(&[u8], &str); 10] = [
         (b"\0\0\0\x1cftypavif\0\0\0\0", "an AVIF image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image, as iPhones take it"),
         (b"\0\0\0\x20ftypmp42\0\0\0\0", "a video"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
-        (b"II*\0\x08\0\0\0", "a TIFF or camera raw image"),
-        (b"GIF87a\x01\0\x01\0", "a GIF image"),
         (b"P6\n1 1\n255\nabc", "a PNM image"),
         (b"%PDF-1.7\n", "a PDF file"),
         (b"<?xml version='1.0'?>\n<SVG xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),

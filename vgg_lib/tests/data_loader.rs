@@ -22,6 +22,8 @@ const AUGMENT: Augment = Augment {
     contrast: 0.0,
     saturation: 0.0,
     hue: 0.0,
+    mixup: 0.0,
+    cutmix: 0.0,
 };
 const SIZE: usize = 8 * 8 * 3;
 
@@ -158,4 +160,42 @@ fn an_unknown_image_is_refused_at_once() {
 #[should_panic(expected = "augmentation needs a rotation of at least 0, not NaN")]
 fn an_augmentation_by_nan_is_refused_at_once() {
     Loader::new(&ten(), 4, vec![0], Augment { rotation: f32::NAN, ..AUGMENT }, 0, 0);
+}
+
+#[test]
+fn mixed_batches_hold_parts_of_two_images_and_say_which() {
+    let dataset = ten();
+    let order: Vec<usize> = (0..10).collect();
+    let batches = |augment| -> Vec<Batch> { Loader::new(&dataset, 5, order.clone(), augment, 3, 1).collect() };
+    let plain = batches(Augment::default());
+    assert!(plain.iter().all(|batch| batch.mixed.is_none()));
+    for augment in [
+        Augment { mixup: 1.0, ..Augment::default() },
+        Augment { cutmix: 1.0, ..Augment::default() },
+        Augment { mixup: 0.2, cutmix: 1.0, ..Augment::default() },
+    ] {
+        let mixed = batches(augment);
+        assert_eq!(mixed, batches(augment), "the draws depend on the arguments only");
+        for (plain, mixed) in plain.iter().zip(&mixed) {
+            let with = mixed.mixed.as_ref().unwrap();
+            assert!((0.5..=1.0).contains(&with.share), "{}", with.share);
+            let mut before = plain.labels.clone();
+            before.rotate_right(1);
+            let (own, other) = (&mixed.labels, &with.labels);
+            assert!([(own, other), (other, own)].contains(&(&plain.labels, &before)), "{own:?} {other:?}");
+        }
+        assert_ne!(mixed[0].mixed.as_ref().unwrap().share, mixed[1].mixed.as_ref().unwrap().share);
+    }
+    for alpha in [1e-30, f32::MAX] {
+        let extreme = batches(Augment { mixup: alpha, ..Augment::default() });
+        assert!(extreme.iter().all(|batch| (0.5..=1.0).contains(&batch.mixed.as_ref().unwrap().share)), "{alpha}");
+    }
+    // Each value of a blend lies between those of the two images; for the first image, these are the first and the last.
+    let blended = &batches(Augment { mixup: 1.0, ..Augment::default() })[0];
+    let len = plain[0].images.len() / 5;
+    for i in 0..len {
+        let (a, b) = (plain[0].images[i], plain[0].images[4 * len + i]);
+        assert!((a.min(b) - 1e-3..=a.max(b) + 1e-3).contains(&blended.images[i]));
+    }
+    assert_ne!(blended.images, plain[0].images);
 }

@@ -82,6 +82,19 @@ fn forward(model: &Sequential, params: &[Vec<Vec<f64>>], x: &[f64], shape: Nhwc)
                 }
                 (x, h, w) = (y, 1, 1);
             }
+            Op::AdaptiveAvgPool2d { height, width } => {
+                let window = |i: usize, outputs: usize, inputs: usize| {
+                    i * inputs / outputs..((i + 1) * inputs).div_ceil(outputs)
+                };
+                let mut y = vec![];
+                for (b, i, j, k) in positions(n, height, width, c) {
+                    let (rows, columns) = (window(i, height, h), window(j, width, w));
+                    let count = (rows.len() * columns.len()) as f64;
+                    let inputs = rows.flat_map(|r| columns.clone().map(move |s| (r, s)));
+                    y.push(inputs.map(|(r, s)| x[((b * h + r) * w + s) * c + k]).sum::<f64>() / count);
+                }
+                (x, h, w) = (y, height, width);
+            }
             Op::Flatten => (h, w, c) = (1, 1, h * w * c),
             Op::Relu => x.iter_mut().for_each(|v| *v = v.max(0.0)),
             Op::Softmax => {
@@ -167,7 +180,7 @@ fn check(shape: Nhwc, layers: &[LayerSpec]) -> usize {
 #[test]
 fn gradients_match_finite_differences() {
     use vgg_lib::model::*;
-    let networks: [(Nhwc, Vec<LayerSpec>); 8] = [
+    let networks: [(Nhwc, Vec<LayerSpec>); 9] = [
         (
             (1, 3, 4, 3),
             layers![preprocess([0.1, 0.2, -0.3]).std([0.5, 2.0, 1.5]).bgr(), conv2d(4).relu(), flatten(), linear(3)],
@@ -179,6 +192,19 @@ fn gradients_match_finite_differences() {
         ((5, 2, 3, 3), layers![conv2d(5).relu(), batch_norm().epsilon(1e-5), flatten(), linear(4), batch_norm()]),
         ((2, 3, 2, 3), layers![conv2d(4).kernel(5), global_avg_pool(), linear(3), softmax()]),
         ((1, 9, 6, 4), layers![conv2d(5).relu(), conv2d(4).relu(), max_pool2d(), max_pool2d(), flatten(), linear(2)]),
+        // Overlapping windows, more outputs than inputs, and a map that has the size already.
+        (
+            (2, 5, 7, 3),
+            layers![
+                adaptive_avg_pool2d(3, 4),
+                conv2d(4).relu(),
+                adaptive_avg_pool2d(3, 4),
+                batch_norm(),
+                adaptive_avg_pool2d(2, 5),
+                flatten(),
+                linear(2)
+            ],
+        ),
     ];
     let compared: usize = networks.into_iter().map(|(shape, layers)| check(shape, &layers)).sum();
     assert!(compared > 1500, "{compared}");

@@ -72,7 +72,7 @@ fn every_layer((h, w, c): (usize, usize, usize), filters: usize, group: usize, s
     if c == 3 {
         layers.push(preprocess([0.2, -0.1, 0.3]).into());
     }
-    let more: [LayerSpec; 16] = [
+    let more: [LayerSpec; 17] = [
         conv2d(filters).relu().into(),
         batch_norm().into(),
         dropout(0.3).into(),
@@ -84,6 +84,7 @@ fn every_layer((h, w, c): (usize, usize, usize), filters: usize, group: usize, s
         batch_norm().into(),
         relu().into(),
         conv2d(4).kernel(5).relu().into(),
+        adaptive_avg_pool2d(3, 2).into(),
         if seed.is_multiple_of(2) { flatten().into() } else { global_avg_pool().into() },
         linear(6).relu().into(),
         batch_norm().into(),
@@ -181,7 +182,7 @@ fn quiet(epochs: usize) -> FitConfig {
 fn ten_steps_of_fit_agree_with_the_cpu() -> Result<()> {
     let Some(_turn) = turn() else { return Ok(()) };
     let (train, test) = (drawn(160), drawn(40));
-    let configs: [fn() -> FitConfig; 5] = [
+    let configs: [fn() -> FitConfig; 6] = [
         || quiet(2),
         || FitConfig { optimizer: Optimizer::Muon(Muon::default()), label_smoothing: 0.1, ..quiet(2) },
         || FitConfig { clip_norm: Some(0.5), ema: Some(0.9), ..quiet(2) },
@@ -191,6 +192,7 @@ fn ten_steps_of_fit_agree_with_the_cpu() -> Result<()> {
             schedule: Schedule::Constant(0.03), // a small ε would enlarge rounding errors where gradients are near 0
             ..quiet(2)
         },
+        || FitConfig { batch_size: 16, accumulate: 2, class_weights: Some(vec![0.5; 10]), ..quiet(2) },
     ];
     for (i, config) in configs.iter().enumerate() {
         let mut model = small();

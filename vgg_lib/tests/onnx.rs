@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use vgg_lib::data::Normalization;
 use vgg_lib::formats::Export;
 use vgg_lib::model::{
-    LayerSpec, Op, Seed, Sequential, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
-    preprocess, relu, softmax,
+    LayerSpec, Op, Seed, Sequential, adaptive_avg_pool2d, batch_norm, conv2d, dropout, flatten, global_avg_pool,
+    linear, max_pool2d, preprocess, relu, softmax,
 };
 use vgg_lib::tensor::images;
 use vgg_lib::vgg;
@@ -123,6 +123,18 @@ fn models() -> Vec<Sequential> {
             ],
         ),
         model((4, 6, 3), &[layer("conv", conv2d(3)), layer("softmax", softmax())]),
+        // Windows of 2×3, of one pixel, and of the whole map.
+        model(
+            (4, 6, 3),
+            &[
+                layer("conv", conv2d(3)),
+                layer("halves", adaptive_avg_pool2d(2, 2)),
+                layer("same", adaptive_avg_pool2d(2, 2)),
+                layer("flatten", flatten()),
+                layer("fc", linear(3)),
+            ],
+        ),
+        model((4, 6, 3), &[layer("all", adaptive_avg_pool2d(1, 1)), layer("fc", linear(3))]),
         // No dense layer after the flatten.
         model((2, 3, 2), &[layer("conv", conv2d(3).relu()), layer("flatten", flatten()), layer("relu", relu())]),
         model((2, 2, 3), &[layer("pool", max_pool2d()), layer("fc", linear(2))]), // a map of one pixel
@@ -203,6 +215,8 @@ fn errors_say_what_cannot_be_written() {
     says(small(), Export { normalization: Some(mean_of_one), ..nothing() }, "does not fit images with 3 channels");
     says(small(), Export { normalization: Some(flat), ..nothing() }, "stds finite and above 0");
     says(model((4, 6, 3), &[]), nothing(), "no layers to write");
+    let uneven = model((4, 6, 3), &[layer("parts", adaptive_avg_pool2d(3, 3))]);
+    says(uneven, nothing(), "'parts' (AdaptiveAvgPool2D) pools (None, 4, 6, 3) to (None, 3, 3, 3), which this format");
     let prepared = model((4, 6, 3), &[layer("pixels", preprocess([0.0; 3]))]);
     says(
         prepared,

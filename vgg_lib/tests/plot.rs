@@ -578,8 +578,17 @@ fn a_network_is_drawn_with_the_shapes_of_its_maps() {
 
 #[test]
 fn any_network_can_be_drawn() {
-    let large = vgg::vgg16((224, 224, 3), 1000, Seed(0)).unwrap();
-    check("network_vgg16", plot::network(&large, (224, 224, 3)));
+    let mut large = vgg::vgg16((224, 224, 3), 1000, Seed(0)).unwrap();
+    let drawn = texts(&plot::network(&large, (224, 224, 3)));
+    large.accept_any_size().unwrap();
+    let figure = plot::network(&large, (224, 224, 3));
+    assert_eq!(texts(&figure), drawn, "a pooling that changes nothing is not drawn");
+    check("network_vgg16", figure);
+    let figure = plot::network(&large, (448, 320, 3));
+    let said = texts(&figure);
+    assert!(said.windows(2).any(|pair| pair == ["14×10×512", "pool"]), "{said:?}");
+    assert!(said.windows(2).any(|pair| pair == ["7×7×512", "pool"]), "{said:?}");
+    check("network_vgg16_any_size", figure);
     let mut gap = Sequential::new((227, 227, 3), Seed(0));
     for (block, (filters, convolutions)) in [(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)].into_iter().enumerate() {
         for i in 0..convolutions {

@@ -4,11 +4,12 @@
 #[path = "common/formula.rs"]
 mod formula;
 
+use dfdx::prelude::{HasShape, Shape};
 use formula::close;
 use ndarray::{Array2, Array4, ArrayD};
 use ndarray_npy::NpzReader;
 use std::fs::File;
-use vgg_lib::inspect::{content_loss, gram_matrix, style_loss, total_variation};
+use vgg_lib::inspect::{Canvas, content_loss, gram_matrix, style_loss, total_variation};
 use vgg_lib::model::{Seed, Sequential, conv2d, max_pool2d};
 use vgg_lib::tensor::{Images, images};
 
@@ -37,9 +38,9 @@ fn the_losses_and_their_gradients_match_torch() {
     let gram = gram_matrix(&x).unwrap();
     close("gram", gram.as_slice().unwrap(), &values(&mut npz, "gram"), 1e-5);
     for (name, (loss, gradient)) in [
-        ("style", style_loss(&x, &gram_matrix(&target).unwrap()).unwrap()),
-        ("content", content_loss(&x, &target).unwrap()),
-        ("variation", total_variation(&x).unwrap()),
+        ("style", style_loss(&x, &gram_matrix(&target).unwrap(), 1.0).unwrap()),
+        ("content", content_loss(&x, &target, 1.0).unwrap()),
+        ("variation", total_variation(&x, 1.0).unwrap()),
     ] {
         close(name, &[loss], &values(&mut npz, name), 1e-5);
         close(&format!("{name}.gradient"), &gradient.as_vec(), &values(&mut npz, &format!("{name}.gradient")), 1e-4);
@@ -60,15 +61,6 @@ fn network(npz: &mut NpzReader<File>) -> Sequential {
     model
 }
 
-/// One step of Adam with a rate of 0.05 on the pixels; `t` is counted from 1.
-fn adam(pixels: &mut [f32], gradient: &[f32], moments: &mut [(f32, f32)], t: i32) {
-    for ((pixel, &g), (m, v)) in pixels.iter_mut().zip(gradient).zip(moments) {
-        *m = 0.9 * *m + 0.1 * g;
-        *v = 0.999 * *v + 0.001 * g * g;
-        *pixel -= 0.05 * (*m / (1.0 - 0.9f32.powi(t))) / ((*v / (1.0 - 0.999f32.powi(t))).sqrt() + 1e-8);
-    }
-}
-
 #[test]
 fn three_steps_on_the_pixels_match_torch() {
     let mut npz = open();
@@ -83,20 +75,18 @@ fn three_steps_on_the_pixels_match_torch() {
     let content = &model.activations(batch(&mut npz, "network.content"), &["conv2"]).unwrap()[0];
     let (losses, steps) = (values(&mut npz, "losses"), values(&mut npz, "steps"));
     let mut probe = model.probe(&names).unwrap();
-    let mut pixels = batch(&mut npz, "network.start").as_vec();
-    let mut moments = vec![(0.0, 0.0); pixels.len()];
+    let mut canvas = Canvas::new(&batch(&mut npz, "network.start")).unwrap();
+    let len = canvas.image().shape().num_elements();
     for step in 0..3 {
-        let x = images(pixels.clone(), (1, 12, 10, 3)).unwrap();
-        let probed = probe.forward(x.clone()).unwrap();
-        let (style2, of_style2) = style_loss(&probed.activations[0], &grams[0]).unwrap();
-        let (style1, of_style1) = style_loss(&probed.activations[1], &grams[1]).unwrap();
-        let (like, of_content) = content_loss(&probed.activations[0], content).unwrap();
-        let (noise, of_noise) = total_variation(&x).unwrap();
-        let loss = 10.0 * style1 + style2 + like + 0.5 * noise;
-        close(&format!("loss {step}"), &[loss], &losses[step..][..1], 1e-4);
-        let gradient = probed.input_gradient(&[of_style2 + of_content, of_style1 * 10.0]).unwrap() + of_noise * 0.5;
-        adam(&mut pixels, &gradient.as_vec(), &mut moments, step as i32 + 1);
-        close(&format!("step {step}"), &pixels, &steps[step * pixels.len()..][..pixels.len()], 1e-4);
+        let probed = probe.forward(canvas.image().clone()).unwrap();
+        let (style2, of_style2) = style_loss(&probed.activations[0], &grams[0], 1.0).unwrap();
+        let (style1, of_style1) = style_loss(&probed.activations[1], &grams[1], 10.0).unwrap();
+        let (like, of_content) = content_loss(&probed.activations[0], content, 1.0).unwrap();
+        let (noise, of_noise) = total_variation(canvas.image(), 0.5).unwrap();
+        close(&format!("loss {step}"), &[style1 + style2 + like + noise], &losses[step..][..1], 1e-4);
+        let gradient = probed.input_gradient(&[of_style2 + of_content, of_style1]).unwrap() + of_noise;
+        canvas.step(&gradient, 0.05).unwrap();
+        close(&format!("step {step}"), &canvas.image().as_vec(), &steps[step * len..][..len], 1e-4);
     }
 }
 
@@ -107,8 +97,8 @@ fn what_does_not_fit_is_said() {
     says(gram_matrix(&maps(2, 3, 4)).unwrap_err(), "that of one image, not of 2");
     let gram = gram_matrix(&maps(1, 3, 4)).unwrap();
     says(
-        style_loss(&maps(1, 3, 5), &gram).map(|_| ()).unwrap_err(),
+        style_loss(&maps(1, 3, 5), &gram, 1.0).map(|_| ()).unwrap_err(),
         "have 5 channels, but the Gram matrix of the style is that of 4",
     );
-    says(content_loss(&maps(1, 3, 4), &maps(1, 2, 4)).map(|_| ()).unwrap_err(), "take both from the same layer");
+    says(content_loss(&maps(1, 3, 4), &maps(1, 2, 4), 1.0).map(|_| ()).unwrap_err(), "take both from the same layer");
 }

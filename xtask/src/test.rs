@@ -19,16 +19,19 @@ const CARGO: [(&str, &str); 6] = [
     ("formatting", "fmt --all --check"),
     (
         "clippy",
-        "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench -- -D warnings",
+        "clippy --workspace --all-targets --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/more_images,vgg_lib/bench -- -D warnings",
     ),
-    ("documentation", "rustdoc -p vgg_lib --lib --features onnx,coreml,hdf5 -- -D warnings"),
-    ("tests and doctests", "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/bench"),
-    ("without features", "test -p vgg_lib --test weight_files"),
+    ("documentation", "rustdoc -p vgg_lib --lib --features onnx,coreml,hdf5,more_images -- -D warnings"),
+    (
+        "tests and doctests",
+        "test --workspace --features vgg_lib/onnx,vgg_lib/coreml,vgg_lib/hdf5,vgg_lib/more_images,vgg_lib/bench",
+    ),
+    ("without features", "test -p vgg_lib --test weight_files --test data_image_folder"),
     ("CUDA type check", "check -p vgg_lib --features cuda,ci-check --lib --tests --examples"),
 ];
 
 /// The test files with tests that need Python and other people's libraries. They are marked `#[ignore]`.
-const TOOLS: &str = "test -p vgg_lib --features onnx,coreml,hdf5 --no-fail-fast \
+const TOOLS: &str = "test -p vgg_lib --features onnx,coreml,hdf5,more_images --no-fail-fast \
     --test round_trip --test onnx --test coreml -- --ignored";
 /// The variables that name a Python to them, and the environment that has it.
 const PYTHONS: [(&str, &str); 4] = [

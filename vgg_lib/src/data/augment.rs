@@ -1,4 +1,4 @@
-//! Data augmentation: random rotations, shifts, shear, zoom, flips, crops, colors and cutout.
+//! Data augmentation: random rotations, shifts, shear, zoom, flips, crops, colors and cutout. `mix.rs` mixes images.
 //!
 //! Rotations, shifts, shear, zoom and flips follow Keras' `ImageDataGenerator`: bilinear interpolation, and the nearest
 //! pixel beyond the border (`fill_mode="nearest"`). Output pixel (row i, column j) is the input at
@@ -60,6 +60,13 @@ pub struct Augment {
     pub saturation: f32,
     /// Turns the hue by a random part of the color circle between −`hue` and `hue`; at most 0.5.
     pub hue: f32,
+    /// α of mixup (Zhang et al. 2018, arXiv:1710.09412): each image of a batch becomes a weighted mean of itself and
+    /// another one, as does its target. The weight is drawn for each batch, from Beta(α, α): nearly 0 or 1 if α is small,
+    /// anything from 0 to 1 if α is 1. 0 turns it off. Training accuracies then count the class with the larger weight.
+    pub mixup: f32,
+    /// α of CutMix (Yun et al. 2019, arXiv:1905.04899), as of `mixup`: a rectangle of each image comes from another one,
+    /// and its target gets that share of the other's. With both, each batch gets one of the two.
+    pub cutmix: f32,
 }
 
 /// One draw from [`Augment`]: the changes to one image.
@@ -107,6 +114,8 @@ impl Augment {
             ("contrast", self.contrast, f32::MAX),
             ("saturation", self.saturation, f32::MAX),
             ("hue", self.hue, 0.5),
+            ("mixup", self.mixup, f32::MAX),
+            ("cutmix", self.cutmix, f32::MAX),
         ] {
             if !(value >= 0.0 && value <= most) {
                 let range = if most < f32::MAX { format!("from 0 to {most}") } else { "of at least 0".to_string() };

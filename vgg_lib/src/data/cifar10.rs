@@ -9,19 +9,14 @@
 //! | Python, as torchvision and Keras download it | `cifar-10-batches-py` | `cifar-10-python.tar.gz`, `cifar-10-batches-py.tar.gz` |
 //! | one folder per class, as fastai unpacks it | `train` and `test`, each with `airplane`, `automobile` … | |
 
-mod batches;
-mod python;
-
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
 };
 
-use self::batches::Batches;
-use super::{Dataset, Event, Observer, Resize, image_folder, shapes, unobserved};
+use super::{Dataset, Event, Observer, Resize, cifar::Cifar, image_folder, shapes, unobserved};
 use crate::{Error, Result};
 
-const FOLDERS: [&str; 2] = ["cifar-10-batches-bin", "cifar-10-batches-py"];
 const ARCHIVES: [&str; 5] = [
     "cifar-10-binary.tar.gz",
     "cifar-10-python.tar.gz",
@@ -32,6 +27,17 @@ const ARCHIVES: [&str; 5] = [
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 /// The number of training and test images.
 const IMAGES: [usize; 2] = [50_000, 10_000];
+const CIFAR10: Cifar = Cifar {
+    folders: ["cifar-10-batches-bin", "cifar-10-batches-py"],
+    files: [&["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"], &["test_batch"]],
+    images: [10_000, 10_000],
+    names: ["batches.meta.txt", "batches.meta"],
+    keys: ["labels", "label_names"],
+    label_bytes: 1,
+    label: 0,
+    classes: &CLASSES,
+    again: "run `cargo xtask data cifar10` to download CIFAR-10 again",
+};
 
 /// The training set and the test set, not normalized.
 ///
@@ -45,7 +51,7 @@ pub fn load(dir: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     let dir = dir.as_ref();
     load_first(dir, &mut unobserved)?.ok_or_else(|| {
         let reason = if dir.is_dir() { "holds no" } else { "is not a folder with" };
-        let (folder, archive) = (FOLDERS[0], ARCHIVES[0]);
+        let (folder, archive) = (CIFAR10.folders[0], ARCHIVES[0]);
         Error::file(dir, format!("{reason} CIFAR-10 ({folder}/ or {archive}); run `cargo xtask data cifar10`"))
     })
 }
@@ -73,8 +79,8 @@ pub fn load_or_shapes(dir: impl AsRef<Path>, observer: Observer) -> Result<(Data
 
 /// A copy of CIFAR-10.
 enum Copy {
-    Folder(PathBuf),
-    Archive(PathBuf),
+    /// The folder or the archive of the batches.
+    Batches(PathBuf),
     /// A folder with the folders `train` and `test`.
     ClassFolders(PathBuf),
 }
@@ -102,19 +108,15 @@ fn load_first(dir: &Path, observer: Observer) -> Result<Option<(Dataset, Dataset
 /// All copies in `dir` and in the folders within it that are named after CIFAR-10, those that are read fastest first.
 fn copies(dir: &Path) -> Vec<Copy> {
     if dir.is_file() {
-        return vec![Copy::Archive(dir.into())];
+        return vec![Copy::Batches(dir.into())];
     }
     let inner = entries(dir).into_iter().filter(|path| path.is_dir() && is_named_cifar10(path));
     let places: Vec<PathBuf> = [dir.to_owned()].into_iter().chain(inner).collect();
-    let has_batches = |place: &&PathBuf| {
-        let is_official = FOLDERS.iter().any(|name| place.ends_with(name)) && place.is_dir();
-        is_official || batches::any_in(place)
-    };
     let has_classes = |place: &&PathBuf| has_class_folders(&place.join("train"));
     let archives = places.iter().flat_map(|place| ARCHIVES.map(|name| place.join(name))).filter(|path| path.is_file());
-    let folders = places.iter().filter(has_batches).cloned().map(Copy::Folder);
+    let folders = places.iter().filter(|place| CIFAR10.is_in(place)).cloned();
     let class_folders = places.iter().filter(has_classes).cloned().map(Copy::ClassFolders);
-    folders.chain(archives.map(Copy::Archive)).chain(class_folders).collect()
+    folders.chain(archives).map(Copy::Batches).chain(class_folders).collect()
 }
 
 /// The error for what looks like CIFAR-10 and is not one of [`copies`].
@@ -126,7 +128,10 @@ fn unsupported(dir: &Path) -> Option<Error> {
     if let Some(labels) = labels {
         return Some(Error::file(
             labels,
-            format!("belongs to Kaggle's copy of CIFAR-10, whose test images have no labels; {again}"),
+            format!(
+                "belongs to Kaggle's copy of CIFAR-10, whose test images have no labels; read its training images with \
+                 `image_folder::load_csv`, or {again}"
+            ),
         ));
     }
     if has_class_folders(dir) {
@@ -167,8 +172,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 impl Copy {
     fn load(&self, observer: Observer) -> Result<(Dataset, Dataset)> {
         match self {
-            Copy::Folder(folder) => Batches::in_folder(folder).datasets(),
-            Copy::Archive(path) => Batches::in_archive(path)?.datasets(),
+            Copy::Batches(path) => CIFAR10.load(path),
             Copy::ClassFolders(folder) => class_folders(folder, IMAGES, observer),
         }
     }
@@ -176,7 +180,7 @@ impl Copy {
 
 impl fmt::Display for Copy {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (Copy::Folder(path) | Copy::Archive(path) | Copy::ClassFolders(path)) = self;
+        let (Copy::Batches(path) | Copy::ClassFolders(path)) = self;
         write!(f, "{}", path.display())
     }
 }
@@ -187,7 +191,8 @@ fn class_folders(folder: &Path, images: [usize; 2], observer: Observer) -> Resul
         let path = folder.join(name);
         let data = image_folder::load(&path, (32, 32), Resize::Stretch, &mut *observer)?;
         if data.classes() != CLASSES {
-            return Err(broken(path, format!("has the classes {} instead of CIFAR-10's", data.classes().join(", "))));
+            let what = format!("has the classes {} instead of CIFAR-10's", data.classes().join(", "));
+            return Err(CIFAR10.broken(path, &what));
         }
         if data.len() != expected {
             let part = "load a part of CIFAR-10 with `image_folder::load`, or run `cargo xtask data cifar10`";
@@ -196,10 +201,6 @@ fn class_folders(folder: &Path, images: [usize; 2], observer: Observer) -> Resul
         Ok(data)
     };
     Ok((part("train", images[0])?, part("test", images[1])?))
-}
-
-fn broken(path: PathBuf, what: String) -> Error {
-    Error::file(path, format!("{what}; run `cargo xtask data cifar10` to download CIFAR-10 again"))
 }
 
 #[cfg(test)]

@@ -18,17 +18,18 @@ const LEFT_BEHIND: [&str; 7] =
 const PARTS: [&str; 10] =
     ["train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing", "test1"];
 
-/// The classes, in the order of their names, and their files, in the order of the classes and their paths.
+/// Classes, in the order of their names, and their files. Those in folders are in the order of the classes and their
+/// paths, those in a table in the order of its rows.
 #[derive(Default)]
-pub(super) struct ClassFolders {
+pub(super) struct LabeledFiles {
     pub(super) classes: Vec<String>,
-    /// The folder of each class.
+    /// The folder of each class; empty if a table has the classes.
     pub(super) folders: Vec<PathBuf>,
     pub(super) files: Vec<LabeledFile>,
     pub(super) skipped: Vec<Skipped>,
 }
 
-/// A file and the number of the class in whose folder it is.
+/// A file and the number of its class.
 pub(super) struct LabeledFile {
     pub(super) path: PathBuf,
     pub(super) label: usize,
@@ -37,15 +38,15 @@ pub(super) struct LabeledFile {
 /// What is not read, and why.
 pub(super) struct Skipped {
     pub(super) path: PathBuf,
-    /// `None` for what would have been a class.
+    /// The class in whose folder it is; `None` for what would have been a class, and in a table.
     pub(super) label: Option<usize>,
     pub(super) reason: String,
 }
 
-impl ClassFolders {
+impl LabeledFiles {
     /// Each folder within `folder` is a class. Its name is normalized (NFC), because macOS may write "é" as an "e" and
     /// an accent.
-    pub(super) fn find(folder: &Path) -> Result<ClassFolders> {
+    pub(super) fn in_folders(folder: &Path) -> Result<LabeledFiles> {
         if !folder.is_dir() {
             let what = if folder.exists() { "is not a folder" } else { "does not exist" };
             return Err(Error::file(folder, format!("{what}; check the path of the images")));
@@ -55,7 +56,7 @@ impl ClassFolders {
         check_level(folder, &folders)?;
         folders.sort_by_cached_key(|path| class_name(path));
 
-        let mut found = ClassFolders::default();
+        let mut found = LabeledFiles::default();
         let root = fs::canonicalize(folder).map_err(Error::io("read", folder))?;
         for path in folders {
             let label = found.classes.len();
@@ -158,7 +159,7 @@ fn check_names(folder: &Path, classes: &[String], folders: &[PathBuf]) -> Result
 }
 
 /// What to say if there is a single class whose folder has only folders: these may be meant as the classes.
-pub(super) fn hint(found: &ClassFolders) -> Option<String> {
+pub(super) fn hint(found: &LabeledFiles) -> Option<String> {
     let [only] = found.folders.as_slice() else { return None };
     let inside = entries(only).ok()?;
     let names: Vec<String> = inside.iter().map(|path| class_name(path)).collect();

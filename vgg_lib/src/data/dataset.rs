@@ -153,8 +153,8 @@ impl Dataset {
         &self.classes
     }
 
-    /// The files that [`image_folder::load`](super::image_folder::load) could not read, each as "path: reason".
-    /// Subsets keep the whole list.
+    /// The files that [`image_folder::load`](super::image_folder::load) or
+    /// [`load_csv`](super::image_folder::load_csv) could not read, each as "path: reason". Subsets keep the whole list.
     pub fn skipped(&self) -> &[String] {
         &self.skipped
     }

@@ -28,9 +28,10 @@ const LARGE: u64 = 25_000_000;
 /// What to do about a broken file.
 const AGAIN: &str = "copy or download it again";
 
-/// Reads a PNG, JPEG, BMP or WebP file (recognized by its content, not its name) as 8-bit RGB, turned upright
-/// according to its EXIF orientation. Like Pillow's `convert("RGB")`, this repeats gray, drops alpha and converts CMYK.
-/// 16-bit values are scaled. Of an animation, this is the first image.
+/// Reads a PNG, JPEG, BMP or WebP file, or with the crate feature `more_images` a GIF or TIFF file (recognized by its
+/// content, not its name) as 8-bit RGB, turned upright according to its EXIF orientation. Like Pillow's
+/// `convert("RGB")`, this repeats gray, drops alpha and converts CMYK. 16-bit values are scaled. Of an animation or of
+/// several pages, this is the first image.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::File`] if it is not such an image, is truncated or damaged, or
@@ -100,6 +101,7 @@ fn pixels(bytes: &[u8]) -> std::result::Result<(RgbImage, Turn), String> {
     }
     let turned = match header {
         Some(header) => header.exif.map(orientation),
+        None if format == ImageFormat::Tiff => Some(orientation(bytes)), // EXIF data are a TIFF file
         None => decoder.exif_metadata().map_err(|e| reason(&e))?.map(|exif| orientation(&exif)),
     };
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e))?;

@@ -6,6 +6,8 @@
 //! train/cats/cat.1.jpg
 //! train/dogs/dog.0.jpg
 //! ```
+//!
+//! Or with their classes in a table, as on Kaggle: see [`load_csv`].
 
 use std::{fs::File, io::Write, path::Path, sync::Arc};
 
@@ -13,13 +15,13 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::{
-    Dataset, Event, Observer,
-    class_folders::{ClassFolders, LabeledFile, Skipped, hint},
+    CsvOptions, Dataset, Event, Observer,
+    class_folders::{LabeledFile, LabeledFiles, Skipped, hint},
     image_file::{MOST_PIXELS, decode, read_bytes},
     storage::Storage,
 };
 use crate::model::{Preparation, Resize};
-use crate::text::{counted, thousands};
+use crate::text::{counted, listed, thousands};
 use crate::{Error, Result, files};
 
 /// Up to this size the pixels stay in memory; beyond it they go to a temporary file.
@@ -55,8 +57,69 @@ fn load_within(
     observer: Observer,
 ) -> Result<Dataset> {
     check(size, resize)?;
+    let mut found = LabeledFiles::in_folders(folder)?;
+    let images = read_all(&mut found, size, resize, in_memory, observer)?;
+    check_classes(&found, &images.labels)?;
+    let hint = hint(&found);
+    images.dataset(found, resize, hint, observer)
+}
+
+/// Reads the images that a CSV file names in the size (height, width), as RGB, in the order of its rows. The first row is
+/// the header. One column has the names of the files, with or without their endings, and one their labels; these are the
+/// first two columns, and the files are in the folder of the CSV file, if `options` does not say otherwise. The text is
+/// UTF-8, and fields may be quoted.
+///
+/// The classes are the different labels, sorted by name, or by value if all are numbers. A class whose files are all
+/// skipped stays one, so that its number does not depend on which files are there. Rows without a label, files that do
+/// not exist, cannot be read as images or are named a second time are skipped and listed in [`Dataset::skipped`]. The note
+/// to `observer` has the number of images and the classes.
+///
+/// ```no_run
+/// use vgg_lib::data::{CsvOptions, image_folder, unobserved};
+/// let options = CsvOptions::default().folder("dogs/train").columns("id", "breed");
+/// let dogs = image_folder::load_csv("dogs/labels.csv", (224, 224), &options, &mut unobserved)?;
+/// # Ok::<(), vgg_lib::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::File`] if the table has no such columns, is not UTF-8, or names no file that can be read as an image;
+/// [`Error::Io`] if it or the temporary file cannot be read or written; [`Error::Config`] as [`load`].
+pub fn load_csv(
+    csv: impl AsRef<Path>,
+    size: (usize, usize),
+    options: &CsvOptions,
+    observer: Observer,
+) -> Result<Dataset> {
+    let (csv, resize) = (csv.as_ref(), options.resize);
+    check(size, resize)?;
+    let mut found = LabeledFiles::in_table(csv, options)?;
+    let images = read_all(&mut found, size, resize, IN_MEMORY, observer)?;
+    if images.labels.is_empty() {
+        let skipped = found.skipped.iter().collect::<Vec<_>>();
+        let which = if skipped.is_empty() { String::new() } else { format!(" ({})", some_of(&skipped)) };
+        let advice = "check its columns and the folder of the images, which `CsvOptions` can name";
+        return Err(Error::file(csv, format!("names no file that can be read as an image{which}; {advice}")));
+    }
+    let hint = without_images(&found.classes, &images.labels);
+    images.dataset(found, resize, hint, observer)
+}
+
+/// The images that could be read.
+struct Decoded {
+    pixels: PixelStore,
+    size: (usize, usize),
+    labels: Vec<usize>,
+}
+
+/// Reads all files, and moves those that cannot be read to `found.skipped`.
+fn read_all(
+    found: &mut LabeledFiles,
+    size: (usize, usize),
+    resize: Resize,
+    in_memory: u64,
+    observer: Observer,
+) -> Result<Decoded> {
     let (h, w) = size;
-    let mut found = ClassFolders::find(folder)?;
     let files = std::mem::take(&mut found.files);
     let mut pixels = PixelStore::new((files.len() * h * w * 3) as u64, in_memory)?;
     let mut labels = vec![];
@@ -74,12 +137,23 @@ fn load_within(
             }
         }
     }
-    check_classes(&found, &labels)?;
-    observer(Event::Note(&report(labels.len(), &found)));
-    let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, found.classes)?;
-    let skipped = found.skipped.iter().map(|Skipped { path, reason, .. }| format!("{}: {reason}", path.display()));
-    let preparation = dataset.preparation.clone().map(|known| Preparation { resize, ..known });
-    Ok(Dataset { skipped: Arc::new(skipped.collect()), preparation, ..dataset })
+    Ok(Decoded { pixels, size, labels })
+}
+
+impl Decoded {
+    /// The dataset, after a note with what it is, what was skipped, and a hint.
+    fn dataset(self, found: LabeledFiles, resize: Resize, hint: Option<String>, observer: Observer) -> Result<Dataset> {
+        let Decoded { pixels, size: (h, w), labels } = self;
+        let mut note = report(labels.len(), &found);
+        if let Some(hint) = hint {
+            note += &format!("\n{hint}");
+        }
+        observer(Event::Note(&note));
+        let dataset = Dataset::with_storage(pixels.finish()?, (h, w, 3), labels, found.classes)?;
+        let skipped = found.skipped.iter().map(|Skipped { path, reason, .. }| format!("{}: {reason}", path.display()));
+        let preparation = dataset.preparation.clone().map(|known| Preparation { resize, ..known });
+        Ok(Dataset { skipped: Arc::new(skipped.collect()), preparation, ..dataset })
+    }
 }
 
 /// Checks that images can get this size.
@@ -113,11 +187,9 @@ fn read(path: &Path, size: (usize, usize), resize: Resize) -> std::result::Resul
 }
 
 /// Checks that every class has an image.
-fn check_classes(found: &ClassFolders, labels: &[usize]) -> Result<()> {
-    for (label, folder) in found.folders.iter().enumerate() {
-        if labels.contains(&label) {
-            continue;
-        }
+fn check_classes(found: &LabeledFiles, labels: &[usize]) -> Result<()> {
+    for label in empty_classes(found.classes.len(), labels) {
+        let folder = &found.folders[label];
         let skipped: Vec<&Skipped> = found.skipped.iter().filter(|skipped| skipped.label == Some(label)).collect();
         let what = match skipped.len() {
             0 => "holds no images".to_string(),
@@ -128,8 +200,22 @@ fn check_classes(found: &ClassFolders, labels: &[usize]) -> Result<()> {
     Ok(())
 }
 
+/// The classes that have no image.
+fn empty_classes(classes: usize, labels: &[usize]) -> impl Iterator<Item = usize> {
+    let mut is_empty = vec![true; classes];
+    labels.iter().for_each(|&label| is_empty[label] = false);
+    (0..classes).filter(move |&class| is_empty[class])
+}
+
+/// What to say if classes have no image.
+fn without_images(classes: &[String], labels: &[usize]) -> Option<String> {
+    let empty: Vec<String> = empty_classes(classes.len(), labels).map(|class| classes[class].clone()).collect();
+    let number = counted(empty.len(), "class has", "classes have");
+    (!empty.is_empty()).then(|| format!("NOTE: {number} no image: {}", listed(&empty, ", ")))
+}
+
 /// "1,000 images of 2 classes (cats, dogs)", and what was skipped.
-fn report(images: usize, found: &ClassFolders) -> String {
+fn report(images: usize, found: &LabeledFiles) -> String {
     const NAMED: usize = 10;
     let mut names = found.classes.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
     if found.classes.len() > NAMED {
@@ -141,7 +227,7 @@ fn report(images: usize, found: &ClassFolders) -> String {
         let skipped: Vec<&Skipped> = found.skipped.iter().collect();
         text += &format!("\nskipped {}: {}", counted(skipped.len(), "file", "files"), some_of(&skipped));
     }
-    hint(found).map_or(text.clone(), |hint| format!("{text}\n{hint}"))
+    text
 }
 
 /// The first five paths with what is wrong, and the number of the others.
@@ -238,13 +324,13 @@ mod tests {
     #[test]
     fn the_note_names_classes_and_the_first_skipped_files() {
         let found =
-            |n: usize| ClassFolders { classes: (0..n).map(|i| format!("c{i}")).collect(), ..Default::default() };
+            |n: usize| LabeledFiles { classes: (0..n).map(|i| format!("c{i}")).collect(), ..Default::default() };
         assert_eq!(report(1000, &found(2)), "1,000 images of 2 classes (c0, c1)");
         assert_eq!(report(1, &found(1)), "1 image of 1 class (c0)");
         assert!(report(12, &found(12)).ends_with("12 classes (c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, …)"));
         let reason = "is empty; copy or download it again".to_string();
         let file = |i| Skipped { path: format!("{i}.jpg").into(), label: Some(0), reason: reason.clone() };
-        let text = report(5, &ClassFolders { skipped: (0..7).map(file).collect(), ..found(1) });
+        let text = report(5, &LabeledFiles { skipped: (0..7).map(file).collect(), ..found(1) });
         assert_eq!(text.lines().nth(1).unwrap().matches("is empty; ").count(), 5);
         assert!(text.contains("skipped 7 files: 0.jpg: is empty; 1.jpg") && text.ends_with("; and 2 more"), "{text}");
     }

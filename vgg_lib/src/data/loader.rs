@@ -8,7 +8,11 @@ use std::{
 
 use rand::{RngExt, seq::SliceRandom};
 
-use super::{Augment, Dataset, random::stream};
+use super::{
+    Augment, Dataset, Mixed,
+    mix::{Mix, mixed_labels},
+    random::stream,
+};
 
 /// The number of batches that are prepared ahead.
 const AHEAD: usize = 2;
@@ -18,8 +22,12 @@ const AHEAD: usize = 2;
 pub struct Batch {
     /// n × height × width × channels, normalized and augmented.
     pub images: Vec<f32>,
+    /// (height, width, channels).
+    pub image_shape: (usize, usize, usize),
     /// The class number of each image.
     pub labels: Vec<usize>,
+    /// What the images are mixed with, if the augmentation has mixup or CutMix.
+    pub mixed: Option<Mixed>,
     /// The number of images.
     pub n: usize,
 }
@@ -120,7 +128,17 @@ fn prepare(dataset: &Dataset, indices: &[usize], start: usize, augment: Augment,
         }
     }
     let labels = indices.iter().map(|&index| dataset.labels()[index]).collect();
-    Batch { images, labels, n: indices.len() }
+    // A stream from the far end, which no image uses.
+    let mut rng = stream(epoch_seed(seed, epoch), u64::MAX - start as u64);
+    let (labels, mixed) = match Mix::sample(&augment, h, w, &mut rng) {
+        Some(mix) => {
+            let share = mix.apply(&mut images, (h, w, c));
+            let (labels, mixed) = mixed_labels(labels, share);
+            (labels, Some(mixed))
+        }
+        None => (labels, None),
+    };
+    Batch { images, image_shape: (h, w, c), labels, mixed, n: indices.len() }
 }
 
 impl Iterator for Loader {

@@ -16,7 +16,9 @@
 //! ```
 
 pub mod augment;
+mod cifar;
 pub mod cifar10;
+pub mod cifar100;
 mod class_folders;
 mod class_index;
 mod color;
@@ -25,7 +27,9 @@ mod exif;
 mod image_file;
 pub mod image_folder;
 mod jpeg;
+mod label_table;
 pub mod loader;
+mod mix;
 pub mod mnist;
 pub mod normalize;
 mod not_an_image;
@@ -45,7 +49,9 @@ pub use class_index::class_index;
 pub use color::Color;
 pub use dataset::Dataset;
 pub use image_file::read_image;
+pub use label_table::CsvOptions;
 pub use loader::{Batch, Loader, shuffled};
+pub use mix::{Mix, Mixed};
 pub use observer::{Event, Observer, unobserved};
 pub use one_hot::to_categorical;
 pub(crate) use photo::{files_in, photo};

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use dfdx::prelude::HasShape;
 use image::RgbImage;
 use rayon::prelude::*;
 
@@ -58,6 +59,28 @@ impl Normalization {
         let mut values = vec![0.0; 3 * h * w];
         self.apply(&dataset).read(0, &mut values);
         images(values, (1, h, w, 3))
+    }
+
+    /// The picture that a batch of one image, (1, height, width, 3), was made of: the reverse of
+    /// [`image`](Self::image), rounded and clipped to what a pixel can be.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not exactly one image with three channels, or this normalization is not for three.
+    pub fn to_rgb(&self, x: &Images) -> Result<RgbImage> {
+        let (n, h, w, c) = *x.shape();
+        if (n, c, self.mean.len(), self.std.len()) != (1, 3, 3, 3) {
+            return Err(Error::Shape(format!(
+                "a picture is one image with three channels, and its normalization has three, too; this is {n}×{h}×{w}×{c} \
+                 with a normalization of {}",
+                self.mean.len()
+            )));
+        }
+        let byte = |(channel, value): (usize, f32)| {
+            let (mean, std) = (self.mean[channel % 3], self.std[channel % 3]);
+            (value * std + mean).round().clamp(0.0, 255.0) as u8
+        };
+        let bytes = x.as_vec().into_iter().enumerate().map(byte).collect();
+        Ok(RgbImage::from_raw(w as u32, h as u32, bytes).expect("as many bytes as values"))
     }
 
     /// The same images, read as `(x - mean) / (std + 1e-7)`. This replaces an earlier normalization. Apply the

@@ -2,10 +2,7 @@
 //! image.
 
 /// The first bytes of a file, from this position on, what it is, and what to do.
-const KNOWN: [(usize, &[u8], &str, &str); 22] = [
-    (0, b"GIF8", "a GIF image", CONVERT),
-    (0, b"II*\0", "a TIFF or camera raw image", CONVERT),
-    (0, b"MM\0*", "a TIFF or camera raw image", CONVERT),
+const KNOWN: [(usize, &[u8], &str, &str); 19] = [
     (0, b"II+\0", "a TIFF image", CONVERT),
     (4, b"ftypavif", "an AVIF image", CONVERT),
     (4, b"ftypavis", "an AVIF image", CONVERT),
@@ -27,9 +24,19 @@ const KNOWN: [(usize, &[u8], &str, &str); 22] = [
     (0, b"\0\x05\x16\x07", "macOS's notes about a file, not the file itself", "delete it"),
 ];
 const CONVERT: &str = "save it as PNG or JPEG";
+/// The first bytes of what can be read with the crate feature `more_images`.
+const WITH_FEATURE: [(&[u8], &str); 4] = [
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
+    (b"II*\0", "a TIFF or camera raw image"),
+    (b"MM\0*", "a TIFF or camera raw image"),
+];
 
 /// Why a file with this content cannot be read, and what to do.
 pub(super) fn not_an_image(bytes: &[u8]) -> String {
+    if let Some((_, what)) = WITH_FEATURE.iter().find(|(start, _)| bytes.starts_with(start)) {
+        return format!("is {what}, which needs vgg_lib's feature more_images; turn it on, or {CONVERT}");
+    }
     let is = |(at, start, _, _): &&(usize, &[u8], &str, &str)| bytes.get(*at..).is_some_and(|b| b.starts_with(start));
     if let Some((_, _, what, advice)) = KNOWN.iter().find(is) {
         return format!("is {what}, which is not supported; {advice}");

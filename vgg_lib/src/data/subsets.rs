@@ -29,17 +29,68 @@ impl Dataset {
         self.subset(&shuffled(self.len(), seed, 0))
     }
 
+    /// A training set and a validation set, which has this share of each class, rounded, and in any case one image of each
+    /// class that has two. Which images these are depends on `seed`; their order is kept. (Keras' `validation_split`,
+    /// fastai's `valid_pct`, scikit-learn's `stratify`.)
+    ///
+    /// ```
+    /// use vgg_lib::data::shapes;
+    /// let (train, valid) = shapes::generate(100, (32, 32), 0).validation_split(0.2, 0)?;
+    /// assert_eq!((train.len(), valid.len()), (80, 20)); // two of each class
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the share is not between 0 and 1.
+    pub fn validation_split(&self, share: f64, seed: u64) -> Result<(Dataset, Dataset)> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(Error::Config(format!("a validation share must be between 0 and 1, such as 0.2, not {share}")));
+        }
+        let mut is_valid = vec![false; self.len()];
+        for images in self.of_classes(seed).iter().filter(|images| images.len() > 1) {
+            let count = (share * images.len() as f64).round().clamp(1.0, images.len() as f64 - 1.0) as usize;
+            images[..count].iter().for_each(|&image| is_valid[image] = true);
+        }
+        let (valid, train): (Vec<usize>, Vec<usize>) = (0..self.len()).partition(|&image| is_valid[image]);
+        Ok((self.subset(&train), self.subset(&valid)))
+    }
+
+    /// The numbers of the images of each class, in a random order.
+    fn of_classes(&self, seed: u64) -> Vec<Vec<usize>> {
+        let mut of_class = vec![vec![]; self.classes.len()];
+        shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));
+        of_class
+    }
+
     /// All images, those of small classes several times, so that every class has as many as the largest one has. A
     /// network that is trained on classes of very different sizes otherwise learns to prefer the large ones. Which images
     /// of a class occur once more than the others depends on `seed`.
     pub fn balanced(&self, seed: u64) -> Dataset {
-        let mut of_class = vec![vec![]; self.classes.len()];
-        shuffled(self.len(), seed, 0).into_iter().for_each(|i| of_class[self.labels[i]].push(i));
+        let of_class = self.of_classes(seed);
         let largest = of_class.iter().map(Vec::len).max().unwrap_or(0);
         let repeated = of_class.iter().flat_map(|images| images.iter().cycle().take(largest));
         let mut chosen: Vec<usize> = repeated.copied().collect();
         chosen.sort_unstable();
         self.subset(&chosen)
+    }
+
+    /// One weight per class for [`FitConfig::class_weights`](crate::train::FitConfig::class_weights), which makes all
+    /// classes count the same: the number of images over the number of classes and the images of this one, as
+    /// scikit-learn's "balanced". 1 for a class without images, which is not counted.
+    ///
+    /// ```
+    /// use vgg_lib::data::Dataset;
+    /// let classes = vec!["common".to_string(), "rare".to_string()];
+    /// let data = Dataset::new(vec![0; 4], (1, 1, 1), vec![0, 0, 0, 1], classes)?;
+    /// assert_eq!(data.class_weights(), [2.0 / 3.0, 2.0]);
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    pub fn class_weights(&self) -> Vec<f32> {
+        let mut images = vec![0; self.classes.len()];
+        self.labels.iter().for_each(|&label| images[label] += 1);
+        let classes = images.iter().filter(|&&images| images > 0).count();
+        let weight = |images| if images == 0 { 1.0 } else { self.len() as f32 / (classes * images) as f32 };
+        images.into_iter().map(weight).collect()
     }
 
     /// Mirrored copies of the images (left and right exchanged), in the same order. Averaging a model's predictions
@@ -93,7 +144,7 @@ impl Dataset {
         let mut numbers = vec![None; self.classes.len()];
         for (new, name) in classes.iter().enumerate() {
             let Some(old) = self.classes.iter().position(|class| class == name) else {
-                let names = self.classes.join(", ");
+                let names = listed(&self.classes, ", ");
                 return Err(Error::Name(format!("there is no class '{name}'; the classes are {names}")));
             };
             if numbers[old].replace(new).is_some() {

@@ -6,7 +6,7 @@ use image::{Rgb, RgbImage};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, Dataset, storage::Values};
+use super::{Augment, Dataset, Mix, storage::Values};
 
 impl Dataset {
     /// Image number `index` in its original colors, for plots. Features become a gray image of the mean over their
@@ -58,14 +58,38 @@ impl Dataset {
     /// # Panics
     /// If there is no image `index`.
     pub fn augmented_image(&self, index: usize, augment: &Augment, version: u64) -> RgbImage {
-        let original = self.image(index);
-        let (w, h) = original.dimensions();
-        let transform = augment.sample(h as usize, w as usize, &mut ChaCha8Rng::seed_from_u64(version));
-        let mut values: Vec<f32> = original.as_raw().iter().map(|&byte| f32::from(byte)).collect();
+        self.rgb(&self.augmented(index, augment, version))
+    }
+
+    /// These images as one batch of a training run, in their original colors, for plots: each after a random draw from
+    /// `augment`, and mixed if it has mixup or CutMix. Each `version` gives other draws.
+    ///
+    /// # Panics
+    /// If the range goes beyond the last image.
+    pub fn augmented_images(&self, range: Range<usize>, augment: &Augment, version: u64) -> Vec<RgbImage> {
+        let (h, w, _) = self.image_shape;
+        let of_image = |index| self.augmented(index, augment, version.wrapping_mul(1 << 32).wrapping_add(index as u64));
+        let mut values: Vec<f32> = range.flat_map(of_image).collect();
+        if let Some(mix) = Mix::sample(augment, h, w, &mut ChaCha8Rng::seed_from_u64(version)) {
+            mix.apply(&mut values, (h, w, 3));
+        }
+        values.chunks_exact(h * w * 3).map(|image| self.rgb(image)).collect()
+    }
+
+    /// Red, green and blue from 0 to 255, after one draw.
+    fn augmented(&self, index: usize, augment: &Augment, version: u64) -> Vec<f32> {
+        let (h, w, _) = self.image_shape;
+        let transform = augment.sample(h, w, &mut ChaCha8Rng::seed_from_u64(version));
+        let mut values: Vec<f32> = self.image(index).as_raw().iter().map(|&byte| f32::from(byte)).collect();
         let mut out = vec![0.0; values.len()];
         transform.color.apply(&mut values);
-        transform.apply(&values, (h as usize, w as usize, 3), &mut out);
-        let bytes = out.iter().map(|v| v.round().clamp(0.0, 255.0) as u8).collect();
-        RgbImage::from_raw(w, h, bytes).expect("as many bytes as before")
+        transform.apply(&values, (h, w, 3), &mut out);
+        out
+    }
+
+    fn rgb(&self, values: &[f32]) -> RgbImage {
+        let (h, w, _) = self.image_shape;
+        let bytes = values.iter().map(|value| value.round().clamp(0.0, 255.0) as u8).collect();
+        RgbImage::from_raw(w as u32, h as u32, bytes).expect("height × width × 3 values")
     }
 }

@@ -41,10 +41,10 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
             let sizes = layer.params().iter().filter(|p| p.learned).map(|p| p.dims.iter().product::<usize>());
             learned += sizes.sum::<usize>();
         }
-        // From the first trained layer on, outputs are kept; earlier layers release theirs. Flatten passes its input
-        // on. Dropout is not counted either: it usually runs in the stage of the batch norm before it, or on small
-        // vectors.
-        if trained && !matches!(layer.op(), Op::Dropout { .. } | Op::Flatten) {
+        // From the first trained layer on, outputs are kept; earlier layers release theirs. Some layers, such as
+        // flatten, pass their input on. Dropout is not counted either: it usually runs in the stage of the batch norm
+        // before it, or on small vectors.
+        if trained && !matches!(layer.op(), Op::Dropout { .. }) && !layer.op().passes_on(shape) {
             kept = kept.saturating_add(output.size());
             largest = largest.max(shape.size()).max(output.size());
         }
@@ -65,12 +65,11 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
     })
 }
 
-/// Returns an error if a training step of `batch_size` images does not fit in memory.
-pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()> {
-    let (h, w, c) = model.input_shape();
+/// Returns an error if a training step of `batch_size` images of this shape does not fit in memory.
+pub(crate) fn check_training(model: &Sequential, image: Shape, batch_size: usize) -> Result<()> {
     // Training keeps a copy of good weights.
     let need = |batch_size| {
-        let need = need(model, Shape::Map(h, w, c), batch_size)?;
+        let need = need(model, image, batch_size)?;
         Ok::<_, crate::Error>(need.training.saturating_add(need.optimizer / 2))
     };
     let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);
@@ -89,7 +88,10 @@ pub(crate) fn check_training(model: &Sequential, batch_size: usize) -> Result<()
 pub(crate) fn check_pass(layers: &[Layer], plan: &Plan, n: usize, observed: &[usize], arena: &Arena) -> Result<()> {
     let (mut pair, mut kept) = (0usize, 0usize);
     // The same layers are left out as in `need`.
-    let counts = |stage: &&Stage| !matches!(layers[stage.layers.start].op(), Op::Dropout { .. } | Op::Flatten);
+    let counts = |stage: &&Stage| {
+        let op = layers[stage.layers.start].op();
+        !matches!(op, Op::Dropout { .. }) && !op.passes_on(stage.input)
+    };
     for stage in plan.stages.iter().filter(counts) {
         let output = stage.output.size();
         pair = pair.max(stage.input.size().saturating_add(output));

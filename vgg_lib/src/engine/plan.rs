@@ -146,16 +146,17 @@ impl Stage {
             self.fused.dropout = Some(index + 1);
             self.layers.end = index + 2;
         }
-        let before = before.iter().rev().find(|stage| !layers[stage.layers.start].op().passes_on_in_training());
+        let passes_on = |stage: &&Stage| layers[stage.layers.start].op().passes_on_in_training(stage.input);
+        let before = before.iter().rev().find(|stage| !passes_on(stage));
         self.fused.relu_before =
             !frozen && before.is_some_and(|stage| stage.trains && layers[stage.layers.start].op().ends_in_relu());
     }
 }
 
 impl Op {
-    /// Whether the layer passes its input on unchanged in a training step.
-    fn passes_on_in_training(self) -> bool {
-        matches!(self, Op::Flatten) || self == Op::Dropout { p: 0.0 }
+    /// Whether the layer passes an input of this shape on unchanged in a training step.
+    fn passes_on_in_training(self, input: Shape) -> bool {
+        self.passes_on(input) || self == Op::Dropout { p: 0.0 }
     }
 
     /// Whether a ReLU is part of the layer.
@@ -286,6 +287,17 @@ mod tests {
         assert_eq!(stages(&model, 4, training)[..3], ["conv", "norm", "drop"]);
         model.freeze("norm").unwrap();
         assert!(!relu_before(&model)[1]);
+    }
+
+    #[test]
+    fn a_pooling_that_changes_nothing_does_not_come_between_a_relu_and_its_batch_norm() {
+        for (size, expected) in [(8, true), (4, false)] {
+            let pool = adaptive_avg_pool2d(size, size).into();
+            let model = model(&[("conv", conv2d(4).relu().into()), ("pool", pool), ("norm", batch_norm().into())]);
+            let training = Purpose::Training { first: 0 };
+            let plan = Plan::new(model.layers(), 2, Shape::Map(8, 8, 3), training).unwrap();
+            assert_eq!(plan.stages[2].fused.relu_before, expected, "{size}");
+        }
     }
 
     #[test]

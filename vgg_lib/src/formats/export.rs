@@ -1,7 +1,7 @@
 //! What a model file contains besides the layers, and the report of what was written.
 
 use crate::data::Normalization;
-use crate::model::{Op, Sequential, Shape};
+use crate::model::{Layer, Op, Sequential, Shape};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -73,6 +73,20 @@ impl Export {
         }
         Ok(output)
     }
+}
+
+/// Height and width of the windows of an adaptive pooling with this input. The formats have no adaptive pooling, only
+/// one with equal windows.
+pub(super) fn equal_windows(layer: &Layer, input: Shape) -> Result<[usize; 2]> {
+    let output = layer.output(input)?;
+    input.windows(output).ok_or_else(|| {
+        Error::Shape(format!(
+            "layer '{}' ({}) pools {input} to {output}, which this format cannot do, because it takes windows of \
+             different sizes; build the model for images of a size that can be divided evenly",
+            layer.name,
+            layer.op.type_name()
+        ))
+    })
 }
 
 /// The report of an export. It displays as a list of the layers in the file.

@@ -7,6 +7,7 @@ mod heatmap;
 mod memory;
 mod occlusion;
 mod predictions;
+mod canvas;
 mod probe;
 #[cfg(not(feature = "cuda"))]
 mod profile;
@@ -15,6 +16,7 @@ mod report;
 mod style;
 mod summary;
 
+pub use canvas::Canvas;
 pub use classify::{Classification, Classifications};
 pub use heatmap::Heatmap;
 pub use memory::{MemoryEstimate, MemoryRow};

@@ -7,6 +7,7 @@ use crate::model::{Op, Sequential, Shape};
 use crate::optim::{Optimizer, Updater};
 use crate::table::{Column, Table};
 use crate::tensor::Gradients;
+use crate::train::FitConfig;
 use crate::{Error, Result};
 use dfdx::prelude::Backward;
 use std::fmt;
@@ -54,8 +55,8 @@ impl Sequential {
         if batch_size == 0 || steps == 0 {
             return Err(Error::Config("a profile needs at least one image and one step".to_string()));
         }
-        check_training(self, batch_size)?;
         let (h, w, c) = self.input_shape();
+        check_training(self, Shape::Map(h, w, c), batch_size)?;
         let Shape::Flat(classes) = self.output_shape(Shape::Map(h, w, c))? else {
             return Err(Error::Shape("a profile needs a classifier; end the model in linear(classes)".to_string()));
         };
@@ -67,11 +68,17 @@ impl Sequential {
         let mut profile = Profile { rows, optimizer: 0.0, rest: 0.0, total: 0.0, batch_size };
         let mut model = self.clone();
         let mut updater = Updater::new(Optimizer::default())?;
-        let mut gradients = Gradients::leaky();
+        let (mut gradients, config) = (Gradients::leaky(), FitConfig::default());
         for step in 0..=steps {
-            let batch = Batch { images: images.clone(), labels: labels.clone(), n: batch_size };
+            let batch = Batch {
+                images: images.clone(),
+                image_shape: (h, w, c),
+                labels: labels.clone(),
+                mixed: None,
+                n: batch_size,
+            };
             let start = Instant::now();
-            let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, 0.0)?.0.backward()));
+            let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, &config)?.0.backward()));
             gradients = result?;
             let optimizer = Instant::now();
             updater.step(&mut model, &mut gradients, 0.0)?;

@@ -44,7 +44,8 @@ pub struct ReceptiveField {
     /// The shape of its output for one image.
     pub output: Shape,
     /// The side of the square of image pixels that one output depends on, and the distance between two neighboring
-    /// outputs, both in pixels of the image. `None` from a layer on that sees the whole image, such as a dense layer.
+    /// outputs, both in pixels of the image. `None` from a layer on that sees the whole image, such as a dense layer,
+    /// or windows that are not squares of one size, as those of an adaptive pooling may be.
     pub field_and_jump: Option<(usize, usize)>,
 }
 
@@ -67,10 +68,15 @@ impl Sequential {
         let mut field_and_jump = Some((1, 1));
         let mut rows = vec![];
         for layer in self.layers() {
-            shape = layer.output(shape)?;
+            let input = shape;
+            shape = layer.output(input)?;
             field_and_jump = field_and_jump.and_then(|(field, jump)| match layer.op() {
                 Op::Conv2d { kernel, .. } => Some((field + (kernel - 1) * jump, jump)),
                 Op::MaxPool2d => Some((field + jump, 2 * jump)),
+                Op::AdaptiveAvgPool2d { .. } => {
+                    let side = input.windows(shape).filter(|[down, across]| down == across)?[0];
+                    Some((field + (side - 1) * jump, side * jump))
+                }
                 Op::GlobalAvgPool | Op::Flatten | Op::Linear { .. } => None,
                 _ => Some((field, jump)),
             });

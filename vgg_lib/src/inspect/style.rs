@@ -1,5 +1,5 @@
 //! The losses of style transfer (Gatys, Ecker & Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks"),
-//! each with its gradient, for [`Probed::input_gradient`](super::Probed::input_gradient).
+//! each times its weight, and with its gradient, for [`Probed::input_gradient`](super::Probed::input_gradient).
 //!
 //! For a layer with N channels and M positions, F is the matrix of its outputs, M×N.
 
@@ -28,12 +28,12 @@ pub fn gram_matrix(maps: &Images) -> Result<Array2<f32>> {
     Ok(Array2::from_shape_vec((c, c), gram).expect("c × c"))
 }
 
-/// Σ (G − A)², where G is the Gram matrix of the maps and A that of the style image; and its gradient with respect to
-/// the maps, 4 F (G − A) / (M·N).
+/// `weight` · Σ (G − A)², where G is the Gram matrix of the maps and A that of the style image; and its gradient with
+/// respect to the maps, `weight` · 4 F (G − A) / (M·N).
 ///
 /// # Errors
 /// [`Error::Shape`] if there is not exactly one image, or A belongs to a layer with other channels.
-pub fn style_loss(maps: &Images, style: &Array2<f32>) -> Result<(f32, Images)> {
+pub fn style_loss(maps: &Images, style: &Array2<f32>, weight: f32) -> Result<(f32, Images)> {
     let gram = gram_matrix(maps)?;
     if gram.dim() != style.dim() {
         let ((found, _), (wanted, _)) = (gram.dim(), style.dim());
@@ -48,16 +48,16 @@ pub fn style_loss(maps: &Images, style: &Array2<f32>) -> Result<(f32, Images)> {
     let (values, difference) = (maps.as_vec(), difference.into_raw_vec_and_offset().0);
     let mut gradient = vec![0.0; h * w * c];
     gemm(&mut gradient, Matrix::new(&values, h * w, c), Matrix::new(&difference, c, c), false, true);
-    let scale = 4.0 / (h * w * c).max(1) as f32;
+    let scale = 4.0 * weight / (h * w * c).max(1) as f32;
     gradient.iter_mut().for_each(|g| *g *= scale);
-    Ok((loss as f32, images(gradient, (1, h, w, c))?))
+    Ok((weight * loss as f32, images(gradient, (1, h, w, c))?))
 }
 
-/// The mean of (F − P)², where P has the maps of the content image; and its gradient with respect to F.
+/// `weight` times the mean of (F − P)², where P has the maps of the content image; and its gradient with respect to F.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ.
-pub fn content_loss(maps: &Images, content: &Images) -> Result<(f32, Images)> {
+pub fn content_loss(maps: &Images, content: &Images, weight: f32) -> Result<(f32, Images)> {
     if maps.shape() != content.shape() {
         return Err(Error::Shape(format!(
             "the maps are {:?}, but those of the content are {:?}; take both from the same layer, for images of one size",
@@ -66,22 +66,22 @@ pub fn content_loss(maps: &Images, content: &Images) -> Result<(f32, Images)> {
         )));
     }
     let difference: Vec<f32> = maps.as_vec().iter().zip(content.as_vec()).map(|(f, p)| f - p).collect();
-    let count = difference.len().max(1) as f64;
-    let loss = difference.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>() / count;
-    let gradient = difference.iter().map(|d| (2.0 * f64::from(*d) / count) as f32).collect();
+    let scale = f64::from(weight) / difference.len().max(1) as f64;
+    let loss = difference.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>() * scale;
+    let gradient = difference.iter().map(|d| (2.0 * f64::from(*d) * scale) as f32).collect();
     Ok((loss as f32, images(gradient, *maps.shape())?))
 }
 
-/// The mean squared difference between neighboring pixels, across and down, which is large for noise; and its gradient
-/// with respect to the image.
+/// `weight` times the mean squared difference between neighboring pixels, across and down, which is large for noise; and
+/// its gradient with respect to the image.
 ///
 /// # Errors
 /// [`Error::Device`] if dfdx cannot allocate.
-pub fn total_variation(image: &Images) -> Result<(f32, Images)> {
+pub fn total_variation(image: &Images, weight: f32) -> Result<(f32, Images)> {
     let (n, h, w, c) = *image.shape();
     let values = image.as_vec();
     let mut gradient = vec![0.0; values.len()];
-    let (mut sum, scale) = (0.0, 1.0 / values.len().max(1) as f32);
+    let (mut sum, scale) = (0.0, weight / values.len().max(1) as f32);
     let mut pair = |i: usize, j: usize| {
         let difference = values[i] - values[j];
         sum += f64::from(difference).powi(2);

@@ -1,9 +1,10 @@
-//! 2×2 max pooling with stride 2, and global average pooling. Arrays are n×h×w×c; if h or w is odd, max pooling drops
-//! the last row or column.
+//! 2×2 max pooling with stride 2, and average pooling: over the whole map, or adaptive, to a map of a given size. Arrays
+//! are n×h×w×c; if h or w is odd, max pooling drops the last row or column.
 
 use super::simd::{Simd, VectorLoop, run};
 use crate::tensor::Nhwc;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The shape after 2×2 pooling.
 pub fn pooled((n, h, w, c): Nhwc) -> Nhwc {
@@ -122,6 +123,55 @@ pub fn average_backward(dy: &[f32], (_, h, w, c): Nhwc, dx: &mut [f32]) {
     dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(c)).for_each(|(dx, dy)| {
         for row in dx.chunks_exact_mut(c) {
             row.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy * share);
+        }
+    });
+}
+
+/// The inputs, of `inputs`, that output `i` of `outputs` averages in adaptive pooling along one side:
+///
+/// ```text
+/// ⌊i·inputs/outputs⌋ .. ⌈(i+1)·inputs/outputs⌉
+/// ```
+///
+/// Every window has at least one input, and neighbors may overlap if the numbers do not divide evenly. The relation is
+/// symmetric: the outputs that average input `r` are `window(r, inputs, outputs)`, because ⌊i·inputs/outputs⌋ ≤ r is
+/// the same as i < (r+1)·outputs/inputs, and r < ⌈(i+1)·inputs/outputs⌉ the same as i+1 > r·outputs/inputs.
+pub fn window(i: usize, outputs: usize, inputs: usize) -> Range<usize> {
+    i * inputs / outputs..((i + 1) * inputs).div_ceil(outputs)
+}
+
+/// y = the mean of each window of adaptive pooling. `y`: n×rows×columns×c.
+pub fn adaptive_forward(x: &[f32], (_, h, w, c): Nhwc, (rows, columns): (usize, usize), y: &mut [f32]) {
+    y.par_chunks_mut(columns * c).enumerate().for_each(|(line, y)| {
+        let image = &x[line / rows * h * w * c..][..h * w * c];
+        let down = window(line % rows, rows, h);
+        for (j, y) in y.chunks_exact_mut(c).enumerate() {
+            let across = window(j, columns, w);
+            y.fill(0.0);
+            for i in down.clone() {
+                for x in image[(i * w + across.start) * c..][..across.len() * c].chunks_exact(c) {
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+                }
+            }
+            let count = (down.len() * across.len()) as f32;
+            y.iter_mut().for_each(|y| *y /= count);
+        }
+    });
+}
+
+/// dx from dy: each position collects its share of the gradients of all windows that it is in. `dy`: n×rows×columns×c.
+pub fn adaptive_backward(dy: &[f32], (_, h, w, c): Nhwc, (rows, columns): (usize, usize), dx: &mut [f32]) {
+    dx.par_chunks_mut(w * c).enumerate().for_each(|(line, dx)| {
+        let image = &dy[line / h * rows * columns * c..][..rows * columns * c];
+        for (s, dx) in dx.chunks_exact_mut(c).enumerate() {
+            dx.fill(0.0);
+            for i in window(line % h, h, rows) {
+                for j in window(s, w, columns) {
+                    let share = 1.0 / (window(i, rows, h).len() * window(j, columns, w).len()) as f32;
+                    let dy = &image[(i * columns + j) * c..][..c];
+                    dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy * share);
+                }
+            }
         }
     });
 }

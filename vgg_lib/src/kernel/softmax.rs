@@ -21,29 +21,25 @@ pub fn backward(dy: &mut [f32], probabilities: &[f32], c: usize) {
     }
 }
 
-/// The mean cross-entropy −Σ t·log p over the rows; `gradient` receives its gradient (p − t)/n.
-///
-/// The target t is 1−s+s/c at the label and s/c elsewhere, with label smoothing s (Szegedy et al. 2016,
-/// arXiv:1512.00567).
-pub fn cross_entropy(logits: &[f32], labels: &[usize], smoothing: f32, gradient: &mut [f32]) -> f32 {
+/// The cross-entropy −Σ t·log p over all rows, divided by `total`. `targets` has the t of each logit, and `gradient`
+/// receives the gradient, (p·Σt − t) / `total` with the sum over the row.
+pub fn cross_entropy(logits: &[f32], targets: &[f32], c: usize, total: f32, gradient: &mut [f32]) -> f32 {
     // Smaller gradients become zero. Where the model is sure, values of 1e-40 would run back through every layer:
     // denormal numbers, which are many times slower and change no weight.
     const NEGLIGIBLE: f32 = 1e-20;
-    let n = labels.len();
-    let c = logits.len() / n;
     forward(logits, c, gradient);
-    let mut total = 0.0f64;
-    for ((x, p), &label) in logits.chunks_exact(c).zip(gradient.chunks_exact_mut(c)).zip(labels) {
+    let mut loss = 0.0f64;
+    for ((x, p), t) in logits.chunks_exact(c).zip(gradient.chunks_exact_mut(c)).zip(targets.chunks_exact(c)) {
+        let sum: f32 = t.iter().sum();
         let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let log_sum = x.iter().map(|x| f64::from(x - largest).exp()).sum::<f64>().ln();
-        for (k, (p, x)) in p.iter_mut().zip(x).enumerate() {
-            let target = smoothing / c as f32 + if k == label { 1.0 - smoothing } else { 0.0 };
-            if target > 0.0 {
-                total -= f64::from(target) * (f64::from(x - largest) - log_sum);
+        for ((p, x), &t) in p.iter_mut().zip(x).zip(t) {
+            if t > 0.0 {
+                loss -= f64::from(t) * (f64::from(x - largest) - log_sum);
             }
-            let error = (*p - target) / n as f32;
+            let error = (*p * sum - t) / total;
             *p = if error.abs() < NEGLIGIBLE { 0.0 } else { error };
         }
     }
-    (total / n as f64) as f32
+    (loss / f64::from(total)) as f32
 }

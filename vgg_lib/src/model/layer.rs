@@ -199,8 +199,12 @@ impl Layer {
         };
         if want != input.channels() {
             let (name, kind) = (&self.name, self.op.type_name());
+            let advice = match self.op {
+                Op::Linear { .. } => "; for images of another size, call `model.accept_any_size()?` first",
+                _ => "",
+            };
             return Err(Error::Shape(format!(
-                "layer '{name}' ({kind}) has weights for {want} inputs but gets {input}"
+                "layer '{name}' ({kind}) has weights for {want} inputs but gets {input}{advice}"
             )));
         }
         Ok(output)

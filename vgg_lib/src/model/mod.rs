@@ -1,6 +1,7 @@
 //! What a network is: a list of named layers, each an operation with its parameters. This is only data; `engine` runs
 //! it.
 
+mod any_size;
 mod classes;
 mod device;
 mod fault;
@@ -21,7 +22,8 @@ pub use layer::{Layer, Param};
 pub use op::{Op, Shape};
 pub use sequential::Sequential;
 pub use spec::{
-    BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess, Relu, Softmax,
-    batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+    AdaptiveAvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess,
+    Relu, Softmax, adaptive_avg_pool2d, batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d,
+    preprocess, relu, softmax,
 };
 pub(crate) use values::{Gradient, Values};

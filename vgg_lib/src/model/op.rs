@@ -50,6 +50,13 @@ pub enum Op {
     MaxPool2d,
     /// The mean over all positions: one value per channel.
     GlobalAvgPool,
+    /// The means over `height` × `width` windows that cover the map, whatever its size.
+    AdaptiveAvgPool2d {
+        /// Of the output.
+        height: usize,
+        /// Of the output.
+        width: usize,
+    },
     /// Turns each image into one vector, in the order height, width, channel.
     Flatten,
     /// Dense layer with bias; kernel (in, units).
@@ -88,6 +95,12 @@ impl Shape {
             Shape::Flat(f) => f,
         }
     }
+
+    /// Height and width of the windows of a pooling from this map to `output`, if all are equal and lie side by side.
+    pub(crate) fn windows(self, output: Shape) -> Option<[usize; 2]> {
+        let (Shape::Map(h, w, _), Shape::Map(rows, columns, _)) = (self, output) else { return None };
+        (h.is_multiple_of(rows) && w.is_multiple_of(columns)).then(|| [h / rows, w / columns])
+    }
 }
 
 /// As Keras prints it: `(None, 32, 32, 64)`.
@@ -111,6 +124,7 @@ impl Op {
             Op::Dropout { .. } => "Dropout",
             Op::MaxPool2d => "MaxPool2D",
             Op::GlobalAvgPool => "GlobalAvgPool",
+            Op::AdaptiveAvgPool2d { .. } => "AdaptiveAvgPool2D",
             Op::Flatten => "Flatten",
             Op::Linear { .. } => "Linear",
             Op::Softmax => "Softmax",
@@ -130,6 +144,7 @@ impl Op {
                 refuse(&format!("cannot halve a {h}×{w} map; use a larger image or fewer pooling layers"))
             }
             (Op::GlobalAvgPool, Shape::Map(_, _, c)) => Ok(Shape::Flat(c)),
+            (Op::AdaptiveAvgPool2d { height, width }, Shape::Map(_, _, c)) => Ok(Shape::Map(height, width, c)),
             (Op::Flatten, shape) => Ok(Shape::Flat(shape.size())),
             // A map of one pixel is a vector.
             (Op::Linear { units, .. }, Shape::Flat(_) | Shape::Map(1, 1, _)) => Ok(Shape::Flat(units)),
@@ -138,10 +153,19 @@ impl Op {
             }
             (Op::Preprocess { .. }, Shape::Map(_, _, 3)) => Ok(input),
             (Op::Preprocess { .. }, _) => refuse(&format!("needs red, green and blue but gets {input}; put it first")),
-            (Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool, Shape::Flat(_)) => {
+            (Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool | Op::AdaptiveAvgPool2d { .. }, Shape::Flat(_)) => {
                 refuse(&format!("needs a height and a width but gets {input}; put it before flatten()"))
             }
             (Op::Relu | Op::BatchNorm { .. } | Op::Dropout { .. } | Op::Softmax, shape) => Ok(shape),
+        }
+    }
+
+    /// Whether the layer passes an input of this shape on as it is.
+    pub(crate) fn passes_on(self, input: Shape) -> bool {
+        match (self, input) {
+            (Op::Flatten, _) => true,
+            (Op::AdaptiveAvgPool2d { height, width }, Shape::Map(h, w, _)) => (height, width) == (h, w),
+            _ => false,
         }
     }
 
@@ -170,6 +194,9 @@ impl Op {
             Op::Linear { units: 0, .. } => "a dense layer needs at least one unit".to_string(),
             Op::Conv2d { kernel, .. } if kernel % 2 == 0 => {
                 format!("a {kernel}×{kernel} kernel has no center; choose an odd size such as 3 or 1")
+            }
+            Op::AdaptiveAvgPool2d { height, width } if height == 0 || width == 0 => {
+                format!("an adaptive pooling needs a height and a width of at least 1, not {height}×{width}")
             }
             Op::Dropout { p } => return check_dropout(p),
             Op::BatchNorm { momentum, epsilon, .. } if !(0.0..=1.0).contains(&momentum) || !is_positive(epsilon) => {

@@ -180,6 +180,29 @@ impl From<Dropout> for LayerSpec {
     }
 }
 
+/// Adaptive average pooling, as PyTorch's `AdaptiveAvgPool2d`: turns a map of any size into one of `height`×`width`, so
+/// that the dense layers after it get the same number of values from images of every size.
+///
+/// If the map has h rows, row i of the output is the mean of the rows ⌊i·h/height⌋ to ⌈(i+1)·h/height⌉ − 1; columns are
+/// averaged in the same way. A map that already has the size stays as it is.
+/// [`accept_any_size`](super::Sequential::accept_any_size) adds this layer to a finished model.
+pub fn adaptive_avg_pool2d(height: usize, width: usize) -> AdaptiveAvgPool2d {
+    AdaptiveAvgPool2d { height, width }
+}
+
+/// See [`adaptive_avg_pool2d`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdaptiveAvgPool2d {
+    height: usize,
+    width: usize,
+}
+
+impl From<AdaptiveAvgPool2d> for LayerSpec {
+    fn from(AdaptiveAvgPool2d { height, width }: AdaptiveAvgPool2d) -> LayerSpec {
+        LayerSpec::plain(Op::AdaptiveAvgPool2d { height, width })
+    }
+}
+
 /// Defines layers without settings: the function, and the type that it returns.
 macro_rules! plain_layers {
     ($($(#[$doc:meta])* $function:ident: $type:ident;)*) => {$(

@@ -28,10 +28,11 @@ fn observer() -> impl FnMut(Event) {
     }
 }
 
-/// Images in folders, one folder per class. See [`data::image_folder`](crate::data::image_folder).
+/// Images in folders, one folder per class, or with their classes in a table. See
+/// [`data::image_folder`](crate::data::image_folder).
 pub mod image_folder {
     use super::*;
-    use crate::data::{Resize, image_folder};
+    use crate::data::{CsvOptions, Resize, image_folder};
 
     /// Reads all images below `folder` in the size (height, width), as RGB, stretched to that size. Shows a progress
     /// bar, then prints the number of images per class and the files that were skipped.
@@ -51,6 +52,34 @@ pub mod image_folder {
     /// As [`load`].
     pub fn load_with(folder: impl AsRef<Path>, size: (usize, usize), resize: Resize) -> Result<Dataset> {
         image_folder::load(folder, size, resize, &mut observer())
+    }
+
+    /// Reads the images that a CSV file names in the size (height, width), as RGB, stretched to that size. The first
+    /// column has the names of the files, which are in the folder of the CSV file, and the second one their labels. Shows a
+    /// progress bar, then prints the number of images and the files that were skipped.
+    ///
+    /// The classes are the different labels, sorted. See [`data::image_folder::load_csv`](image_folder::load_csv) for the
+    /// details.
+    ///
+    /// # Errors
+    /// As [`data::image_folder::load_csv`](image_folder::load_csv).
+    pub fn load_csv(csv: impl AsRef<Path>, size: (usize, usize)) -> Result<Dataset> {
+        load_csv_with(csv, size, &CsvOptions::default())
+    }
+
+    /// [`load_csv`] with images in another folder, other columns, or another way to resize.
+    ///
+    /// ```no_run
+    /// use vgg_lib::prelude::*;
+    /// let options = CsvOptions::default().folder("dogs/train").columns("id", "breed");
+    /// let dogs = image_folder::load_csv_with("dogs/labels.csv", (224, 224), &options)?;
+    /// # Ok::<(), vgg_lib::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`load_csv`].
+    pub fn load_csv_with(csv: impl AsRef<Path>, size: (usize, usize), options: &CsvOptions) -> Result<Dataset> {
+        image_folder::load_csv(csv, size, options, &mut observer())
     }
 }
 

@@ -3,6 +3,7 @@
 mod classify_folder;
 mod fit;
 mod lines;
+mod live_picture;
 mod loading;
 mod monitor;
 pub mod progress;
@@ -15,6 +16,7 @@ mod show_results;
 mod show_values;
 
 pub use classify_folder::ClassifiedFolder;
+pub use live_picture::LivePicture;
 pub use loading::{cifar10, image_folder};
 pub use settings::Settings;
 pub use show::{Show, Shown};

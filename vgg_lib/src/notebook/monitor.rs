@@ -32,7 +32,7 @@ const LOADER: &str = include_str!("monitor/loader.js");
 /// The page: a function of the image and of the monitor's `run`.
 const PAGE: &str = include_str!("monitor/page.js");
 /// Removed by the script.
-const HINT: &str = "Training may be running: File ▸ Trust Notebook shows it live.";
+pub(super) const HINT: &str = "A cell may be running: File ▸ Trust Notebook shows it live.";
 
 impl Monitor {
     /// A monitor that keeps its files at `path`: for `plots/01_training` they are `01_training.json`, `01_training.js`
@@ -87,7 +87,7 @@ impl fmt::Display for Monitor {
 }
 
 /// The path as a relative URL, with `/` between folders and special characters escaped.
-fn address(path: &Path) -> String {
+pub(super) fn address(path: &Path) -> String {
     let mut address = String::new();
     for byte in path.to_string_lossy().replace('\\', "/").bytes() {
         match byte {

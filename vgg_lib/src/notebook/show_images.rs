@@ -33,7 +33,7 @@ impl Show for RgbImage {
 }
 
 /// Small images with sharp pixels.
-fn at_a_good_size(image: &RgbImage) -> RgbImage {
+pub(super) fn at_a_good_size(image: &RgbImage) -> RgbImage {
     let (width, height) = image.dimensions();
     let longer = width.max(height).max(1);
     match SIDE / longer {
@@ -50,7 +50,7 @@ fn at_a_good_size(image: &RgbImage) -> RgbImage {
 }
 
 /// `None` for an image without pixels.
-fn png(image: &RgbImage) -> Option<Vec<u8>> {
+pub(super) fn png(image: &RgbImage) -> Option<Vec<u8>> {
     let mut png = Cursor::new(vec![]);
     image.write_to(&mut png, ImageFormat::Png).ok()?;
     Some(png.into_inner())

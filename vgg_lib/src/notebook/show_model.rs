@@ -3,8 +3,8 @@
 use super::show::{Show, Shown};
 use super::show_values::described;
 use crate::model::{
-    BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Layer, LayerSpec, Linear, MaxPool2d, Param, Preprocess, Relu,
-    Sequential, Softmax,
+    AdaptiveAvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Layer, LayerSpec, Linear, MaxPool2d, Param,
+    Preprocess, Relu, Sequential, Softmax,
 };
 use crate::table::{Column, Table};
 
@@ -65,7 +65,20 @@ macro_rules! specs {
     )*};
 }
 
-specs!(BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess, Relu, Softmax);
+specs!(
+    AdaptiveAvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    LayerSpec,
+    Linear,
+    MaxPool2d,
+    Preprocess,
+    Relu,
+    Softmax
+);
 
 #[cfg(test)]
 mod tests {

@@ -5,14 +5,14 @@ use image::{Rgb, RgbImage};
 use super::settings::Settings;
 use super::show::{Show, Shown};
 use super::show_values::described;
-use crate::data::{Augment, Normalization, Resize};
+use crate::data::{Augment, CsvOptions, Normalization, Resize};
 use crate::engine::{Plan, Plans};
 #[cfg(any(feature = "onnx", feature = "coreml"))]
 use crate::formats::{Export, Exported};
 #[cfg(not(feature = "cuda"))]
 use crate::inspect::Profile;
 use crate::inspect::{
-    Heatmap, Measures, MemoryEstimate, Predictions, ReceptiveField, ReceptiveFields, Report, Summary,
+    ClassReport, Heatmap, Measures, MemoryEstimate, Predictions, ReceptiveField, ReceptiveFields, Report, Summary,
 };
 use crate::model::{Device, Init, Op, Seed, Shape};
 use crate::naming::{LoadReport, Names, Pixels, Pretrained};
@@ -21,6 +21,9 @@ use crate::plot;
 use crate::table::{Column, Table};
 use crate::text::{counted, thousands};
 use crate::train::{Checkpoints, EpochRecord, Evaluation, FitConfig, History, Monitor, RateTest, Verbosity};
+
+/// So many classes are listed, and if there are more, those that are recognized worst.
+const CLASSES: usize = 100;
 
 /// Types with `to_html` and `Display`.
 macro_rules! as_table {
@@ -75,6 +78,7 @@ as_code!(
     Adam,
     Augment,
     Checkpoints,
+    CsvOptions,
     Device,
     EpochRecord,
     Init,
@@ -126,11 +130,20 @@ impl Show for Report {
             let number = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.3}"));
             [name.to_string(), number(precision), number(recall), number(f1), thousands(images)]
         };
-        let mut rows: Vec<_> = self
-            .classes
+        let mut classes: Vec<&ClassReport> = self.classes.iter().collect();
+        if classes.len() > CLASSES {
+            classes.sort_by(|a, b| a.f1().total_cmp(&b.f1()));
+        }
+        let mut rows: Vec<_> = classes
             .iter()
+            .take(CLASSES)
             .map(|class| row(&class.class, [class.precision(), class.recall(), class.f1()].map(Some), class.images))
             .collect();
+        if let Some(next) = classes.get(CLASSES) {
+            let others = &classes[CLASSES..];
+            let name = format!("and {} more, with an F1 of at least {:.3}", thousands(others.len()), next.f1());
+            rows.push(row(&name, [None; 3], others.iter().map(|class| class.images).sum()));
+        }
         let images_in_all = self.images();
         rows.push(row("accuracy", [None, None, Some(self.accuracy())], images_in_all));
         for (name, Measures { precision, recall, f1 }) in
@@ -182,6 +195,8 @@ impl Show for FitConfig {
             format!("optimizer: {optimizer:?}"),
             format!("augment: {augment:?}"),
         ];
+        let FitConfig { class_weights, accumulate, .. } = self;
+        lines.push(format!("class_weights: {class_weights:?}, accumulate: {accumulate}"));
         let FitConfig { max_steps, clip_norm, ema, patience, restore_best, checkpoints, verbosity, .. } = self;
         lines.push(format!("max_steps: {max_steps:?}, clip_norm: {clip_norm:?}, ema: {ema:?}, patience: {patience:?}"));
         lines.push(format!("restore_best: {restore_best}, checkpoints: {checkpoints:?}, verbosity: {verbosity:?}"));
@@ -213,6 +228,17 @@ mod tests {
              mean               0.500   0.250  0.333       2\n\
              weighted mean      1.000   0.500  0.667       2"
         );
+    }
+
+    #[test]
+    fn of_many_classes_the_worst_are_listed() {
+        let class = |i: usize| ClassReport { class: format!("class {i}"), right: i, images: 1000, predicted: 1000 };
+        let text = text(&Report { classes: (0..1000).rev().map(class).collect() });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + CLASSES + 1 + 3);
+        assert!(lines[1].starts_with("class 0 ") && lines[CLASSES].starts_with("class 99 "), "{text}");
+        assert!(lines[CLASSES + 1].starts_with("and 900 more, with an F1 of at least 0.100"), "{text}");
+        assert!(lines[CLASSES + 1].ends_with("900,000"), "{text}");
     }
 
     #[test]

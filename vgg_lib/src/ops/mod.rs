@@ -12,4 +12,5 @@ mod softmax_cross_entropy;
 pub use conv2d::conv2d;
 #[cfg(not(feature = "cuda"))]
 pub use max_pool2d::max_pool2d;
-pub use softmax_cross_entropy::softmax_cross_entropy;
+pub(crate) use softmax_cross_entropy::smooth_targets;
+pub use softmax_cross_entropy::{cross_entropy, softmax_cross_entropy};

@@ -46,7 +46,7 @@ impl Kind {
     fn of(op: Op) -> Option<Kind> {
         match op {
             Op::Conv2d { .. } => Some(Kind::Convolution),
-            Op::MaxPool2d | Op::GlobalAvgPool => Some(Kind::Pooling),
+            Op::MaxPool2d | Op::GlobalAvgPool | Op::AdaptiveAvgPool2d { .. } => Some(Kind::Pooling),
             Op::Linear { .. } => Some(Kind::Dense),
             Op::Softmax => Some(Kind::Softmax),
             Op::Preprocess { .. } | Op::Relu | Op::BatchNorm { .. } | Op::Dropout { .. } | Op::Flatten => None,
@@ -84,7 +84,8 @@ struct Group {
 /// The network for an image of `(height, width, channels)`, drawn to scale from the image at the left to the classes at
 /// the right. Heights and depths are proportional to those of the maps. The thickness is proportional to the square
 /// root of the channels, so that 3 and 4,096 fit into one figure. Layers that change values in place (ReLU, batch norm,
-/// dropout, flatten) are left out. If the image does not fit the model, the drawing ends there and says why.
+/// dropout, flatten, an adaptive pooling to the size that the map has) are left out. If the image does not fit the
+/// model, the drawing ends there and says why.
 pub fn network(model: &Sequential, image: (usize, usize, usize)) -> Figure {
     draw(&[("", model)], &|_| image)
 }
@@ -182,11 +183,12 @@ fn boxes(model: &Sequential, (h, w, c): (usize, usize, usize)) -> (Vec<(Kind, Sh
     let mut shape = Shape::Map(h, w, c);
     let mut boxes = vec![(Kind::Input, shape)];
     for layer in model.layers() {
+        let kind = Kind::of(layer.op()).filter(|_| !layer.op().passes_on(shape));
         match layer.output(shape) {
             Ok(output) => shape = output,
             Err(error) => return (boxes, Some(error.to_string())),
         }
-        boxes.extend(Kind::of(layer.op()).map(|kind| (kind, shape)));
+        boxes.extend(kind.map(|kind| (kind, shape)));
     }
     (boxes, None)
 }

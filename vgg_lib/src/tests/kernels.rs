@@ -25,6 +25,7 @@ use crate::kernel::elementwise::Dropout;
 use crate::kernel::simd::{Level, limited};
 use crate::kernel::winograd::{self, Epilogue, Filters};
 use crate::kernel::{batch_norm, elementwise, im2col, linear, pool, softmax};
+use crate::ops::smooth_targets;
 use crate::tensor::Nhwc;
 use crate::test_data::real_data;
 use crate::vgg::Depth;
@@ -149,7 +150,7 @@ impl Pass {
         let labels: Vec<usize> = data.labels()[..n].to_vec();
 
         let mut dlogits = vec![f32::NAN; logits.len()];
-        softmax::cross_entropy(&logits, &labels, 0.0, &mut dlogits);
+        softmax::cross_entropy(&logits, &smooth_targets(&labels, 10, 0.0), 10, n as f32, &mut dlogits);
         let mut dhidden = vec![f32::NAN; hidden.len()];
         linear::backward_data(&dlogits, n, &weight2, &mut dhidden);
         elementwise::relu_backward(&mut dhidden, &hidden);
@@ -245,7 +246,8 @@ impl Pass {
         found("softmax: dx", reference::softmax_gradient(&self.logits, &probabilities, 10).error(&dx));
         for smoothing in [0.0, 0.1] {
             let mut gradient = vec![f32::NAN; self.logits.len()];
-            let loss = softmax::cross_entropy(&self.logits, &self.labels, smoothing, &mut gradient);
+            let targets = smooth_targets(&self.labels, 10, smoothing);
+            let loss = softmax::cross_entropy(&self.logits, &targets, 10, self.labels.len() as f32, &mut gradient);
             let (_, loss64, gradient64) = reference::cross_entropy(&self.logits, &self.labels, smoothing);
             found("cross-entropy: loss", loss64.error(&[loss]));
             found("cross-entropy: dx", gradient64.error(&gradient));

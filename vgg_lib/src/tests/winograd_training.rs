@@ -7,6 +7,7 @@ use crate::model::{Seed, Sequential, linear};
 use crate::optim::{Optimizer, Updater};
 use crate::tensor::Gradients;
 use crate::test_data::real_data;
+use crate::train::FitConfig;
 use crate::{plot, vgg};
 use dfdx::prelude::{AsArray, Backward};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ fn losses(mut model: Sequential, train: &Dataset, seed: u64, direct: bool, steps
     let mut losses = vec![];
     let mut gradients = Gradients::leaky();
     for batch in Loader::new(train, batch, order, Augment::default(), seed, 0) {
-        let (loss, _) = model.loss(batch, gradients, 0.0).unwrap();
+        let (loss, _) = model.loss(batch, gradients, &FitConfig::default()).unwrap();
         losses.push(f64::from(loss.array()));
         gradients = loss.backward();
         updater.step(&mut model, &mut gradients, RATE).unwrap();

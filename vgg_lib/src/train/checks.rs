@@ -22,17 +22,18 @@ pub(super) fn check_data(model: &Sequential, train: &Dataset, validation: &Datas
     Ok(())
 }
 
-/// Returns an error if no layer learns, or a batch is too large for the memory or too small for a batch norm.
-pub(super) fn check_model(model: &Sequential, batch_size: usize) -> Result<()> {
+/// Returns an error if no layer learns, or a batch of images of this shape is too large for the memory or too small for
+/// a batch norm.
+pub(super) fn check_model(model: &Sequential, image: (usize, usize, usize), batch_size: usize) -> Result<()> {
     if !model.layers.iter().any(Layer::learns) {
         let all_frozen = model.layers.iter().any(Layer::is_frozen);
         let help =
             if all_frozen { "undo `freeze` with `unfreeze`" } else { "add a layer with weights, such as linear" };
         return Err(Error::Config(format!("no layer of the model learns; {help}")));
     }
-    let (h, w, c) = model.input_shape();
+    let (h, w, c) = image;
     check_batch(&model.layers, Shape::Map(h, w, c), batch_size)?;
-    memory::check_training(model, batch_size)
+    memory::check_training(model, Shape::Map(h, w, c), batch_size)
 }
 
 /// The name of the first layer with NaN or infinite weights or statistics.

@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::history::EpochRecord;
 use super::watch::{Monitor, Verbosity};
-use crate::data::Augment;
+use crate::data::{Augment, Dataset};
 use crate::model::{Seed, Sequential};
 use crate::optim::{Muon, Optimizer, Plateau, Schedule, Sgd, Updater};
 use crate::{Error, Result};
@@ -20,7 +20,7 @@ pub type Callback = Box<dyn FnMut(&EpochRecord, &Sequential) -> ControlFlow<()>>
 pub struct FitConfig {
     /// The number of passes over the training images, at least 1.
     pub epochs: usize,
-    /// Images per step, at most all of them. The incomplete last batch is dropped; shuffling makes it a different one
+    /// Images per batch, at most all of them. The incomplete last batch is dropped; shuffling makes it a different one
     /// each epoch.
     pub batch_size: usize,
     /// The learning rate of each step.
@@ -33,6 +33,14 @@ pub struct FitConfig {
     pub augment: Augment,
     /// The share of the target that label smoothing spreads over all classes, 0 ≤ s < 1.
     pub label_smoothing: f32,
+    /// How much each class counts in the training loss, in the order of the classes, as torch's `weight`; the mean loss is
+    /// divided by the weights of its images. `None` counts all images the same. The validation loss is not weighted.
+    /// `Some(train.class_weights())` makes up for classes of different sizes.
+    pub class_weights: Option<Vec<f32>>,
+    /// Batches per step, at least 1: the weights change after so many batches, by the mean of their gradients. For large
+    /// batches with the memory of small ones; batch norm still sees the small ones. (Keras'
+    /// `gradient_accumulation_steps`.)
+    pub accumulate: usize,
     /// The seed of the order of the images and of their augmentation.
     pub seed: Seed,
     /// The maximum number of steps per epoch, at least 1; `None` for no limit.
@@ -67,17 +75,19 @@ impl FitConfig {
         }
     }
 
-    /// Returns an error if a setting is outside its range. `images`: the number of training images.
-    pub(super) fn check(&self, images: usize) -> Result<()> {
+    /// Returns an error if a setting is outside its range, or does not fit the training images.
+    pub(super) fn check(&self, train: &Dataset) -> Result<()> {
         let FitConfig { epochs, batch_size, label_smoothing, .. } = *self;
         let fault = if epochs == 0 {
             "0 epochs train nothing; set epochs to at least 1".to_string()
-        } else if images == 0 {
+        } else if train.is_empty() {
             "there are no training images; give `fit` some".to_string()
         } else if batch_size == 0 {
             "a batch of 0 images trains nothing; set batch_size to at least 1, such as 32".to_string()
         } else if self.max_steps == Some(0) {
             "max_steps: Some(0) trains nothing; take at least 1 step per epoch, or None for no limit".to_string()
+        } else if self.accumulate == 0 {
+            "accumulate: 0 never takes a step; it is the number of batches per step, at least 1".to_string()
         } else if !(0.0..1.0).contains(&label_smoothing) {
             format!("label smoothing must be at least 0 and less than 1, such as 0.1, not {label_smoothing}")
         } else if let Verbosity::Lines(seconds) = self.verbosity
@@ -87,7 +97,21 @@ impl FitConfig {
         } else {
             self.schedule.check()?;
             self.plateau.map_or(Ok(()), |plateau| plateau.check())?;
-            return self.augment.check();
+            self.check_class_weights(train.classes().len())?;
+            self.augment.check()?;
+            return self.augment.check_images(train);
+        };
+        Err(Error::Config(fault))
+    }
+
+    fn check_class_weights(&self, classes: usize) -> Result<()> {
+        let weights = self.class_weights.as_deref().unwrap_or_default();
+        let fault = if self.class_weights.is_some() && weights.len() != classes {
+            format!("there are {} class weights for {classes} classes; give one for each", weights.len())
+        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
+            format!("a class weight must be above 0, such as 0.5 or 2, not {weight}; leave a class out with `only`")
+        } else {
+            return Ok(());
         };
         Err(Error::Config(fault))
     }
@@ -141,6 +165,8 @@ impl Default for FitConfig {
             optimizer: Optimizer::default(),
             augment: Augment::default(),
             label_smoothing: 0.0,
+            class_weights: None,
+            accumulate: 1,
             seed: Seed(0),
             max_steps: None,
             clip_norm: None,

@@ -1,14 +1,15 @@
 //! The training loop: batches, forward and loss, backward, update, and after each epoch validate.
 
 use super::config::FitConfig;
-use super::evaluate::count_correct;
+use super::evaluate::{Mean, count_correct};
 use super::history::History;
 use super::run::Run;
+use super::targets::targets;
 use super::watch::Observer;
 use crate::Result;
 use crate::data::{Batch, Dataset};
 use crate::model::Sequential;
-use crate::ops::softmax_cross_entropy;
+use crate::ops::cross_entropy;
 use crate::tensor::{Device, GradientTape, Gradients, images};
 use dfdx::prelude::*;
 
@@ -33,14 +34,18 @@ impl Sequential {
 
     fn train(&mut self, run: &mut Run) -> Result<()> {
         while let Some(mut epoch) = run.next_epoch() {
-            let mut gradients = Gradients::leaky();
-            for batch in run.batches(&epoch) {
-                let (rate, images) = (run.rate(&epoch), batch.n);
-                let (loss, correct) = self.loss(batch, gradients, run.config.label_smoothing)?;
-                let value = run.finite(loss.array(), self, &epoch)?;
-                gradients = loss.backward();
-                let penalty = run.update(self, &mut gradients, rate)?;
-                epoch.add(images, run.finite(value + penalty, self, &epoch)?, correct);
+            let (mut batches, mut gradients) = (run.batches(&epoch), Gradients::leaky());
+            while batches.len() > 0 {
+                let mut step = Mean::default();
+                for batch in batches.by_ref().take(run.config.accumulate) {
+                    let (images, share) = (batch.n, 1.0 / run.config.accumulate as f32);
+                    let (loss, correct) = self.loss(batch, gradients, &run.config)?;
+                    step.add(images, run.finite(loss.array(), self, &epoch)?, correct);
+                    gradients = (loss * share).backward();
+                }
+                let penalty = run.update(self, &mut gradients, run.rate(&epoch))?;
+                let (images, loss, correct) = (step.images, step.value().loss, step.correct);
+                epoch.add(images, run.finite(loss + penalty, self, &epoch)?, correct);
                 if run.stops_after_step(self, &epoch, images)? {
                     return Ok(());
                 }
@@ -51,14 +56,15 @@ impl Sequential {
         Ok(())
     }
 
-    /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
+    /// The forward pass of a batch of images of this shape. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
     /// that are classified correctly.
-    pub(crate) fn loss(&mut self, batch: Batch, gradients: Gradients, smoothing: f32) -> Result<(Loss, usize)> {
-        let (h, w, c) = self.input_shape();
-        let x = images(batch.images, (batch.n, h, w, c))?.traced(gradients);
+    pub(crate) fn loss(&mut self, mut batch: Batch, gradients: Gradients, config: &FitConfig) -> Result<(Loss, usize)> {
+        let (h, w, c) = batch.image_shape;
+        let x = images(std::mem::take(&mut batch.images), (batch.n, h, w, c))?.traced(gradients);
         let (logits, tape) = self.training_logits(x)?.split_tape();
         let correct = count_correct(&logits, &batch.labels);
-        Ok((softmax_cross_entropy(logits.put_tape(tape), &batch.labels, smoothing)?, correct))
+        let (targets, total) = targets(&batch, logits.shape().3, config);
+        Ok((cross_entropy(logits.put_tape(tape), &targets, total)?, correct))
     }
 }
 

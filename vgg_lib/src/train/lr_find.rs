@@ -67,10 +67,9 @@ impl Sequential {
     /// As [`lr_find`](Self::lr_find).
     pub fn lr_find_with(&self, train: &Dataset, config: &FitConfig, observer: data::Observer) -> Result<RateTest> {
         check_data(self, train, train)?;
-        config.check(train.len())?;
-        config.augment.check_images(train)?;
+        config.check(train)?;
         let batch_size = config.batch_size.min(train.len());
-        check_model(self, batch_size)?;
+        check_model(self, train.image_shape(), batch_size)?;
         let mut model = self.clone();
         let mut updater = config.updater()?;
         let epoch = |epoch| {
@@ -84,7 +83,7 @@ impl Sequential {
         for (step, batch) in (0..STEPS).flat_map(epoch).take(STEPS).enumerate() {
             let (lowest, highest) = RANGE;
             let rate = lowest * (highest / lowest).powf(step as f64 / (STEPS - 1) as f64);
-            let (loss, _) = model.loss(batch, gradients, config.label_smoothing)?;
+            let (loss, _) = model.loss(batch, gradients, config)?;
             if !test.add(rate, loss.array()) {
                 break;
             }

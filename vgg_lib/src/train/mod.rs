@@ -15,6 +15,7 @@ mod preparation;
 mod run;
 mod settings;
 mod stop;
+mod targets;
 mod watch;
 mod whiten;
 

@@ -57,12 +57,13 @@ impl<'a> Run<'a> {
         observer: Observer<'a>,
     ) -> Result<Run<'a>> {
         check_data(model, train, validation)?;
-        config.check(train.len())?;
-        config.augment.check_images(train)?;
-        let wanted = config.batch_size;
-        config.batch_size = wanted.min(train.len());
-        check_model(model, config.batch_size)?;
-        let steps = (train.len() / config.batch_size).min(config.max_steps.unwrap_or(usize::MAX));
+        config.check(train)?;
+        let wanted = (config.batch_size, config.accumulate);
+        config.batch_size = wanted.0.min(train.len());
+        check_model(model, train.image_shape(), config.batch_size)?;
+        let batches = train.len() / config.batch_size;
+        config.accumulate = config.accumulate.min(batches);
+        let steps = (batches / config.accumulate).min(config.max_steps.unwrap_or(usize::MAX));
         let keeper = match &config.checkpoints {
             Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
             None => None,
@@ -98,13 +99,19 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Says that the batches are smaller than `wanted`, if they are.
-    fn note_batch(&mut self, wanted: usize) {
-        if self.config.batch_size < wanted {
-            let images = counted(self.train.len(), "training image", "training images");
-            let text = format!("there are only {images}: a batch has all of them, instead of {}", thousands(wanted));
-            (self.observer)(Event::Note(&text));
-        }
+    /// Says that the batches are smaller than `wanted`, or fewer per step, if they are.
+    fn note_batch(&mut self, wanted: (usize, usize)) {
+        let FitConfig { batch_size, accumulate, .. } = self.config;
+        let images = counted(self.train.len(), "training image", "training images");
+        let text = if batch_size < wanted.0 {
+            format!("there are only {images}: a batch has all of them, instead of {}", thousands(wanted.0))
+        } else if accumulate < wanted.1 {
+            let batches = counted(accumulate, "batch", "batches");
+            format!("there are only {images}: a step accumulates {batches}, instead of {}", thousands(wanted.1))
+        } else {
+            return;
+        };
+        (self.observer)(Event::Note(&text));
     }
 
     /// Warns if the model was trained on other classes, or on images with another normalization, before.
@@ -159,10 +166,10 @@ impl<'a> Run<'a> {
 
     /// The remaining batches of an epoch, shuffled and augmented. Another thread prepares them.
     pub(super) fn batches(&self, epoch: &Epoch) -> Loader {
-        let FitConfig { batch_size, augment, seed, .. } = self.config;
+        let FitConfig { batch_size, accumulate, augment, seed, .. } = self.config;
         let mut order = shuffled(self.train.len(), seed.0, epoch.number);
-        order.truncate(self.steps * batch_size);
-        Loader::after(epoch.steps, self.train, batch_size, order, augment, seed.0, epoch.number)
+        order.truncate(self.steps * accumulate * batch_size);
+        Loader::after(epoch.steps * accumulate, self.train, batch_size, order, augment, seed.0, epoch.number)
     }
 
     /// The learning rate of the next step.

@@ -32,7 +32,12 @@ pub(super) fn settings(model: &Sequential, train: &Dataset, validation: &Dataset
     ];
     settings.extend(others.map(|(name, value)| (name.to_string(), value)));
     // Not written by earlier versions.
-    settings.extend(config.plateau.map(|plateau| ("plateau".to_string(), format!("{plateau:?}"))));
+    let later = [
+        ("plateau", config.plateau.map(|plateau| format!("{plateau:?}"))),
+        ("class_weights", config.class_weights.as_ref().map(|weights| format!("{weights:?}"))),
+        ("accumulate", (config.accumulate > 1).then(|| config.accumulate.to_string())),
+    ];
+    settings.extend(later.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))));
     settings
 }
 

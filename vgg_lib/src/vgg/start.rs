@@ -110,7 +110,42 @@ fn from_imagenet(weights: &Pretrained, data: &Path, pixels: Pixels, quick: bool)
     Ok(finish(Start { model, classes, train, valid, has_top: weights.has_head }, pixels, quick))
 }
 
+/// The part of a trained network that looks: VGG16's convolutions with ImageNet weights, up to `block5_pool`. It takes
+/// pixels from 0 to 255, as its first layer subtracts the mean color. `data` is the folder with `models/` (`cargo xtask
+/// data vgg16`).
+///
+/// If the weights are missing, a small VGG is trained on eight kinds of drawn shapes, which takes two minutes. A printed
+/// line says so. `quick` trains it on very few.
+///
+/// # Errors
+/// If a file is there but cannot be read.
+pub fn features_or_shapes(data: impl AsRef<Path>, quick: bool) -> Result<Sequential> {
+    let data = data.as_ref();
+    let Some(weights) = pretrained(data.join("models"))? else {
+        println!(
+            "NOTE: no ImageNet weights (`cargo xtask data vgg16`) in {}, so a small VGG learns eight kinds of drawn shapes.",
+            data.display()
+        );
+        return Ok(shapes_network(Pixels::Caffe, quick)?.split_after("block5_pool")?.0);
+    };
+    let mut layers = preprocessing(Pixels::Caffe);
+    layers.extend(features(super::Depth::Vgg16, false));
+    let mut model = build_layers((224, 224, 3), Seed(0), layers)?;
+    weights.load_into(&mut model, Pixels::Caffe)?;
+    println!("VGG16's convolutions, trained on ImageNet");
+    Ok(model)
+}
+
 fn from_shapes(pixels: Pixels, quick: bool) -> Result<Start> {
+    let model = shapes_network(pixels, quick)?;
+    let shapes = |n: usize, seed: u64| shapes::generate(n, (64, 64), seed).only(&NEW);
+    let (train, valid) = (shapes(5000, 2)?, shapes(2000, 3)?);
+    let start = Start { model, classes: KNOWN.map(String::from).to_vec(), train, valid, has_top: true };
+    Ok(finish(start, pixels, quick))
+}
+
+/// A small VGG that has learned eight kinds of shapes.
+fn shapes_network(pixels: Pixels, quick: bool) -> Result<Sequential> {
     let mut layers = preprocessing(pixels);
     layers.extend(blocks(columns::D, |Convolution { name, filters, .. }| {
         // The original has no batch norm, and took weeks to train.
@@ -120,18 +155,16 @@ fn from_shapes(pixels: Pixels, quick: bool) -> Result<Start> {
     }));
     layers.extend(top(256, KNOWN.len(), Init::HeNormal));
     let mut model = build_layers((64, 64, 3), Seed(0), layers)?;
-    let shapes = |n: usize, seed: u64, of: &[&str]| shapes::generate(n, (64, 64), seed).only(of);
+    let shapes = |n: usize, seed: u64| shapes::generate(n, (64, 64), seed).only(&KNOWN);
     let (train, valid) = if quick { (1000, 100) } else { (8000, 500) };
-    let (train, valid) = (shapes(train, 0, &KNOWN)?, shapes(valid, 1, &KNOWN)?);
+    let (train, valid) = (shapes(train, 0)?, shapes(valid, 1)?);
     let (epochs, max) = if quick { (6, 0.01) } else { (8, 0.03) };
     let schedule = Schedule::OneCycle { max, warm_up: 0.3 };
     let known = [normalized(&train, pixels), normalized(&valid, pixels)];
     model.set_dropout("", 0.0)?;
     model.fit(&known[0], &known[1], FitConfig { epochs, batch_size: 64, schedule, ..FitConfig::default() })?;
     model.set_dropout("", 0.5)?;
-    let (train, valid) = (shapes(5000, 2, &NEW)?, shapes(2000, 3, &NEW)?);
-    let start = Start { model, classes: KNOWN.map(String::from).to_vec(), train, valid, has_top: true };
-    Ok(finish(start, pixels, quick))
+    Ok(model)
 }
 
 /// Takes as many images as the notebook trains on, and normalizes them.

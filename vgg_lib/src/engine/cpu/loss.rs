@@ -5,15 +5,15 @@ use crate::kernel::softmax;
 use crate::tensor::{Images, device, dfdx_error, values};
 use dfdx::prelude::*;
 
-/// Mean over the batch of −Σ t·log softmax(logits); see [`crate::ops::softmax_cross_entropy`].
+/// −Σ t·log softmax(logits) / total; see [`crate::ops::cross_entropy`].
 pub(crate) fn cross_entropy<T: Tape<f32, Cpu>>(
     logits: Images<T>,
-    labels: &[usize],
-    smoothing: f32,
+    targets: &[f32],
+    total: f32,
 ) -> Result<Tensor<(), f32, Cpu, T>> {
     let (logits, mut tape) = logits.split_tape();
     let mut gradient = vec![0.0; logits.shape().num_elements()];
-    let loss = softmax::cross_entropy(&values(&logits), labels, smoothing, &mut gradient);
+    let loss = softmax::cross_entropy(&values(&logits), targets, logits.shape().3, total, &mut gradient);
     let loss = device().try_tensor_from_vec(vec![loss], ()).map_err(dfdx_error)?;
     let (x_ghost, y_ghost) = (logits.ghost(), loss.ghost());
     tape.add_backward_op(move |gradients| {

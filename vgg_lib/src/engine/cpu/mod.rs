@@ -6,6 +6,7 @@
 //! next step reuses. Nothing is kept twice: a convolution with ReLU and the batch norm after it share one buffer, and
 //! dropout keeps none.
 
+mod adaptive_avg_pool2d;
 mod batch_norm;
 mod conv2d;
 mod dropout;
@@ -144,6 +145,7 @@ impl<'a> Pass<'a> {
             Op::Dropout { p } => dropout::forward(work, p, self.seed),
             Op::MaxPool2d => max_pool2d::forward(work),
             Op::GlobalAvgPool => global_avg_pool::forward(work),
+            Op::AdaptiveAvgPool2d { height, width } => adaptive_avg_pool2d::forward(work, (height, width)),
             Op::Flatten => (work.x, None),
             Op::Softmax => softmax::forward(work),
         }

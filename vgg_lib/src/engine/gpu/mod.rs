@@ -18,7 +18,7 @@ use super::laps::Stopwatch;
 use super::plan::{Plan, Purpose, Stage};
 use super::{Statistics, Trained, TrainingPass, nhwc};
 use crate::Result;
-use crate::kernel::gpu::{Gpu, Memory};
+use crate::kernel::gpu::{Gpu, Memory, launch, over};
 use crate::model::{Gradient, Layer, Op};
 use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, device, dfdx_error, values};
 use dfdx::prelude::*;
@@ -137,6 +137,7 @@ impl<'a> Pass<'a> {
             Op::Dropout { p } => pointwise::dropout(work, p, self.seed),
             Op::MaxPool2d => pool::max(work),
             Op::GlobalAvgPool => pool::average(work),
+            Op::AdaptiveAvgPool2d { height, width } => pool::adaptive(work, (height, width)),
             Op::Flatten => (work.x, None),
             Op::Softmax => pointwise::softmax(work),
         }
@@ -185,7 +186,13 @@ enum Destination {
 impl Destination {
     fn put(self, gradient: Memory, gradients: &mut Gradients) -> DfdxResult<()> {
         match self {
-            Destination::OnDevice(slot) => slot.put(gradient),
+            Destination::OnDevice(slot) => {
+                if let Some(sum) = slot.take() {
+                    let gpu = sum.gpu();
+                    launch!(gpu, "axpby", over(sum.len()), &gradient, 1.0f32, &sum, 1.0f32, sum.len());
+                }
+                slot.put(gradient);
+            }
             Destination::Tape(tensor) => {
                 super::cpu::add(gradients.get_or_alloc_mut(&tensor)?, &gradient.download());
             }

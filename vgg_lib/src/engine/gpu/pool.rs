@@ -1,4 +1,4 @@
-//! 2×2 max pooling with stride 2, and the mean over all positions of a map.
+//! 2×2 max pooling with stride 2, the mean over all positions of a map, and adaptive average pooling.
 
 use super::{Backward, DfdxResult, Flow, Output, Work};
 use crate::kernel::gpu::{Memory, launch, over};
@@ -49,6 +49,31 @@ impl Backward for Average {
         let (gpu, (n, h, w, c)) = (flow.dy.gpu(), self.shape);
         let dx = gpu.take(n * h * w * c);
         launch!(gpu, "average_pool_backward", over(dx.len()), &flow.dy, dx.len(), h * w, c, &dx);
+        Ok(Flow::new(dx))
+    }
+}
+
+pub(super) fn adaptive(work: Work, size: (usize, usize)) -> Output {
+    if work.layer.op().passes_on(work.stage.input) {
+        return (work.x, None);
+    }
+    let (y, shape, (rows, columns)) = (work.output(), work.input(), size);
+    let (_, h, w, c) = shape;
+    launch!(work.gpu, "adaptive_pool", over(y.len()), &*work.x, y.len(), h, w, rows, columns, c, &y);
+    (Arc::new(y), Some(Box::new(Adaptive { shape, size })))
+}
+
+struct Adaptive {
+    shape: Nhwc,
+    size: (usize, usize),
+}
+
+impl Backward for Adaptive {
+    /// The positions of a window get equal shares of its gradient.
+    fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
+        let (gpu, (n, h, w, c), (rows, columns)) = (flow.dy.gpu(), self.shape, self.size);
+        let dx = gpu.take(n * h * w * c);
+        launch!(gpu, "adaptive_pool_backward", over(dx.len()), &flow.dy, dx.len(), h, w, rows, columns, c, &dx);
         Ok(Flow::new(dx))
     }
 }

@@ -13,6 +13,7 @@ use crate::Result;
 use crate::kernel::elementwise::Dropout;
 #[cfg(feature = "cuda")]
 use crate::kernel::gpu::Memory;
+use crate::kernel::pool::window;
 use crate::model::{Layer, Op, Shape};
 use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error};
 use dfdx::prelude::*;
@@ -97,6 +98,7 @@ fn run<T: Tape<f32, Device>>(
                 let (n, _, _, c) = *x.shape();
                 x.mean::<(usize, usize), Axes2<1, 2>>().reshape_like(&(n, 1, 1, c))
             }
+            Op::AdaptiveAvgPool2d { height, width } => adaptive_avg_pool2d(x, (height, width)),
             Op::Flatten => x.reshape_like(&(n, 1, 1, output.size())),
             Op::Softmax => x.softmax::<Axis<3>>(),
         };
@@ -135,12 +137,16 @@ fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias
     let (n, h, w, c) = *x.shape();
     let rows = n * h * w;
     let width = kernel * kernel * c;
-    let zero: Tensor<(usize, usize), f32, Device> = device().zeros_like(&(1, c));
-    let taps = cached_taps((n, h, w, c), kernel);
-    let padded = (x.reshape_like(&(rows, c)), zero).concat_along(Axis::<0>);
-    let cols: Tensor<(usize, usize), f32, Device, T> = padded.gather(taps);
-    let cols = cols.reshape_like(&(rows, 1, 1, width));
+    let cols = gather(x, cached_taps((n, h, w, c), kernel)).reshape_like(&(rows, 1, 1, width));
     affine(cols, (n, h, w, dims[3]), weight, bias, (width, dims[3]))
+}
+
+/// The positions with these numbers, one per row. The number after the last position stands for a row of zeros.
+fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> Tensor<(usize, usize), f32, Device, T> {
+    let (n, h, w, c) = *x.shape();
+    let zero: Tensor<(usize, usize), f32, Device> = device().zeros_like(&(1, c));
+    let padded = (x.reshape_like(&(n * h * w, c)), zero).concat_along(Axis::<0>);
+    padded.gather(taps)
 }
 
 /// The tensor of [`taps`] on the device, made once per shape.
@@ -248,4 +254,24 @@ fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Images<T> {
         larger(corner(tape, 0, 0), corner(T::default(), 0, 1)),
         larger(corner(T::default(), 1, 0), corner(T::default(), 1, 1)),
     )
+}
+
+/// Gathers, for each output position, the inputs of its window, and averages them. Rows of zeros fill up the windows
+/// that are smaller than the largest. (dfdx's `slice` would lose gradients where windows overlap.)
+fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usize, usize)) -> Images<T> {
+    let (n, h, w, c) = *x.shape();
+    let outputs = n * rows * columns;
+    let inputs = |output: usize| -> Vec<usize> {
+        let (line, across) = (output / columns, window(output % columns, columns, w));
+        let down = window(line % rows, rows, h);
+        down.flat_map(|i| across.clone().map(move |j| (line / rows * h + i) * w + j)).collect()
+    };
+    let mut windows: Vec<Vec<usize>> = (0..outputs).map(inputs).collect();
+    let shares = windows.iter().map(|window| 1.0 / window.len() as f32).collect();
+    let shares: Flat = device().tensor_from_vec(shares, (outputs,));
+    let largest = windows.iter().map(Vec::len).max().unwrap_or(0);
+    windows.iter_mut().for_each(|window| window.resize(largest, n * h * w));
+    let taps = device().tensor_from_vec(windows.concat(), (outputs * largest,));
+    let sums = gather(x, taps).reshape_like(&(outputs, largest, c)).sum::<(usize, usize), Axis<1>>();
+    (sums * shares.broadcast_like::<_, Axis<1>>(&(outputs, c))).reshape_like(&(n, rows, columns, c))
 }

@@ -2,11 +2,12 @@
 //!
 //! Files use specification version 1, which every system since iOS 11 and macOS 10.13 reads. Core ML's layers take
 //! channels, height, width, so kernels are converted to (out, in, height, width). It can flatten in the order height,
-//! width, channel, so dense kernels only need to be transposed to (out, in). Dropout is left out.
+//! width, channel, so dense kernels only need to be transposed to (out, in). Dropout is left out, and so is an adaptive
+//! pooling to the size that the map has.
 
 mod proto;
 
-use super::export::{Export, Exported, Scaling};
+use super::export::{Export, Exported, Scaling, equal_windows};
 use super::transpose::to_oihw;
 use crate::model::{Layer, Op, Sequential, Shape};
 use crate::{Error, Result};
@@ -31,7 +32,8 @@ impl Sequential {
     ///
     /// # Errors
     /// If the model does not take images with one or three channels or does not end in a vector, if the number of
-    /// class names is not the number of outputs, or if the file cannot be written.
+    /// class names is not the number of outputs, if an adaptive pooling has windows of different sizes, or if the file
+    /// cannot be written.
     pub fn save_coreml(&self, path: impl AsRef<Path>, export: &Export) -> Result<Exported> {
         let path = path.as_ref();
         let (height, width, channels) = self.input_shape();
@@ -199,6 +201,11 @@ impl Network {
                 self.pool(name, Pooling { kernel_size: size.clone(), stride: size, ..Pooling::default() });
             }
             Op::GlobalAvgPool => self.pool(name, Pooling { r#type: 1, global_pooling: true, ..Pooling::default() }),
+            Op::AdaptiveAvgPool2d { .. } if layer.op.passes_on(input) => {}
+            Op::AdaptiveAvgPool2d { .. } => {
+                let size = equal_windows(layer, input)?.map(|side| side as u64).to_vec();
+                self.pool(name, Pooling { r#type: 1, kernel_size: size.clone(), stride: size, ..Pooling::default() });
+            }
             Op::Flatten => {
                 self.add(name, NetworkLayer { flatten: Some(Flatten { mode: 1 }), ..NetworkLayer::default() });
             }

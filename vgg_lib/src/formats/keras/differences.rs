@@ -7,7 +7,7 @@ use super::config::Config;
 use crate::text::{listed, printable};
 
 /// Layers that this library has, or that do nothing in inference.
-const SAME: [&str; 18] = [
+const SAME: [&str; 19] = [
     "InputLayer",
     "Sequential",
     "Functional",
@@ -20,6 +20,7 @@ const SAME: [&str; 18] = [
     "Softmax",
     "MaxPooling2D",
     "GlobalAveragePooling2D",
+    "AdaptiveAveragePooling2D",
     "Flatten",
     "Reshape",
     "Dropout",

@@ -21,8 +21,8 @@ const PRODUCER: &str = "vgg_lib";
 impl Sequential {
     /// Writes the model to an ONNX file (operator set 13), which ONNX Runtime, OpenVINO and others run. The input is
     /// `image`, f32 of (batch, channels, height, width), red, green, blue. The output is `logits`, or `probabilities`
-    /// if the model ends in a softmax. The batch can have any size. The class names are in the file's metadata under
-    /// `classes`, as a JSON list.
+    /// if the model ends in a softmax. The batch can have any size; height and width are those that the model was built
+    /// for. The class names are in the file's metadata under `classes`, as a JSON list.
     ///
     /// ```
     /// use vgg_lib::prelude::*;
@@ -37,16 +37,17 @@ impl Sequential {
     /// ```
     ///
     /// # Errors
-    /// If the class names or the normalization do not fit the model, or the file cannot be written.
+    /// If the class names or the normalization do not fit the model, an adaptive pooling has windows of different
+    /// sizes, which ONNX cannot express, or the file cannot be written.
     pub fn save_onnx(&self, path: impl AsRef<Path>, export: &Export) -> Result<Exported> {
         write::save(self, path.as_ref(), export)
     }
 
     /// Reads a VGG-like model from an ONNX file of this library, PyTorch (both exporters), tf2onnx or others: a chain
     /// of "same" convolutions with stride 1 and an odd kernel size, ReLU, 2×2 max pooling, batch norm, dropout,
-    /// flatten or global average pooling, dense layers and softmax. Layers get the names that
-    /// [`vgg::build`](crate::vgg::build) gives them (`block1_conv1`, …, `fc1`, `predictions`); those in this library's
-    /// files keep their names.
+    /// flatten, average pooling over the whole map or over equal windows side by side, dense layers and softmax. Layers
+    /// get the names that [`vgg::build`](crate::vgg::build) gives them (`block1_conv1`, …, `fc1`, `predictions`); those
+    /// in this library's files keep their names.
     ///
     /// Like every other model it takes NHWC images, whichever order the file has. A subtraction and division before
     /// the first layer becomes a [`preprocess`](crate::model::preprocess) layer, and so does a reversal of the channels;

@@ -204,6 +204,26 @@ fn constants_after_a_layer_become_a_batch_norm_or_a_bias() {
 }
 
 #[test]
+fn a_mean_over_equal_windows_becomes_an_adaptive_pooling() {
+    let pool = |kernel: &[i64], strides: &[i64]| {
+        let pool = node("AveragePool", "x", "y").with_ints("kernel_shape", kernel).with_ints("strides", strides);
+        read(&model(&[3, 4, 6], vec![pool], vec![]))
+    };
+    let read = pool(&[2, 3], &[2, 3]).unwrap();
+    assert_eq!(layers(&read), ["adaptive_avg_pool"]);
+    assert_eq!(read.layers()[0].op(), Op::AdaptiveAvgPool2d { height: 2, width: 2 });
+    // As PyTorch writes it where nothing changes, and where all becomes one value.
+    assert_eq!(layers(&pool(&[1, 1], &[1, 1]).unwrap()).len(), 0);
+    assert_eq!(layers(&pool(&[4, 6], &[4, 6]).unwrap()), ["global_avg_pool"]);
+    for (kernel, strides) in
+        [([2, 3], [1, 1]), ([3, 3], [3, 3]), ([0, 3], [0, 3]), ([-2, 3], [-2, 3]), ([8, 3], [8, 3])]
+    {
+        let error = pool(&kernel, &strides).err().unwrap();
+        assert!(error.contains("(AveragePool) averages parts of the map"), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_the_node_that_cannot_be_read() {
     let chain =
         |nodes: Vec<Node>, words: &str| refuses(&model(&[3, 4, 6], nodes, vec![floats("w", &[2, 3, 3, 3])]), words);

@@ -1,6 +1,6 @@
 //! Writing a model as an ONNX file.
 
-use super::super::export::{Export, Exported};
+use super::super::export::{Export, Exported, equal_windows};
 use super::super::transpose::to_oihw;
 use super::PRODUCER;
 use super::proto::{
@@ -79,8 +79,10 @@ struct GraphWriter {
 impl GraphWriter {
     fn new(model: &Sequential) -> GraphWriter {
         let (h, w, c) = model.input_shape();
-        let needs_map =
-            |l: &Layer| matches!(l.op, Op::Preprocess { .. } | Op::Conv2d { .. } | Op::MaxPool2d | Op::GlobalAvgPool);
+        let needs_map = |l: &Layer| {
+            let pools = matches!(l.op, Op::MaxPool2d | Op::GlobalAvgPool | Op::AdaptiveAvgPool2d { .. });
+            pools || matches!(l.op, Op::Preprocess { .. } | Op::Conv2d { .. })
+        };
         let is_map = (h, w) != (1, 1) || model.layers.iter().any(needs_map);
         let shape = if is_map { Shape::Map(h, w, c) } else { Shape::Flat(c) };
         let graph = Graph { name: PRODUCER.into(), input: vec![value_info(INPUT, shape)], ..Graph::default() };
@@ -140,6 +142,12 @@ impl GraphWriter {
             Op::MaxPool2d => {
                 let attributes = vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])];
                 self.node(name, "MaxPool", attributes, vec![]);
+            }
+            // 1×1 where the map has the size already, as PyTorch writes it.
+            Op::AdaptiveAvgPool2d { .. } => {
+                let windows = equal_windows(layer, input)?;
+                let attributes = vec![ints("kernel_shape", &windows), ints("strides", &windows)];
+                self.node(name, "AveragePool", attributes, vec![]);
             }
             Op::GlobalAvgPool => {
                 self.node(name, "GlobalAveragePool", vec![], vec![]);

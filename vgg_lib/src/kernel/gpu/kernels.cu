@@ -400,6 +400,43 @@ extern "C" __global__ void average_pool_backward(const float *dy, u64 n, u32 pos
   FOR(i, n) dx[i] = dy[i / c / positions * c + i % c] / positions;
 }
 
+// Output i of `outputs` in adaptive pooling averages these of `inputs`; with both exchanged, the outputs that average
+// input i. See the CPU's `window`.
+struct Window {
+  u32 start, end;
+  __device__ Window(u32 i, u32 outputs, u32 inputs)
+      : start(i * inputs / outputs), end(((i + 1) * inputs + outputs - 1) / outputs) {}
+  __device__ u32 size() const { return end - start; }
+};
+
+// y = the mean of each window; n = images·rows·columns·c.
+extern "C" __global__ void adaptive_pool(const float *x, u64 n, u32 h, u32 w, u32 rows, u32 columns, u32 c, float *y) {
+  FOR(k, n) {
+    u64 position = k / c, line = position / columns;
+    Window down(line % rows, rows, h), across(position % columns, columns, w);
+    const float *from = x + line / rows * h * w * c + k % c;
+    float sum = 0.0f;
+    for (u32 i = down.start; i < down.end; i++)
+      for (u32 j = across.start; j < across.end; j++) sum += from[((u64)i * w + j) * c];
+    y[k] = sum / (down.size() * across.size());
+  }
+}
+
+// Each position collects its share of the gradients of all windows that it is in; n = images·h·w·c.
+extern "C" __global__ void adaptive_pool_backward(const float *dy, u64 n, u32 h, u32 w, u32 rows, u32 columns, u32 c,
+                                                  float *dx) {
+  FOR(k, n) {
+    u64 position = k / c, line = position / w;
+    Window down(line % h, h, rows), across(position % w, w, columns);
+    const float *from = dy + line / h * rows * columns * c + k % c;
+    float sum = 0.0f;
+    for (u32 i = down.start; i < down.end; i++)
+      for (u32 j = across.start; j < across.end; j++)
+        sum += from[((u64)i * columns + j) * c] / (Window(i, rows, h).size() * Window(j, columns, w).size());
+    dx[k] = sum;
+  }
+}
+
 // ---- optimizers ----
 
 // y = a·y + b·x.

@@ -34,6 +34,7 @@ impl LayerNames {
             Op::Preprocess { .. } => return "preprocess".into(),
             Op::Flatten => return "flatten".into(),
             Op::GlobalAvgPool => return "global_avg_pool".into(),
+            Op::AdaptiveAvgPool2d { .. } => return "adaptive_avg_pool".into(),
             Op::Softmax => return "softmax".into(),
             Op::Relu => return format!("{}_relu", self.last),
             Op::BatchNorm { .. } => return format!("{}_bn", self.last),

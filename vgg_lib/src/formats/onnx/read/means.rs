@@ -1,23 +1,38 @@
 //! Nodes that average the map, and their parts: a mean over height and width at once, over one after the other, or over
-//! both as one axis.
+//! both as one axis; and means over equal windows, which PyTorch makes of its adaptive pooling.
 
 use super::super::proto::Node;
 use super::graph::{Begun, GraphReader};
 use crate::formats::Outcome;
-use crate::model::{Shape, global_avg_pool};
+use crate::model::{Shape, adaptive_avg_pool2d, global_avg_pool};
 
 impl GraphReader<'_> {
     pub(super) fn average_pool(&mut self, node: &Node) -> Outcome<()> {
-        let (h, w, _) = self.map(node)?;
+        let (h, w, channels) = self.map(node)?;
         let window = node.ints("kernel_shape").unwrap_or_default();
-        let unpadded = node.all("pads", 0) && !node.text("auto_pad").starts_with("SAME");
-        if unpadded && window == [1, 1] && node.all("strides", 1) {
+        let plain = node.all("pads", 0) && !node.text("auto_pad").starts_with("SAME") && node.all("dilations", 1);
+        if plain && !self.ours && window == [1, 1] && node.all("strides", 1) {
             return Ok(()); // PyTorch's adaptive pooling to the size that the map already has
         }
-        if !unpadded || window != [h as i64, w as i64] {
-            return Err(node.fault("averages parts of the map; only the mean over the whole map can be read"));
+        if plain && !self.ours && window == [h as i64, w as i64] {
+            return self.average_all(node);
         }
-        self.average_all(node)
+        // How many windows lie side by side, if they cover the length.
+        let count = |length: usize, size: i64| {
+            let size = usize::try_from(size).ok().filter(|&size| length.is_multiple_of(size))?;
+            Some(length / size)
+        };
+        if let &[down, across] = window
+            && let (Some(rows), Some(columns)) = (count(h, down), count(w, across))
+            && plain
+            && node.is("strides", window)
+        {
+            return self.push(node, adaptive_avg_pool2d(rows, columns), vec![], vec![channels, rows, columns]);
+        }
+        Err(node.fault(
+            "averages parts of the map; only the mean over the whole map, or over equal windows side by side, can be \
+             read",
+        ))
     }
 
     /// Averages height and width, whose axes stay.

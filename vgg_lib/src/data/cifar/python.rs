@@ -1,41 +1,45 @@
-//! The Python batches of CIFAR-10: pickled dictionaries. A batch has the key `labels` with a list of numbers, and `data`
-//! with an array of 10,000 × 3072 bytes; `batches.meta` has the key `label_names` with a list of texts.
+//! The Python files of CIFAR-10 and CIFAR-100: pickled dictionaries. A file of images has a list of numbers under the key
+//! `labels` (CIFAR-100: `fine_labels` and `coarse_labels`), and an array of n × 3072 bytes under `data`. Another file has
+//! a list of texts under `label_names` (CIFAR-100: `fine_label_names` and `coarse_label_names`).
 //!
 //! A pickle is a program that builds objects. Nothing is built or run here: the numbers and the texts in the program,
 //! in their order, say enough.
 
 use std::borrow::Cow;
 
-use super::batches::{PLANE, RECORDS};
+use super::PLANE;
 
-/// A number, or a text or bytes, in a pickle.
+/// What counts in a pickle.
 enum Token<'a> {
     Number(i64),
+    /// A text or bytes.
     Text(&'a [u8]),
+    /// The end of a list or of what it is in. A list of more than 1,000 items has several.
+    End,
 }
 
-/// A batch in the binary layout: one label byte and 3072 bytes of pixels for each image. The error says what is wrong,
-/// to follow the file's name.
-pub(super) fn records(pickle: &[u8]) -> Result<Vec<u8>, String> {
+/// The images in the binary layout: one label byte, which is under this key, and 3072 bytes of pixels for each. The error
+/// says what is wrong, to follow the file's name.
+pub(super) fn records(pickle: &[u8], key: &str, images: usize) -> Result<Vec<u8>, String> {
     let (mut labels, mut pixels, mut in_labels) = (vec![], &[][..], false);
     for token in tokens(pickle)? {
         match token {
             Token::Number(number) if in_labels => labels.push(number),
-            Token::Number(_) => {}
+            Token::Number(_) | Token::End => {}
             Token::Text(text) => {
-                in_labels = text == b"labels";
+                in_labels = text == key.as_bytes();
                 pixels = if text.len() > pixels.len() { text } else { pixels };
             }
         }
     }
-    let pixels = if pixels.len() > RECORDS * 3 * PLANE { latin1(pixels) } else { Cow::Borrowed(pixels) };
-    if labels.len() != RECORDS || pixels.len() != RECORDS * 3 * PLANE {
-        let (images, labels) = (pixels.len() / (3 * PLANE), labels.len());
-        return Err(format!("has {images} images and {labels} labels instead of {RECORDS} each"));
+    let pixels = if pixels.len() > images * 3 * PLANE { latin1(pixels) } else { Cow::Borrowed(pixels) };
+    if labels.len() != images || pixels.len() != images * 3 * PLANE {
+        let (found, labels) = (pixels.len() / (3 * PLANE), labels.len());
+        return Err(format!("has {found} images and {labels} labels instead of {images} each"));
     }
     let mut records = Vec::with_capacity(pixels.len() + labels.len());
     for (label, image) in labels.iter().zip(pixels.chunks_exact(3 * PLANE)) {
-        records.push(u8::try_from(*label).map_err(|_| format!("has the label {label}, which is not one of 0 to 9"))?);
+        records.push(u8::try_from(*label).map_err(|_| format!("has the label {label}, which is no class"))?);
         records.extend_from_slice(image);
     }
     Ok(records)
@@ -47,15 +51,15 @@ fn latin1(text: &[u8]) -> Cow<'_, [u8]> {
     bytes.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// The class names of `batches.meta`.
-pub(super) fn class_names(pickle: &[u8]) -> Result<Vec<String>, String> {
-    let mut texts = tokens(pickle)?.into_iter().filter_map(|token| match token {
+/// The class names under this key.
+pub(super) fn class_names(pickle: &[u8], key: &str) -> Result<Vec<String>, String> {
+    let mut tokens = tokens(pickle)?.into_iter();
+    let _ = tokens.find(|token| matches!(token, Token::Text(text) if *text == key.as_bytes()));
+    let names = tokens.map_while(|token| match token {
         Token::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        Token::Number(_) => None,
+        Token::Number(_) | Token::End => None,
     });
-    let _ = texts.by_ref().find(|text| text == "label_names");
-    // The keys of the dictionary have underscores.
-    Ok(texts.take_while(|text| !text.contains('_')).take(super::CLASSES.len()).collect())
+    Ok(names.collect())
 }
 
 fn tokens(pickle: &[u8]) -> Result<Vec<Token<'_>>, String> {
@@ -77,11 +81,12 @@ fn tokens(pickle: &[u8]) -> Result<Vec<Token<'_>>, String> {
             b'B' | b'T' | b'X' => (0, 4),
             0x8d | 0x8e | 0x96 => (0, 8),
             b'c' => (lines(rest, 2)?, 0),
-            _ => return Err(format!("is not a pickle of CIFAR-10 (it has the opcode {op:#x})")),
+            _ => return Err(format!("is not a pickle of CIFAR images (it has the opcode {op:#x})")),
         };
         let len = if counted > 0 { number(take(&mut rest, counted)?) } else { fixed as u64 };
         let argument = take(&mut rest, usize::try_from(len).unwrap_or(usize::MAX))?;
         match op {
+            b'e' | b's' | b't' | b'u' => tokens.push(Token::End),
             b'K' | b'M' => tokens.push(Token::Number(number(argument) as i64)),
             b'J' => tokens.push(Token::Number(i64::from(number(argument) as u32 as i32))),
             0x8a => {}
@@ -118,13 +123,16 @@ mod tests {
     fn damaged_pickles_are_refused() {
         let meta =
             b"\x80\x02}q\x01(U\x0blabel_namesq\x02]q\x03(U\x03catq\x04U\x03dogq\x05eU\x07num_visq\x06M\x00\x0cu.";
-        assert_eq!(class_names(meta).unwrap(), ["cat", "dog"]);
+        assert_eq!(class_names(meta, "label_names").unwrap(), ["cat", "dog"]);
         for len in 0..meta.len() {
-            assert_eq!(class_names(&meta[..len]), Err("is cut short".to_string()), "{len}");
+            assert_eq!(class_names(&meta[..len], "label_names"), Err("is cut short".to_string()), "{len}");
         }
-        assert!(class_names(b"<html>").unwrap_err().contains("opcode 0x3c"));
-        assert!(records(meta).unwrap_err().contains("has 0 images and 0 labels instead of 10000 each"));
+        assert!(class_names(b"<html>", "label_names").unwrap_err().contains("opcode 0x3c"));
+        assert!(
+            records(meta, "labels", 10_000).unwrap_err().contains("has 0 images and 0 labels instead of 10000 each")
+        );
         assert_eq!(*latin1("é\0ÿ".as_bytes()), [0xe9, 0, 0xff]);
-        assert_eq!(class_names(b"\x80\x02\x8e\xff\xff\xff\xff\xff\xff\xff\xff").unwrap_err(), "is cut short");
+        let endless = b"\x80\x02\x8e\xff\xff\xff\xff\xff\xff\xff\xff";
+        assert_eq!(class_names(endless, "label_names").unwrap_err(), "is cut short");
     }
 }
