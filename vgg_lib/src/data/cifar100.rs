@@ -304,8 +304,7 @@ mod tests {
 
     #[test]
     fn both_layouts_are_read_from_folders_and_archives() {
-        let write: [(&str, fn(&Path)); 2] = [("cifar-100-binary", write_binary), ("cifar-100-python", write_python)];
-        for (name, write) in write {
+        for (name, write) in [("cifar-100-binary", write_binary as fn(&Path)), ("cifar-100-python", write_python)] {
             let parent = tempfile::tempdir().unwrap();
             let folder = parent.path().join(name);
             write(&folder);

@@ -188,7 +188,7 @@ fn read(path: &Path, size: (usize, usize), resize: Resize) -> std::result::Resul
 
 /// Checks that every class has an image.
 fn check_classes(found: &LabeledFiles, labels: &[usize]) -> Result<()> {
-    for label in empty_classes(found.classes.len(), labels) {
+    if let Some(label) = empty_classes(found.classes.len(), labels).next() {
         let folder = &found.folders[label];
         let skipped: Vec<&Skipped> = found.skipped.iter().filter(|skipped| skipped.label == Some(label)).collect();
         let what = match skipped.len() {
