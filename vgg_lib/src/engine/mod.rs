@@ -185,7 +185,13 @@ impl Sequential {
         let (n, h, w, c) = *x.shape();
         check_batch(&self.layers, Shape::Map(h, w, c), n)?;
         let pass = TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false };
+        self.forget_gradients();
         self.training_pass(x, self.layers.len(), pass)
+    }
+
+    /// Drops gradients on the GPU of passes without a step, to which the next pass would add its own.
+    pub(crate) fn forget_gradients(&self) {
+        self.layers.iter().flat_map(|layer| layer.params()).for_each(|param| drop(param.gradient.take()));
     }
 
     /// The same for `fit`, without the gradient of the input and without a final softmax, which is part of the loss.
@@ -202,8 +208,6 @@ impl Sequential {
         count: usize,
         pass: TrainingPass,
     ) -> Result<Images<GradientTape>> {
-        // Those of a pass without a step.
-        self.layers.iter().flat_map(|layer| layer.params()).for_each(|param| drop(param.gradient.take()));
         let Trained { y, statistics, penalty } = device::train(&self.layers[..count], x, pass, self.place()?)?;
         statistics.into_iter().for_each(|seen| self.move_statistics(seen));
         self.penalty = penalty;

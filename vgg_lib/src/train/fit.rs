@@ -33,6 +33,7 @@ impl Sequential {
     }
 
     fn train(&mut self, run: &mut Run) -> Result<()> {
+        self.forget_gradients();
         while let Some(mut epoch) = run.next_epoch() {
             let (mut batches, mut gradients) = (run.batches(&epoch), Gradients::leaky());
             while batches.len() > 0 {
