@@ -27,7 +27,9 @@ MAX_WIDTH = 800
 LARGE_BYTES = 40_000
 # The mean difference, of 255, that cannot be seen: over the whole picture, and over each of its BLOCKs, because a small
 # thing of a rare color, such as a green eye, loses it first.
-SAME, SAME_IN_BLOCK, BLOCK = 1.0, 8.0, 16
+SAME, SAME_IN_BLOCK, BLOCK = 1.0, 10.0, 16
+# With half the pixels, pictures with more bytes get 256 colors whatever that changes.
+HUGE_BYTES = 200_000
 # nbconvert's page for JupyterLab leaves the alternative text out; the template `vgg` has it.
 TEMPLATE = {"template_name": "vgg", "extra_template_basedirs": [str(pathlib.Path(__file__).with_name("nbconvert"))]}
 MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
@@ -83,12 +85,22 @@ def reduce(output):
     if not width or len(png) * 3 // 4 <= LARGE_BYTES:
         return
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    small = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = with_few_colors(image)
     if not looks_same(image, small.convert("RGB")):
         small = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        if len(png_bytes(small)) > HUGE_BYTES:
+            small = with_few_colors(small)
+    output.data["image/png"] = base64.b64encode(png_bytes(small)).decode("ascii")
+
+
+def with_few_colors(image):
+    return image.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+
+
+def png_bytes(image):
     file = io.BytesIO()
-    small.save(file, "png", optimize=True)
-    output.data["image/png"] = base64.b64encode(file.getvalue()).decode("ascii")
+    image.save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def looks_same(image, other):
