@@ -32,7 +32,7 @@ SAME, SAME_IN_BLOCK, BLOCK = 1.0, 10.0, 16
 HUGE_BYTES = 200_000
 # nbconvert's page for JupyterLab leaves the alternative text out; the template `vgg` has it.
 TEMPLATE = {"template_name": "vgg", "extra_template_basedirs": [str(pathlib.Path(__file__).with_name("nbconvert"))]}
-MONITOR_LINE = "The live view, as it was when training ended. Run this cell to see training live.\n"
+MONITOR_LINE = "The live view, as it was at the end. Run this cell to see it live.\n"
 IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^":]+\.png)"[^>]*>')
 ALT = re.compile(r'\balt="([^"]*)"')
 
