@@ -9,6 +9,7 @@ use formula::close;
 use ndarray::{Array2, Array4, ArrayD};
 use ndarray_npy::NpzReader;
 use std::fs::File;
+use vgg_lib::data::Normalization;
 use vgg_lib::inspect::{Canvas, content_loss, gram_matrix, style_loss, total_variation};
 use vgg_lib::model::{Seed, Sequential, conv2d, max_pool2d};
 use vgg_lib::tensor::{Images, images};
@@ -100,5 +101,16 @@ fn what_does_not_fit_is_said() {
         style_loss(&maps(1, 3, 5), &gram, 1.0).map(|_| ()).unwrap_err(),
         "have 5 channels, but the Gram matrix of the style is that of 4",
     );
+    let image = |value| images(vec![value; 12], (1, 2, 2, 3)).unwrap();
+    says(Canvas::new(&image(f32::NAN)).unwrap_err(), "cannot have a value of NaN");
+    says(Normalization::none().to_rgb(&image(f32::NAN)).unwrap_err(), "NaN");
+    let mut canvas = Canvas::new(&image(7.0)).unwrap();
+    // The square of 1e30 is infinite, and would stop the image for good.
+    for gradient in [f32::NAN, f32::INFINITY, 1e30] {
+        says(canvas.step(&image(gradient), 1.0).unwrap_err(), "smaller weights of the losses");
+    }
+    says(canvas.step(&image(1.0), f32::NAN).unwrap_err(), "the learning rate has a value of NaN");
+    says(canvas.step(&maps(1, 3, 4), 1.0).unwrap_err(), "cannot have the shape");
+    assert_eq!(canvas.image().as_vec(), [7.0; 12]);
     says(content_loss(&maps(1, 3, 4), &maps(1, 2, 4), 1.0).map(|_| ()).unwrap_err(), "take both from the same layer");
 }

@@ -65,7 +65,8 @@ impl Normalization {
     /// [`image`](Self::image), rounded and clipped to what a pixel can be.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not exactly one image with three channels, or this normalization is not for three.
+    /// [`Error::Shape`] if there is not exactly one image with three channels, or this normalization is not for three;
+    /// [`Error::Config`] if a value is NaN.
     pub fn to_rgb(&self, x: &Images) -> Result<RgbImage> {
         let (n, h, w, c) = *x.shape();
         if (n, c, self.mean.len(), self.std.len()) != (1, 3, 3, 3) {
@@ -79,7 +80,11 @@ impl Normalization {
             let (mean, std) = (self.mean[channel % 3], self.std[channel % 3]);
             (value * std + mean).round().clamp(0.0, 255.0) as u8
         };
-        let bytes = x.as_vec().into_iter().enumerate().map(byte).collect();
+        let values = x.as_vec();
+        if values.iter().any(|value| value.is_nan()) {
+            return Err(Error::Config("the image has values that are NaN, which have no color".to_string()));
+        }
+        let bytes = values.into_iter().enumerate().map(byte).collect();
         Ok(RgbImage::from_raw(w as u32, h as u32, bytes).expect("as many bytes as values"))
     }
 

@@ -35,7 +35,9 @@ impl Canvas {
     /// # Errors
     /// [`Error::Config`] if a value is NaN or infinite.
     pub fn new(start: &Images) -> Result<Canvas> {
-        check("image", &start.as_vec())?;
+        if let Some(value) = start.as_vec().iter().find(|value| !value.is_finite()) {
+            return Err(Error::Config(format!("an image to begin with cannot have a value of {value}")));
+        }
         let zeros = vec![0.0; start.shape().num_elements()];
         Ok(Canvas { image: start.clone(), mean: zeros.clone(), square: zeros, steps: 0 })
     }
@@ -49,8 +51,8 @@ impl Canvas {
     /// `learning_rate`: 1 to 10 suits pixels from 0 to 255.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the gradient has another shape, [`Error::Config`] if it or the rate is NaN or infinite. The
-    /// images then stay as they were.
+    /// [`Error::Shape`] if the gradient has another shape, [`Error::Config`] if it or the rate is NaN, infinite or too
+    /// large to be squared. The images then stay as they were.
     pub fn step(&mut self, gradient: &Images, learning_rate: f32) -> Result<()> {
         if gradient.shape() != self.image.shape() {
             let (found, wanted) = (gradient.shape(), self.image.shape());
@@ -80,7 +82,7 @@ impl Canvas {
 }
 
 fn check(what: &str, values: &[f32]) -> Result<()> {
-    match values.iter().find(|value| !value.is_finite()) {
+    match values.iter().find(|value| !(*value * *value).is_finite()) {
         Some(value) => Err(Error::Config(format!(
             "the {what} has a value of {value}; smaller weights of the losses or a smaller learning rate keep it finite"
         ))),

@@ -34,13 +34,22 @@ pub struct LivePicture {
 }
 
 impl LivePicture {
-    /// A picture in the file `path`, a PNG file whatever the extension; the folder is created if needed. Jupyter serves
-    /// only files in or below the notebook's folder.
+    /// A picture in the file `path`, to which `.png` is added if it does not end so; the folder is created if needed.
+    /// Jupyter serves only files in or below the notebook's folder.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the picture has no pixels, [`Error::Io`] if the file cannot be written.
+    /// [`Error::Shape`] if the picture has no pixels, [`Error::Io`] if the file cannot be written, [`Error::File`] if
+    /// the path is no file name.
     pub fn new(path: impl AsRef<Path>, picture: &RgbImage) -> Result<LivePicture> {
-        let live = LivePicture { path: path.as_ref().with_extension("png") };
+        let path = path.as_ref();
+        let Some(name) = path.file_name() else {
+            return Err(Error::file(path, "is not a file name; give one such as plots/06_transfer"));
+        };
+        let mut name = name.to_owned();
+        if path.extension().is_none_or(|extension| extension != "png") {
+            name.push(".png");
+        }
+        let live = LivePicture { path: path.with_file_name(name) };
         live.update(picture)?;
         Ok(live)
     }
@@ -82,6 +91,9 @@ mod tests {
         assert_eq!(first(&file), 1);
         live.update(&of(2)).unwrap();
         assert_eq!(first(&file), 2);
+        LivePicture::new(folder.path().join("run v0.5"), &of(3)).unwrap();
+        assert_eq!(first(&folder.path().join("run v0.5.png")), 3);
+        assert!(LivePicture::new("..", &of(3)).unwrap_err().to_string().contains("plots/06_transfer"));
         assert!(live.update(&RgbImage::new(0, 4)).unwrap_err().to_string().contains("no pixels"));
         assert_eq!(first(&file), 2);
     }

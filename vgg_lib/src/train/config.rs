@@ -108,8 +108,10 @@ impl FitConfig {
         let weights = self.class_weights.as_deref().unwrap_or_default();
         let fault = if self.class_weights.is_some() && weights.len() != classes {
             format!("there are {} class weights for {classes} classes; give one for each", weights.len())
-        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
-            format!("a class weight must be above 0, such as 0.5 or 2, not {weight}; leave a class out with `only`")
+        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && **weight <= 1e9)) {
+            format!(
+                "a class weight must be above 0 and at most 1e9, such as 0.5 or 2, not {weight}; leave a class out with `only`"
+            )
         } else {
             return Ok(());
         };
