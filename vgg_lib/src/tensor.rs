@@ -51,7 +51,13 @@ pub fn argmax(row: &[f32]) -> Option<usize> {
 
 pub(crate) fn device() -> Device {
     // `Cuda` cannot be shared between threads.
-    thread_local! { static DEVICE: Device = Device::default(); }
+    thread_local! { static DEVICE: Device = {
+        let device = Device::default();
+        // Training allocates the same sizes again in each step.
+        #[cfg(feature = "cuda")]
+        device.enable_cache();
+        device
+    } }
     DEVICE.with(Clone::clone)
 }
 
@@ -69,8 +75,20 @@ pub(crate) fn check_device() -> crate::Result<()> {
     Ok(())
 }
 
+/// Returns the memory that dfdx's CUDA device keeps for the next tensors.
+pub(crate) fn release_memory() {
+    #[cfg(feature = "cuda")]
+    device().empty_cache();
+}
+
+/// The sentence for what dfdx could not do.
 pub(crate) fn dfdx_error(error: impl std::fmt::Debug) -> crate::Error {
-    crate::Error::Device(format!("dfdx: {error:?}"))
+    let text = format!("{error:?}");
+    crate::Error::Device(if text.contains("OUT_OF_MEMORY") {
+        "the memory of dfdx's CUDA device is full: use a smaller batch, or smaller images".to_string()
+    } else {
+        format!("dfdx: {text}")
+    })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -1,6 +1,5 @@
 //! Adaptive average pooling and images of any size: against PyTorch (fixtures/adaptive_pool.py), and what a model for
 //! images of one size does with others.
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
 mod formula;

@@ -1,7 +1,7 @@
 //! The content of Core ML files. The ignored tests read them with coremltools and compute their layers in NumPy,
 //! because Core ML itself runs only on Apple's systems (fixtures/coreml_run.py), by the Python that `VGG_COREML_PYTHON`
 //! names, with coremltools and numpy; `cargo xtask test --tools` sets it up.
-#![cfg(all(feature = "coreml", not(feature = "cuda")))]
+#![cfg(feature = "coreml")]
 
 mod common;
 #[path = "common/formula.rs"]

@@ -1,5 +1,4 @@
 //! The command-line examples, run as a user runs them. `cargo test` builds them.
-#![cfg(not(feature = "cuda"))]
 
 use ndarray::{Array2, Array4};
 use ndarray_npy::NpzWriter;

@@ -1,5 +1,4 @@
 //! Gradients of small models on odd shapes against central differences of a plain f64 forward pass.
-#![cfg(not(feature = "cuda"))]
 
 use dfdx::prelude::*;
 use vgg_lib::model::{LayerSpec, Op, Seed, Sequential};

@@ -235,6 +235,27 @@ fn a_step_of_cifar_vgg16_agrees_with_the_cpu() -> Result<()> {
 }
 
 #[test]
+fn weights_that_become_infinite_end_training() -> Result<()> {
+    let Some(_turn) = turn() else { return Ok(()) };
+    let data = drawn(32);
+    // 1e22 makes the weights so large that their squares are infinite; they are finite themselves.
+    for (rate, broken) in [(0.02, false), (1e22, false), (1e45, true)] {
+        let sgd = Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, ..Sgd::default() });
+        let config = FitConfig { schedule: Schedule::Constant(rate), optimizer: sgd, ..quiet(1) };
+        let mut model = Sequential::new((8, 8, 3), Seed(5));
+        model.to(Device::Gpu(0))?;
+        model.push("flatten", flatten())?;
+        model.push("predictions", linear(10))?;
+        let result = model.fit(&data, &data, config);
+        assert_eq!(result.is_err(), broken, "{rate}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains("the weights of layer 'predictions' became NaN or infinite"), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_resumed_run_gives_the_same_bits() -> Result<()> {
     let Some(_turn) = turn() else { return Ok(()) };
     let folder = tempfile::tempdir().unwrap();

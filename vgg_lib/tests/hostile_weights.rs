@@ -1,6 +1,5 @@
 //! Hostile weight files: truncated, changed, bombs. Each gives one sentence or some numbers, never a panic, and the
 //! parser takes no more memory than a small multiple of the file, which a counting allocator checks.
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/memory.rs"]
 mod memory;

@@ -1,6 +1,6 @@
 //! Keras files of models within models, of layers without a bias, gamma or beta, and of networks that change their
 //! pixels (fixtures/keras_nested.py): they give Keras' logits, or an error that says what to do.
-#![cfg(all(feature = "hdf5", not(feature = "cuda")))]
+#![cfg(feature = "hdf5")]
 
 #[path = "common/formula.rs"]
 mod formula;

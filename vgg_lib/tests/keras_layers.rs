@@ -1,5 +1,4 @@
 //! Each layer, forward and backward, against Keras (fixtures/layers.py), through a model of that one layer.
-#![cfg(not(feature = "cuda"))]
 
 use dfdx::prelude::*;
 use ndarray::{ArrayD, Ix0};
@@ -125,6 +124,7 @@ fn conv2d() {
 }
 
 #[test]
+#[cfg(not(feature = "cuda"))] // they take tensors on the CPU
 fn conv2d_and_max_pool2d_as_operations_on_dfdx_tensors() {
     for name in ["conv_2x5x7x3_4", "conv_1x1x1x4_3", "conv_1x9x6x32_16", "conv1x1"] {
         let mut case = case(name);

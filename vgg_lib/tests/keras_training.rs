@@ -1,6 +1,5 @@
 //! A whole training step of the Keras CIFAR-10 VGG network and ten steps of SGD against Keras, and ten steps of Adam
 //! against torch (fixtures/training.py, optimizer.py and adam.py, which say how weights and images are made).
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
 mod formula;

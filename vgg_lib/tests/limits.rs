@@ -1,6 +1,5 @@
 //! Layers and batches that are too large, and settings of layers outside their range: a sentence each. Nothing may end
 //! the process, because a notebook would lose all its variables.
-#![cfg(not(feature = "cuda"))]
 
 use dfdx::prelude::Trace;
 use vgg_lib::Result;
@@ -45,6 +44,7 @@ fn layers_that_do_not_fit_in_memory_are_refused() {
 }
 
 #[test]
+#[cfg(not(feature = "cuda"))] // dfdx's CUDA device has a limit of its own, below
 fn batches_that_do_not_fit_in_memory_are_refused() {
     // One output of this layer has 16 TiB.
     let mut model = Sequential::new((1024, 1024, 1), Seed(0));
@@ -81,7 +81,7 @@ fn batches_that_do_not_fit_in_memory_are_refused() {
 
 /// The number of images that fit is part of the sentence, and such a batch is taken.
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "cuda")))]
 fn the_advice_names_a_batch_that_fits() {
     // 16 MiB per image.
     let mut model = Sequential::new((1, 1, 1), Seed(0));
@@ -177,4 +177,15 @@ fn layers_need_different_names_that_are_not_empty() {
     assert_eq!(message(model.push("drop", relu())), twice);
     assert_eq!(message(model.insert(0, "drop", relu())), twice);
     assert!(message(model.join(&with_dropout())).contains("both models have a layer 'drop'"));
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn a_layer_with_more_values_than_dfdx_counts_on_cuda_is_refused() {
+    let mut model = Sequential::new((1024, 1024, 1), Seed(0));
+    model.push("wide", conv2d(1 << 13).kernel(1)).unwrap();
+    let error = message(model.forward(images(vec![0.5; 1 << 20], (1, 1024, 1024, 1)).unwrap()));
+    let expected = "a pass of 1 image does not fit dfdx's CUDA kernels, which count to 2³² in layer 'wide': not even one image does; \
+                    use smaller images or a smaller model";
+    assert_eq!(error, expected);
 }

@@ -1,7 +1,7 @@
 //! ONNX files of PyTorch and TensorFlow give the logits that these compute (fixtures/onnx_torch.py, onnx_keras.py, onnx_forms.py), and
 //! our files give the model back. The ignored tests run our files in ONNX Runtime (fixtures/onnx_run.py), by the Python
 //! that `VGG_ONNX_PYTHON` names, with onnx, onnxruntime and numpy; `cargo xtask test --tools` sets it up.
-#![cfg(all(feature = "onnx", not(feature = "cuda")))]
+#![cfg(feature = "onnx")]
 
 mod common;
 #[path = "common/formula.rs"]

@@ -2,7 +2,6 @@
 //! three places (fixtures/round_trip.py). The tests are ignored by default. `VGG_TORCH_PYTHON` names a Python with
 //! torch, torchvision, safetensors and numpy, `VGG_KERAS_PYTHON` one with keras, tensorflow and numpy; `cargo xtask
 //! test --tools` sets both up.
-#![cfg(not(feature = "cuda"))]
 
 mod common;
 #[path = "common/formula.rs"]

@@ -1,5 +1,4 @@
 //! Style transfer against PyTorch (fixtures/style.py): the losses, their gradients, and three steps on the pixels.
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
 mod formula;

@@ -1,5 +1,4 @@
 //! What a training step is made of: accumulated batches, class weights, mixed images.
-#![cfg(not(feature = "cuda"))]
 
 use vgg_lib::prelude::*;
 

@@ -1,6 +1,5 @@
 //! torchvision's VGGs compared with ours, from weights with torchvision's and timm's names and layouts: the logits and
 //! the output of every layer (fixtures/vgg_torch.py, which explains how weights and images are made).
-#![cfg(not(feature = "cuda"))]
 
 mod common;
 #[path = "common/formula.rs"]

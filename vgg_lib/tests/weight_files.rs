@@ -1,6 +1,5 @@
 //! Weight files written by PyTorch and Keras (fixtures/torch_files.py, keras_files.py) are read, and files written with
 //! their names are compared with theirs.
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
 mod formula;

@@ -1,6 +1,5 @@
 //! Weight files: which layers each naming scheme fills, what the report says, and the errors for files that are damaged
 //! or do not fit.
-#![cfg(not(feature = "cuda"))]
 
 use ndarray::ArrayD;
 use proptest::collection::vec;

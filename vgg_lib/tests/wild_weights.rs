@@ -1,6 +1,5 @@
 //! Weight files as people have them (fixtures/torch_wild.py): wrapped in checkpoints, with prefixes and other names, and
 //! with layers that have no bias or another shape.
-#![cfg(not(feature = "cuda"))]
 
 #[path = "common/formula.rs"]
 mod formula;

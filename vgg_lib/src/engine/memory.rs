@@ -4,6 +4,7 @@
 use super::plan::{Plan, Stage};
 use crate::Result;
 use crate::kernel::arena::Arena;
+use crate::kernel::gpu::Gpu;
 use crate::model::{Layer, Op, Sequential, Shape};
 use crate::process::{check_memory, too_little};
 use crate::text::{counted, thousands};
@@ -46,6 +47,9 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
         // before it, or on small vectors.
         if trained && !matches!(layer.op(), Op::Dropout { .. }) && !layer.op().passes_on(shape) {
             kept = kept.saturating_add(output.size());
+            if cfg!(feature = "cuda") {
+                kept = kept.saturating_add(gathered(layer.op(), shape));
+            }
             largest = largest.max(shape.size()).max(output.size());
         }
         pair = pair.max(shape.size().saturating_add(output.size()));
@@ -65,6 +69,14 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
     })
 }
 
+/// The values that `portable` gathers from one input of a convolution, and keeps for the backward pass.
+pub(super) fn gathered(op: Op, input: Shape) -> usize {
+    match op {
+        Op::Conv2d { kernel, .. } => (kernel * kernel).saturating_mul(input.size()),
+        _ => 0,
+    }
+}
+
 /// Returns an error if a training step of `batch_size` images of this shape does not fit in memory.
 pub(crate) fn check_training(model: &Sequential, image: Shape, batch_size: usize) -> Result<()> {
     // Training keeps a copy of good weights.
@@ -75,7 +87,9 @@ pub(crate) fn check_training(model: &Sequential, image: Shape, batch_size: usize
     let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);
     let what = format!("a training step of {}", counted(batch_size, "image", "images"));
     let advice = |free: usize| advice(free.saturating_sub(none) / (one - none).max(1));
-    match model.device.gpu()? {
+    // dfdx's CUDA device is GPU 0; whether it can be used, its own first tensor tells.
+    let gpu = if cfg!(feature = "cuda") { Gpu::get(0).ok() } else { model.device.gpu()? };
+    match gpu {
         Some(gpu) if all > gpu.available_memory() => Err(too_little(&what, all, gpu.available_memory(), advice)),
         Some(_) => Ok(()),
         None => check_memory(&what, all, 0, advice),
@@ -104,7 +118,7 @@ pub(crate) fn check_pass(layers: &[Layer], plan: &Plan, n: usize, observed: &[us
 }
 
 /// What to do if only `images` fit.
-fn advice(images: usize) -> String {
+pub(super) fn advice(images: usize) -> String {
     match images {
         0 => "not even one image does; use smaller images or a smaller model".to_string(),
         _ => format!("take at most {}", thousands(images)),

@@ -26,7 +26,7 @@ use portable as device;
 pub(crate) use crate::kernel::adam::AdamStep;
 pub(crate) use check::check_batch;
 pub(crate) use device::{
-    adam_update, average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm,
+    adam_update, all_finite, average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm,
 };
 use plan::Purpose;
 pub use plan::{Plan, Plans};
@@ -283,6 +283,7 @@ impl Sequential {
     /// Returns the memory that is kept for the next pass to the system.
     pub(crate) fn release_memory(&self) {
         self.arena.clear();
+        crate::tensor::release_memory();
         if let Ok(Some(gpu)) = self.device.gpu() {
             gpu.release_memory();
         }

@@ -3,7 +3,7 @@
 use super::{AdamStep, MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
 use crate::Result;
 use crate::model::{Layer, Param, Values};
-use crate::tensor::{GradientTape, Gradients, Images};
+use crate::tensor::{self, GradientTape, Gradients, Images};
 use dfdx::prelude::*;
 
 pub(crate) use cpu::{cross_entropy, finish_update};
@@ -89,6 +89,15 @@ pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) ->
             Ok(norm)
         }
         None => cpu::squared_norm(param.tensor(), gradients, l2),
+    }
+}
+
+/// Whether no value is NaN or infinite. It is found out where the values are: copying all weights from a GPU would take
+/// as long as several steps.
+pub(crate) fn all_finite(values: &Values) -> bool {
+    match values.gpu() {
+        Some(gpu) => gpu::all_finite(values, gpu),
+        None => tensor::all_finite(values.tensor()),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::Heatmap;
 use super::heatmap::{check_class, check_finite, one_image};
 use crate::model::{Op, Sequential};
-use crate::tensor::{Images, images};
+use crate::tensor::{Images, dfdx_error, images};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
@@ -31,7 +31,7 @@ impl Sequential {
         let classes = logits.shape().3;
         check_class(classes, class)?;
         let chosen = images((0..classes).map(|k| f32::from(k == class)).collect(), (1, 1, 1, classes))?;
-        let gradients = (logits * chosen).sum().backward();
+        let gradients = (logits * chosen).sum().try_backward().map_err(dfdx_error)?;
         let gradient = gradients.get(&maps).as_vec();
         check_finite(&gradient)?;
         let mut weights = vec![0.0; channels];

@@ -2,7 +2,7 @@
 //! wanted direction. Style transfer, feature inversion and DeepDream are made of this.
 
 use crate::model::Sequential;
-use crate::tensor::{GradientTape, Images, images};
+use crate::tensor::{GradientTape, Images, dfdx_error, images};
 use crate::text::counted;
 use crate::{Error, Result};
 use dfdx::prelude::*;
@@ -112,7 +112,7 @@ impl Probed {
         }
         let zero = x.device().zeros();
         let total = terms.into_iter().fold(zero.put_tape(tape), |total, term| total + term);
-        let gradients = total.backward();
+        let gradients = total.try_backward().map_err(dfdx_error)?;
         images(gradients.get(&x).as_vec(), *x.shape())
     }
 }

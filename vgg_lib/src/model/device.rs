@@ -45,6 +45,7 @@ impl Device {
     /// What a person should know before training begins: that it runs on a GPU, or that the GPU cannot be used.
     pub(crate) fn note(self) -> Option<String> {
         match self.gpu() {
+            _ if cfg!(feature = "cuda") => Some("on dfdx's CUDA device".to_string()),
             Ok(Some(gpu)) if uses_tf32(gpu) => Some(format!("on the {}, with TF32", gpu.name())),
             Ok(Some(gpu)) => Some(format!("on the {}", gpu.name())),
             Ok(None) if self == Device::Auto && matches!(Device::of_environment(), Ok(Device::Auto)) => {

@@ -2,9 +2,8 @@
 
 use super::classes::check_classes;
 use crate::data::Dataset;
-use crate::engine::{check_batch, memory};
+use crate::engine::{all_finite, check_batch, memory};
 use crate::model::{Layer, Sequential, Shape};
-use crate::tensor::all_finite;
 use crate::text::{counted, thousands};
 use crate::{Error, Result};
 
@@ -38,7 +37,7 @@ pub(super) fn check_model(model: &Sequential, image: (usize, usize, usize), batc
 
 /// The name of the first layer with NaN or infinite weights or statistics.
 pub(super) fn broken_layer(model: &Sequential) -> Option<&str> {
-    let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(param.tensor()));
+    let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(&param.values));
     model.layers.iter().find(broken).map(Layer::name)
 }
 

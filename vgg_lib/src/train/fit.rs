@@ -10,7 +10,7 @@ use crate::Result;
 use crate::data::{Batch, Dataset};
 use crate::model::Sequential;
 use crate::ops::cross_entropy;
-use crate::tensor::{Device, GradientTape, Gradients, images};
+use crate::tensor::{Device, GradientTape, Gradients, dfdx_error, images};
 use dfdx::prelude::*;
 
 impl Sequential {
@@ -42,7 +42,7 @@ impl Sequential {
                     let (images, share) = (batch.n, 1.0 / run.config.accumulate as f32);
                     let (loss, correct) = self.loss(batch, gradients, &run.config)?;
                     step.add(images, run.finite(loss.array(), self, &epoch)?, correct);
-                    gradients = (loss * share).backward();
+                    gradients = (loss * share).try_backward().map_err(dfdx_error)?;
                 }
                 let penalty = run.update(self, &mut gradients, run.rate(&epoch))?;
                 let (images, loss, correct) = (step.images, step.value().loss, step.correct);
@@ -57,7 +57,7 @@ impl Sequential {
         Ok(())
     }
 
-    /// The forward pass of a batch of images of this shape. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
+    /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
     /// that are classified correctly.
     pub(crate) fn loss(&mut self, mut batch: Batch, gradients: Gradients, config: &FitConfig) -> Result<(Loss, usize)> {
         let (h, w, c) = batch.image_shape;

@@ -4,7 +4,7 @@ use super::checks::{check_data, check_model};
 use super::config::FitConfig;
 use crate::data::{self, Dataset, Loader, shuffled};
 use crate::model::Sequential;
-use crate::tensor::Gradients;
+use crate::tensor::{Gradients, dfdx_error};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
@@ -87,7 +87,7 @@ impl Sequential {
             if !test.add(rate, loss.array()) {
                 break;
             }
-            gradients = loss.backward();
+            gradients = loss.try_backward().map_err(dfdx_error)?;
             updater.step(&mut model, &mut gradients, rate)?;
             observer(data::Event::Advance(1));
         }

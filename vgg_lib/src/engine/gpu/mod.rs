@@ -12,7 +12,9 @@ mod pointwise;
 mod pool;
 mod update;
 
-pub(crate) use update::{adam_update, average, momentum_update, move_statistics, muon_updates, squared_norm};
+pub(crate) use update::{
+    adam_update, all_finite, average, momentum_update, move_statistics, muon_updates, squared_norm,
+};
 
 use super::laps::Stopwatch;
 use super::plan::{Plan, Purpose, Stage};

@@ -4,6 +4,7 @@ use crate::engine::{AdamStep, MomentumRule, MuonKernel};
 use crate::kernel::gpu::{Gemm, Gpu, Memory, launch, over};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Layer, Op, Values};
+use crate::tensor;
 
 /// Updates one parameter and its velocity by this gradient.
 pub(crate) fn momentum_update(weight: &mut Values, velocity: &mut Values, gradient: &Memory, rule: MomentumRule) {
@@ -100,6 +101,12 @@ fn multiply(gpu: &Gpu, [m, n, k]: [usize; 3], a: (u64, bool), b: (u64, bool), c:
 pub(crate) fn squared_norm(weight: &Values, gradient: &Memory, l2: f32) -> f64 {
     let weight = weight.on_gpu(gradient.gpu());
     read(&squares(gradient, Some((&weight, l2)), 1.0))
+}
+
+/// Whether no value is NaN or infinite: the sum of their squares is finite, or the values are huge, which is rare and
+/// found out on the CPU. Waits for the GPU.
+pub(crate) fn all_finite(values: &Values, gpu: &'static Gpu) -> bool {
+    read(&squares(&values.on_gpu(gpu), None, 1.0)).is_finite() || tensor::all_finite(values.tensor())
 }
 
 /// average = decay·average + (1 − decay)·values.

@@ -10,8 +10,11 @@ pub(crate) fn cross_entropy<T: Tape<f32, Device>>(
     targets: &[f32],
     total: f32,
 ) -> Result<Tensor<(), f32, Device, T>> {
-    let targets: Images = device().try_tensor_from_vec(targets.to_vec(), *logits.shape()).map_err(dfdx_error)?;
-    Ok((logits.log_softmax::<Axis<3>>() * targets).sum() / -total)
+    let loss = || -> std::result::Result<_, <Device as HasErr>::Err> {
+        let targets: Images = device().try_tensor_from_vec(targets.to_vec(), *logits.shape())?;
+        logits.try_log_softmax::<Axis<3>>()?.try_mul(targets)?.try_sum()?.try_div(-total)
+    };
+    loss().map_err(dfdx_error)
 }
 
 #[cfg(all(test, not(feature = "cuda")))]

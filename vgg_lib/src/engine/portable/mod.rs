@@ -5,20 +5,25 @@ mod loss;
 mod update;
 
 pub(crate) use loss::cross_entropy;
-pub(crate) use update::{adam_update, average, finish_update, momentum_update, muon_updates, squared_norm};
+pub(crate) use update::{adam_update, all_finite, average, finish_update, momentum_update, muon_updates, squared_norm};
 
+use super::memory::{advice, gathered};
 use super::plan::groups;
-use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_mask};
-use crate::Result;
+use super::{Moments, Place, Statistics, Trained, TrainingPass, dropout_mask, nhwc};
 use crate::kernel::elementwise::Dropout;
 #[cfg(feature = "cuda")]
 use crate::kernel::gpu::Memory;
 use crate::kernel::pool::window;
 use crate::model::{Layer, Op, Shape};
 use crate::tensor::{Device, Flat, GradientTape, Images, Nhwc, device, dfdx_error};
+use crate::text::counted;
+use crate::{Error, Result};
 use dfdx::prelude::*;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use std::cell::RefCell;
+
+/// What dfdx's own operations return, which must not panic: a device may be full.
+type Dfdx<T> = std::result::Result<T, <Device as HasErr>::Err>;
 
 /// Inference: the output of the last of these layers. dfdx manages its own memory and device.
 pub(crate) fn infer(layers: &[Layer], x: Images, _: Place) -> Result<Images> {
@@ -73,34 +78,18 @@ fn run<T: Tape<f32, Device>>(
     let mut statistics = Vec::new();
     for (index, layer) in layers.iter().enumerate().skip(first) {
         let output = layer.output(shape)?;
+        check_count(layer, n, shape, output)?;
         x = match layer.op() {
-            Op::Preprocess { mean, std, bgr } => preprocess(x, mean, std, bgr),
-            Op::Conv2d { kernel, relu, .. } => {
-                rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims), relu)
-            }
-            Op::Linear { relu, .. } => {
-                let dims = &layer.params()[0].dims;
-                rectify(affine(x, (n, 1, 1, dims[1]), layer.tensor(0), layer.tensor(1), (dims[0], dims[1])), relu)
-            }
-            Op::Relu => x.relu(),
-            Op::BatchNorm { epsilon, .. } if training.is_none() || layer.is_frozen() => normalize(x, layer, epsilon),
-            Op::BatchNorm { epsilon, group, .. } => {
-                let (y, moments) = batch_normalize(x, layer, epsilon, groups(n, group));
+            Op::BatchNorm { epsilon, group, .. } if training.is_some() && !layer.is_frozen() => {
+                let (y, moments) = batch_normalize(x, layer, epsilon, groups(n, group)).map_err(dfdx_error)?;
                 statistics.push((index, moments));
                 y
             }
             Op::Dropout { p } => match training.and_then(|seed| dropout_mask(p, index, seed)) {
-                Some(mask) => drop_some(x, mask)?,
+                Some(mask) => drop_some(x, mask).map_err(dfdx_error)?,
                 None => x,
             },
-            Op::MaxPool2d => max_pool2d(x),
-            Op::GlobalAvgPool => {
-                let (n, _, _, c) = *x.shape();
-                x.mean::<(usize, usize), Axes2<1, 2>>().reshape_like(&(n, 1, 1, c))
-            }
-            Op::AdaptiveAvgPool2d { height, width } => adaptive_avg_pool2d(x, (height, width)),
-            Op::Flatten => x.reshape_like(&(n, 1, 1, output.size())),
-            Op::Softmax => x.softmax::<Axis<3>>(),
+            _ => apply(layer, x, output).map_err(dfdx_error)?,
         };
         seen(index, &x);
         shape = output;
@@ -108,63 +97,114 @@ fn run<T: Tape<f32, Device>>(
     Ok((x, statistics))
 }
 
+/// A layer that does in training what it does in inference.
+fn apply<T: Tape<f32, Device>>(layer: &Layer, x: Images<T>, output: Shape) -> Dfdx<Images<T>> {
+    let n = x.shape().0;
+    match layer.op() {
+        Op::Preprocess { mean, std, bgr } => preprocess(x, mean, std, bgr),
+        Op::Conv2d { kernel, relu, .. } => {
+            rectify(conv2d(x, kernel, layer.tensor(0), layer.tensor(1), &layer.params()[0].dims)?, relu)
+        }
+        Op::Linear { relu, .. } => {
+            let dims = &layer.params()[0].dims;
+            rectify(affine(x, nhwc(n, output), layer.tensor(0), layer.tensor(1), (dims[0], dims[1]))?, relu)
+        }
+        Op::Relu => relu(x),
+        Op::BatchNorm { epsilon, .. } => normalize(x, layer, epsilon),
+        Op::Dropout { .. } => Ok(x),
+        Op::MaxPool2d => max_pool2d(x),
+        Op::GlobalAvgPool => x.try_mean::<(usize, usize), Axes2<1, 2>>()?.try_reshape_like(&nhwc(n, output)),
+        Op::AdaptiveAvgPool2d { height, width } => adaptive_avg_pool2d(x, (height, width)),
+        Op::Flatten => x.try_reshape_like(&nhwc(n, output)),
+        Op::Softmax => x.try_softmax::<Axis<3>>(),
+    }
+}
+
+/// dfdx's kernels for CUDA number the values of a tensor with 32 bits, and would wrap around without a word.
+fn check_count(layer: &Layer, n: usize, input: Shape, output: Shape) -> Result<()> {
+    let values = gathered(layer.op(), input).max(output.size());
+    if values.saturating_mul(n) <= u32::MAX as usize {
+        return Ok(());
+    }
+    let (images, name) = (counted(n, "image", "images"), layer.name());
+    let advice = advice(u32::MAX as usize / values);
+    Err(Error::Config(format!(
+        "a pass of {images} does not fit dfdx's CUDA kernels, which count to 2³² in layer '{name}': {advice}"
+    )))
+}
+
 /// A product with a 3×3 matrix, which can also reorder the channels.
-fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Images<T> {
+fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Dfdx<Images<T>> {
     let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
     for channel in 0..3 {
         let to = if bgr { 2 - channel } else { channel };
         weight[channel * 3 + to] = 1.0 / std[channel];
         bias[to] = -mean[channel] / std[channel];
     }
-    let (weight, bias) = (device().tensor_from_vec(weight, (9,)), device().tensor_from_vec(bias, (3,)));
+    let (weight, bias) = (device().try_tensor_from_vec(weight, (9,))?, device().try_tensor_from_vec(bias, (3,))?);
     let shape = *x.shape();
     affine(x, shape, &weight, &bias, (3, 3))
 }
 
-fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Result<Images<T>> {
+/// dfdx's devices draw no random numbers of their own, so the mask is made here and copied, a byte per value.
+fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Dfdx<Images<T>> {
     let shape @ (n, h, w, c) = *x.shape();
-    let factors = (0..n * h * w * c).into_par_iter().map(|i| mask.factor(i as u32)).collect();
-    Ok(x * device().try_tensor_from_vec(factors, shape).map_err(dfdx_error)?)
+    let kept: Vec<bool> = (0..n * h * w * c).into_par_iter().map(|i| mask.factor(i as u32) > 0.0).collect();
+    let kept: Tensor<Nhwc, bool, Device> = device().try_tensor_from_vec(kept, shape)?;
+    let zeros: Images = device().try_zeros_like(&shape)?;
+    kept.try_choose(x.try_mul(mask.parts().2)?, zeros.put_tape(T::default()))
 }
 
-fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Images<T> {
-    if relu { x.relu() } else { x }
+fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Dfdx<Images<T>> {
+    if relu { self::relu(x) } else { Ok(x) }
+}
+
+/// dfdx's own `relu` makes 0 of NaN on CUDA, which would hide what went wrong before.
+fn relu<T: Tape<f32, Device>>(x: Images<T>) -> Dfdx<Images<T>> {
+    let zeros: Images = device().try_zeros_like(x.shape())?;
+    x.try_le(0.0)?.try_choose(zeros.put_tape(T::default()), x)
 }
 
 /// Gathers, for each output position, the inputs under the kernel, and multiplies them by the weights. Positions
 /// outside the image read a row of zeros, which is appended to the input.
-fn conv2d<T: Tape<f32, Device>>(x: Images<T>, kernel: usize, weight: &Flat, bias: &Flat, dims: &[usize]) -> Images<T> {
+fn conv2d<T: Tape<f32, Device>>(
+    x: Images<T>,
+    kernel: usize,
+    weight: &Flat,
+    bias: &Flat,
+    dims: &[usize],
+) -> Dfdx<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let rows = n * h * w;
     let width = kernel * kernel * c;
-    let cols = gather(x, cached_taps((n, h, w, c), kernel)).reshape_like(&(rows, 1, 1, width));
+    let cols = gather(x, cached_taps((n, h, w, c), kernel)?)?.try_reshape_like(&(rows, 1, 1, width))?;
     affine(cols, (n, h, w, dims[3]), weight, bias, (width, dims[3]))
 }
 
 /// The positions with these numbers, one per row. The number after the last position stands for a row of zeros.
-fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> Tensor<(usize, usize), f32, Device, T> {
+fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> Dfdx<Tensor<(usize, usize), f32, Device, T>> {
     let (n, h, w, c) = *x.shape();
-    let zero: Tensor<(usize, usize), f32, Device> = device().zeros_like(&(1, c));
-    let padded = (x.reshape_like(&(n * h * w, c)), zero).concat_along(Axis::<0>);
-    padded.gather(taps)
+    let zero: Matrix = device().try_zeros_like(&(1, c))?;
+    let padded = (x.try_reshape_like(&(n * h * w, c))?, zero).try_concat_along(Axis::<0>)?;
+    padded.try_gather(taps)
 }
 
 /// The tensor of [`taps`] on the device, made once per shape.
-fn cached_taps((n, h, w, _): Nhwc, kernel: usize) -> Taps {
+fn cached_taps((n, h, w, _): Nhwc, kernel: usize) -> Dfdx<Taps> {
     /// Shapes of a network with its pooled maps, and of the batches of a training run.
     const KEPT: usize = 32;
     thread_local! { static KNOWN: RefCell<Vec<([usize; 4], Taps)>> = const { RefCell::new(vec![]) } }
     let key = [n, h, w, kernel];
     KNOWN.with_borrow_mut(|known| {
         if let Some((_, taps)) = known.iter().find(|(other, _)| *other == key) {
-            return taps.clone();
+            return Ok(taps.clone());
         }
         if known.len() == KEPT {
             known.remove(0);
         }
-        let taps = device().tensor_from_vec(taps((n, h, w, 0), kernel), (n * h * w * kernel * kernel,));
+        let taps = device().try_tensor_from_vec(taps((n, h, w, 0), kernel), (n * h * w * kernel * kernel,))?;
         known.push((key, taps.clone()));
-        taps
+        Ok(taps)
     })
 }
 
@@ -192,11 +232,12 @@ fn affine<T: Tape<f32, Device>>(
     weight: &Flat,
     bias: &Flat,
     dims: (usize, usize),
-) -> Images<T> {
+) -> Dfdx<Images<T>> {
     let rows = shape.0 * shape.1 * shape.2;
-    let y = x.reshape_like(&(rows, dims.0)).matmul(weight.retaped::<T>().reshape_like(&dims));
-    let spread = bias.retaped::<T>().broadcast_like::<_, Axis<0>>(&(rows, dims.1));
-    (y + spread).reshape_like(&shape)
+    let weight = weight.retaped::<T>().try_reshape_like(&dims)?;
+    let y = x.try_reshape_like(&(rows, dims.0))?.try_matmul(weight)?;
+    let spread = bias.retaped::<T>().try_broadcast_like::<_, Axis<0>>(&(rows, dims.1))?;
+    y.try_add(spread)?.try_reshape_like(&shape)
 }
 
 /// Batch norm with the statistics of each group of images. Also returns mean and variance over the whole batch.
@@ -205,60 +246,64 @@ fn batch_normalize<T: Tape<f32, Device>>(
     layer: &Layer,
     epsilon: f32,
     groups: usize,
-) -> (Images<T>, [Flat; 2]) {
+) -> Dfdx<(Images<T>, [Flat; 2])> {
     let shape = *x.shape();
     let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
-    let x = x.reshape_like(&s);
-    let mean = x.retaped::<T>().mean::<(usize, usize), Axis<1>>();
+    let x = x.try_reshape_like(&s)?;
+    let mean = x.retaped::<T>().try_mean::<(usize, usize), Axis<1>>()?;
     let means = mean.retaped::<NoneTape>();
-    let centered = x - mean.broadcast_like::<_, Axis<1>>(&s);
-    let variance = centered.retaped::<T>().square().mean::<(usize, usize), Axis<1>>();
-    let moments = together(means, variance.retaped());
-    let gamma = layer.tensor(0).retaped::<T>().broadcast_like::<_, Axis<0>>(&(s.0, s.2));
-    let scale = gamma / (variance + epsilon).sqrt();
-    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes2<0, 1>>(&s);
-    ((centered * scale.broadcast_like::<_, Axis<1>>(&s) + shift).reshape_like(&shape), moments)
+    let centered = x.try_sub(mean.try_broadcast_like::<_, Axis<1>>(&s)?)?;
+    let variance = centered.retaped::<T>().try_square()?.try_mean::<(usize, usize), Axis<1>>()?;
+    let moments = together(means, variance.retaped())?;
+    let gamma = layer.tensor(0).retaped::<T>().try_broadcast_like::<_, Axis<0>>(&(s.0, s.2))?;
+    let scale = gamma.try_div(variance.try_add(epsilon)?.try_sqrt()?)?.try_broadcast_like::<_, Axis<1>>(&s)?;
+    let shift = layer.tensor(1).retaped::<T>().try_broadcast_like::<_, Axes2<0, 1>>(&s)?;
+    let y = centered.try_mul(scale)?.try_add(shift)?;
+    Ok((y.try_reshape_like(&shape)?, moments))
 }
 
 /// Mean and variance of the union of groups of the same size.
-fn together(means: Matrix, variances: Matrix) -> [Flat; 2] {
-    let mean = means.clone().mean::<(usize,), Axis<0>>();
-    let off = means.clone() - mean.clone().broadcast_like::<_, Axis<0>>(means.shape());
-    [mean, (variances + off.square()).mean::<(usize,), Axis<0>>()]
+fn together(means: Matrix, variances: Matrix) -> Dfdx<[Flat; 2]> {
+    let mean = means.clone().try_mean::<(usize,), Axis<0>>()?;
+    let spread = mean.clone().try_broadcast_like::<_, Axis<0>>(means.shape())?;
+    let off = means.try_sub(spread)?.try_square()?;
+    Ok([mean, variances.try_add(off)?.try_mean::<(usize,), Axis<0>>()?])
 }
 
 type Matrix = Tensor<(usize, usize), f32, Device>;
 
 /// Batch norm with its running statistics.
-fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Images<T> {
+fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Dfdx<Images<T>> {
     let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
     let s = *x.shape();
-    let centered = x - mean.broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-    let scale = layer.tensor(0).retaped::<T>() / (variance + epsilon).sqrt();
-    let shift = layer.tensor(1).retaped::<T>().broadcast_like::<_, Axes3<0, 1, 2>>(&s);
-    centered * scale.broadcast_like::<_, Axes3<0, 1, 2>>(&s) + shift
+    let centered = x.try_sub(mean.try_broadcast_like::<_, Axes3<0, 1, 2>>(&s)?)?;
+    let scale = layer.tensor(0).retaped::<T>().try_div(variance.try_add(epsilon)?.try_sqrt()?)?;
+    let shift = layer.tensor(1).retaped::<T>().try_broadcast_like::<_, Axes3<0, 1, 2>>(&s)?;
+    centered.try_mul(scale.try_broadcast_like::<_, Axes3<0, 1, 2>>(&s)?)?.try_add(shift)
 }
 
 /// Compares four disjoint slices in pairs, so that the first of equal values gets the gradient.
-fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Images<T> {
+fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Dfdx<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let (ho, wo) = (h / 2, w / 2);
-    let windows = x.slice((0..n, 0..2 * ho, 0..2 * wo, 0..c)).reshape_like(&(n, ho, 2, wo, 2, c));
+    let windows = x.try_slice((0..n, 0..2 * ho, 0..2 * wo, 0..c))?.try_reshape_like(&(n, ho, 2, wo, 2, c))?;
     let (windows, tape) = windows.split_tape();
-    let corner = |tape: T, i: usize, j: usize| -> Images<T> {
-        let corner = windows.clone().put_tape(tape).slice((0..n, 0..ho, i..i + 1, 0..wo, j..j + 1, 0..c));
-        corner.reshape_like(&(n, ho, wo, c))
+    let corner = |tape: T, i: usize, j: usize| -> Dfdx<Images<T>> {
+        let corner = windows.clone().put_tape(tape).try_slice((0..n, 0..ho, i..i + 1, 0..wo, j..j + 1, 0..c))?;
+        corner.try_reshape_like(&(n, ho, wo, c))
     };
-    let larger = |a: Images<T>, b: Images<T>| a.ge(&b).choose(a, b);
-    larger(
-        larger(corner(tape, 0, 0), corner(T::default(), 0, 1)),
-        larger(corner(T::default(), 1, 0), corner(T::default(), 1, 1)),
-    )
+    let larger = |a: Images<T>, b: Images<T>| {
+        let nan = a.try_ne(&a)?;
+        let larger = a.try_ge(&b)?.try_choose(a.with_empty_tape(), b)?;
+        nan.try_choose(a, larger)
+    };
+    let upper = larger(corner(tape, 0, 0)?, corner(T::default(), 0, 1)?)?;
+    larger(upper, larger(corner(T::default(), 1, 0)?, corner(T::default(), 1, 1)?)?)
 }
 
 /// Gathers, for each output position, the inputs of its window, and averages them. Rows of zeros fill up the windows
 /// that are smaller than the largest. (dfdx's `slice` would lose gradients where windows overlap.)
-fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usize, usize)) -> Images<T> {
+fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usize, usize)) -> Dfdx<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let outputs = n * rows * columns;
     let inputs = |output: usize| -> Vec<usize> {
@@ -268,10 +313,12 @@ fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usi
     };
     let mut windows: Vec<Vec<usize>> = (0..outputs).map(inputs).collect();
     let shares = windows.iter().map(|window| 1.0 / window.len() as f32).collect();
-    let shares: Flat = device().tensor_from_vec(shares, (outputs,));
+    let shares: Flat = device().try_tensor_from_vec(shares, (outputs,))?;
     let largest = windows.iter().map(Vec::len).max().unwrap_or(0);
     windows.iter_mut().for_each(|window| window.resize(largest, n * h * w));
-    let taps = device().tensor_from_vec(windows.concat(), (outputs * largest,));
-    let sums = gather(x, taps).reshape_like(&(outputs, largest, c)).sum::<(usize, usize), Axis<1>>();
-    (sums * shares.broadcast_like::<_, Axis<1>>(&(outputs, c))).reshape_like(&(n, rows, columns, c))
+    let taps = device().try_tensor_from_vec(windows.concat(), (outputs * largest,))?;
+    let windows = gather(x, taps)?.try_reshape_like(&(outputs, largest, c))?;
+    let sums = windows.try_sum::<(usize, usize), Axis<1>>()?;
+    let shares = shares.try_broadcast_like::<_, Axis<1>>(&(outputs, c))?;
+    sums.try_mul(shares)?.try_reshape_like(&(n, rows, columns, c))
 }

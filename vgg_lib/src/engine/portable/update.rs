@@ -3,7 +3,7 @@
 use crate::engine::{AdamStep, MomentumRule, MuonKernel};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Param, Values};
-use crate::tensor::{Device, Flat, Gradients};
+use crate::tensor::{self, Device, Flat, Gradients};
 use dfdx::prelude::*;
 
 type Result<T> = std::result::Result<T, <Device as HasErr>::Err>;
@@ -72,6 +72,10 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
 
 pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) -> Result<f64> {
     squared(param.tensor(), gradients, l2)
+}
+
+pub(crate) fn all_finite(values: &Values) -> bool {
+    tensor::all_finite(values.tensor())
 }
 
 /// average = decay·average + (1 − decay)·values.
