@@ -16,6 +16,7 @@
 use clap::{Parser, ValueEnum};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 use vgg_lib::Result;
 use vgg_lib::prelude::*;
 
@@ -69,6 +70,9 @@ struct Options {
     /// Maximum steps per epoch; validation and test are limited to the same number of batches.
     #[arg(long)]
     max_steps: Option<usize>,
+    /// End after the epoch in which this many minutes have passed. The schedule still counts on all epochs.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Where checkpoints, weights, history and curves go.
     #[arg(long, default_value = "target/cifar10")]
     out: PathBuf,
@@ -182,6 +186,10 @@ fn run(options: Options) -> Result<()> {
         println!("{}", serde_json::to_string(epoch).expect("numbers are JSON"));
         ControlFlow::Continue(())
     });
+    let (begin, minutes) = (Instant::now(), options.minutes.unwrap_or(f64::INFINITY));
+    let end: Callback = Box::new(move |_, _| {
+        if begin.elapsed().as_secs_f64() < 60.0 * minutes { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
     let config = FitConfig {
         epochs: options.epochs.unwrap_or(recipe.epochs),
         batch_size,
@@ -189,7 +197,7 @@ fn run(options: Options) -> Result<()> {
         max_steps: options.max_steps,
         checkpoints: Some(if options.restart { Checkpoints::restart(folder) } else { Checkpoints::resume(folder) }),
         verbosity: if options.json { Verbosity::Silent } else { Verbosity::Auto },
-        callbacks: if options.json { vec![print] } else { vec![] },
+        callbacks: if options.json { vec![print, end] } else { vec![end] },
         ..recipe
     };
     let history = model.fit(&train, &validation, config)?;
