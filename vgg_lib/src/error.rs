@@ -123,6 +123,11 @@ fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "; check the path",
         io::ErrorKind::PermissionDenied => "; check its permissions",
+        io::ErrorKind::IsADirectory => "; a folder has this name: choose another",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "; a file is where a folder has to be: choose another path"
+        }
+        io::ErrorKind::InvalidFilename => "; choose a shorter name",
         io::ErrorKind::StorageFull => "; free some space or choose another folder",
         _ => "",
     }
@@ -135,4 +140,28 @@ fn put_back(restored: &Option<usize>) -> String {
 
 fn last_good(checkpoint: &Option<PathBuf>) -> String {
     checkpoint.as_ref().map_or(String::new(), |path| format!(". The newest checkpoint is {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, create_dir, write};
+
+    #[test]
+    fn what_the_system_refuses_comes_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(path("file"), "").unwrap();
+        let long = "x".repeat(300);
+        for (result, advice) in [
+            (File::create(folder.path()).map(|_| ()), "a folder has this name: choose another"),
+            (create_dir(path("file")), "a file is where a folder has to be: choose another path"),
+            (write(path("file/below"), ""), "a file is where a folder has to be: choose another path"),
+            (write(path(&long), ""), "choose a shorter name"),
+            (File::open(path("none")).map(|_| ()), "check the path"),
+        ] {
+            let error = result.map_err(Error::io("use", path("it"))).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("; {advice}")), "{error}");
+        }
+    }
 }

@@ -49,6 +49,20 @@ pub fn argmax(row: &[f32]) -> Option<usize> {
     (0..row.len()).filter(|&k| !row[k].is_nan()).reduce(|best, k| if row[k] > row[best] { k } else { best })
 }
 
+/// The values of a batch. An empty one is refused, of which dfdx's `as_vec` panics.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if there are none.
+pub(crate) fn some_values(x: &Images) -> crate::Result<Vec<f32>> {
+    let (n, h, w, c) = *x.shape();
+    if x.shape().num_elements() == 0 {
+        return Err(crate::Error::Shape(format!(
+            "a batch of {n}×{h}×{w}×{c} has no values; each size must be at least 1"
+        )));
+    }
+    Ok(x.as_vec())
+}
+
 pub(crate) fn device() -> Device {
     // `Cuda` cannot be shared between threads.
     thread_local! { static DEVICE: Device = {

@@ -210,6 +210,9 @@ fn a_pooling_that_cannot_be_is_a_sentence() {
         let expected = "an adaptive pooling needs a height and a width of at least 1, not ";
         assert_eq!(error, format!("{expected}{height}×{width}"));
     }
+    let (_, mut head) = network().unwrap().split_after("flatten").unwrap();
+    let error = head.accept_any_size().unwrap_err().to_string();
+    assert!(error.starts_with("the model takes vectors, which have no height and width"), "{error}");
     let error = pushed(&[flatten().into(), adaptive_avg_pool2d(7, 7).into()]);
     assert!(error.contains("'layer1' (AdaptiveAvgPool2D) needs a height and a width but gets (None, 72)"), "{error}");
     let error = pushed(&[adaptive_avg_pool2d(usize::MAX, 7).into()]);

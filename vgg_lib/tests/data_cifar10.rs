@@ -225,6 +225,15 @@ fn a_missing_batch_is_named() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_a_batch_is_no_batch() {
+    let dir = broken(|dir| {
+        fs::write(dir.join("data_batch_1.bin"), batch(0)).unwrap();
+        fs::create_dir(dir.join("data_batch_2.bin")).unwrap();
+    });
+    assert!(sentence(dir.path()).starts_with("data_batch_2.bin: is missing;"));
+}
+
+#[test]
 fn an_empty_folder_of_the_right_name_is_incomplete() {
     let dir = tempdir().unwrap();
     fs::create_dir(dir.path().join("cifar-10-batches-bin")).unwrap();

@@ -73,6 +73,12 @@ fn labels_that_are_numbers_are_sorted_as_numbers() {
     assert_eq!(classes(["zebra", "Ant", "e\u{301}clair", "\u{e9}clair"]), "Ant zebra \u{e9}clair");
 }
 
+const NO_IMAGE: &str = if cfg!(feature = "more_images") {
+    "text.png: is not a PNG, JPEG, BMP, WebP, GIF or TIFF image"
+} else {
+    "text.png: is not a PNG, JPEG, BMP or WebP image"
+};
+
 #[test]
 fn what_cannot_be_used_is_skipped_and_listed() {
     let dir = folder_of(&["a.png", "b.png", "c.png"]);
@@ -97,12 +103,29 @@ fn what_cannot_be_used_is_skipped_and_listed() {
             "a.png: is named again in row 6 of labels.csv",
             "a.png: is dog in row 7 of labels.csv, but cat in row 2",
             "c: has no label in row 10 of labels.csv",
-            "text.png: is not a PNG, JPEG, BMP or WebP image",
+            NO_IMAGE,
         ]
     );
     let note = notes.pop().unwrap();
     assert!(note.starts_with("2 images of 3 classes (bird, cat, dog)\nskipped 7 files: "), "{note}");
     assert!(note.ends_with("; and 2 more\nNOTE: 1 class has no image: bird") && notes.is_empty(), "{note}");
+}
+
+#[test]
+fn a_file_under_two_names_counts_once_and_a_folder_is_no_image() {
+    let dir = folder_of(&["a.png", "b.png"]);
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    let table = "id,label\na,cat\nsub/../a.png,dog\n./b.png,dog\nb,dog\nsub,cat\n\"a \"\"quoted\"\" name\",cat\n";
+    let data = load(dir.path(), table, &CsvOptions::default()).unwrap();
+    assert_eq!((data.len(), data.labels()), (2, &[0, 1][..]));
+    let reasons = data.skipped().join("\n");
+    for reason in [
+        "sub/../a.png: is dog in row 3 of labels.csv, but cat in row 2",
+        "is named again in row 5",
+        "sub: is a folder, but is named in row 6",
+    ] {
+        assert!(reasons.contains(reason), "{reasons}");
+    }
 }
 
 #[test]
@@ -121,6 +144,12 @@ fn errors_name_the_table_and_say_what_to_do() {
     assert_eq!(unknown, "has no column 'breed'; choose from its columns id, label");
     assert!(refused(b"id,label\na,caf\xe9\n", &plain).starts_with("is not UTF-8 text in row 2; save it as CSV"));
     assert!(refused(b"\xff\xfei\0d\0", &plain).starts_with("is not UTF-8 text in row 1; save it as CSV"));
+    let open = refused(b"id,label\nb,cat\n\"a,cat\nb,dog\n", &plain);
+    assert_eq!(open, "has a quote in row 3 that is never closed; close it with a second one");
+    let no_header = refused(b"a.png,cat\n", &plain);
+    assert!(no_header.starts_with("has no header: its first row names the file a.png; put a row"), "{no_header}");
+    let same = refused(b"id,label\na,cat\n", &CsvOptions::default().columns("label", "label"));
+    assert_eq!(same, "cannot have files and labels in one column, 'label'; name two");
     let empty = refused(b"id,label\n", &plain);
     assert!(empty.starts_with("names no file that can be read as an image; check its columns and the fol"), "{empty}");
     let exchanged = refused(b"label,id\ncat,a\n", &plain);

@@ -216,17 +216,14 @@ fn unreadable_files_are_skipped_and_listed() {
         assert!(reasons.contains(&format!("cut_{name}: is truncated; ")), "{name}: {reasons}");
     }
     assert!(!cfg!(unix) || reasons.contains("lost.jpg: cannot be read ("), "{reasons}");
-    assert!(reasons.contains("text.jpg: is not a PNG, JPEG, BMP or WebP image"), "{reasons}");
+    assert!(reasons.contains("text.jpg: is not a PNG, JPEG, BMP"), "{reasons}");
     assert!(reasons.contains("empty.png: is empty; copy"), "{reasons}");
     // It has no image.
     let gif = if cfg!(feature = "more_images") { "is damaged or truncated (" } else { "is a GIF image, which needs" };
     assert!(reasons.contains(&format!("image.gif: {gif}")), "{reasons}");
     assert_eq!(data.take(1).skipped(), data.skipped());
     let error = read_image(class.join("text.jpg")).unwrap_err();
-    assert!(
-        matches!(error, Error::File { .. })
-            && error.to_string().ends_with("text.jpg: is not a PNG, JPEG, BMP or WebP image")
-    );
+    assert!(matches!(error, Error::File { .. }) && error.to_string().contains("text.jpg: is not a PNG, JPEG, BMP"));
 }
 
 #[test]
@@ -316,7 +313,7 @@ fn files_that_are_no_images_say_what_they_are() {
     }
     assert!(reason(b"<!DOCTYPE html>\n<html>404</html>").starts_with("is a web page, not an image; "));
     assert_eq!(reason(&[0; 5000]), "has only zeros; copy or download it again");
-    assert_eq!(reason(b"name,label\n"), "is not a PNG, JPEG, BMP or WebP image");
+    assert!(reason(b"name,label\n").starts_with("is not a PNG, JPEG, BMP"));
     for (name, what) in [("arithmetic", "arithmetic coding"), ("two_components", "neither 1 nor 3 nor 4 color")] {
         let reason = reason(&file_of(npz("jpeg_files"), name));
         assert!(reason.starts_with(&format!("is a JPEG file with {what}")) && reason.ends_with("; save it as PNG"));

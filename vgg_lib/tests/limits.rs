@@ -123,6 +123,22 @@ fn a_batch_without_images_gives_no_answers() {
 }
 
 #[test]
+#[cfg(not(feature = "cuda"))]
+fn a_batch_of_images_without_pixels_is_refused() {
+    let mut model = Sequential::new((8, 8, 3), Seed(0));
+    model.push("pool", max_pool2d()).unwrap();
+    model.push("average", global_avg_pool()).unwrap();
+    model.push("softmax", softmax()).unwrap();
+    for (shape, text) in [((1, 0, 8, 3), "0×8×3"), ((2, 8, 0, 3), "8×0×3"), ((2, 8, 8, 0), "8×8×0")] {
+        let x = || images(vec![], shape).unwrap();
+        let expected = format!("images of {text} have no pixels; each size must be at least 1");
+        assert_eq!(message(model.forward(x())), expected);
+        assert!(message(model.forward_mut(x().leaky_traced())).contains('0'));
+        assert_eq!(message(model.activations(x(), &["pool"])), expected);
+    }
+}
+
+#[test]
 fn images_without_pixels_are_refused() {
     for shape in [(0, 0, 3), (32, 0, 3), (32, 32, 0), (1 << 40, 1 << 40, 3)] {
         let mut model = Sequential::new(shape, Seed(0));

@@ -5,6 +5,7 @@ mod formula;
 
 use dfdx::prelude::{HasShape, Shape};
 use formula::close;
+use image::RgbImage;
 use ndarray::{Array2, Array4, ArrayD};
 use ndarray_npy::NpzReader;
 use std::fs::File;
@@ -90,6 +91,20 @@ fn three_steps_on_the_pixels_match_torch() {
     }
 }
 
+/// Also where the division by the deviation is by little more than 1e-7, which `image` adds to it.
+#[test]
+fn a_picture_survives_normalization_and_back() {
+    let picture = RgbImage::from_fn(2, 2, |x, y| image::Rgb([10 * x as u8, 200 + y as u8, 77]));
+    for std in [0.0, 1e-6, 58.0] {
+        let normalization = Normalization { mean: vec![10.0, 200.0, 77.0], std: vec![std; 3] };
+        let there = normalization.image(&picture).unwrap();
+        assert_eq!(normalization.to_rgb(&there).unwrap(), picture, "{std}");
+    }
+    let broken = Normalization { mean: vec![f32::NAN; 3], std: vec![1.0; 3] };
+    let error = broken.to_rgb(&images(vec![0.0; 3], (1, 1, 1, 3)).unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("the normalization "), "{error}");
+}
+
 #[test]
 fn what_does_not_fit_is_said() {
     let maps = |n, h, c| images(vec![1.0; n * h * 2 * c], (n, h, 2, c)).unwrap();
@@ -108,8 +123,16 @@ fn what_does_not_fit_is_said() {
     for gradient in [f32::NAN, f32::INFINITY, 1e30] {
         says(canvas.step(&image(gradient), 1.0).unwrap_err(), "smaller weights of the losses");
     }
+    says(canvas.step(&image(1.0), -5.0).unwrap_err(), "at least 0, such as 5, not -5; for a larger loss, negate");
     says(canvas.step(&image(1.0), f32::NAN).unwrap_err(), "the learning rate has a value of NaN");
     says(canvas.step(&maps(1, 3, 4), 1.0).unwrap_err(), "cannot have the shape");
     assert_eq!(canvas.image().as_vec(), [7.0; 12]);
+    let wide = Array2::zeros((4, 5));
+    says(style_loss(&maps(1, 3, 4), &wide, 1.0).map(|_| ()).unwrap_err(), "is square, but that of the style is 4×5");
+    let empty = || images(vec![], (1, 0, 2, 4)).unwrap();
+    says(gram_matrix(&empty()).unwrap_err(), "1×0×2×4 has no values");
+    says(content_loss(&empty(), &empty(), 1.0).map(|_| ()).unwrap_err(), "has no values");
+    says(total_variation(&empty(), 1.0).map(|_| ()).unwrap_err(), "has no values");
+    says(Canvas::new(&empty()).unwrap_err(), "has no values");
     says(content_loss(&maps(1, 3, 4), &maps(1, 2, 4), 1.0).map(|_| ()).unwrap_err(), "take both from the same layer");
 }

@@ -105,6 +105,8 @@ fn lr_find_suggests_a_rate_that_trains_and_leaves_the_model_as_it_was() {
     assert!(history.epochs[7].acc > history.epochs[0].acc + 0.2, "at {rate}: {history:?}");
     let error = model.lr_find(&train, &FitConfig { batch_size: 0, ..config(1) }).unwrap_err().to_string();
     assert!(error.contains("a batch of 0 images"), "{error}");
+    let error = model.lr_find(&train.take(0), &config(1)).unwrap_err().to_string();
+    assert_eq!(error, "there are no training images; choose data with images");
 }
 
 /// Muon holds the norms of the kernels of hidden layers at those of orthogonal matrices, within a step.
@@ -566,7 +568,7 @@ fn settings_and_data_that_do_not_fit_are_refused() {
         let error = model.fit(train, &test, config).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
-    refuse(&mut model(), &train.take(0), config(1), "there are no training images; give `fit` some");
+    refuse(&mut model(), &train.take(0), config(1), "there are no training images; choose data with images");
     refuse(&mut model(), &train, FitConfig { batch_size: 0, ..config(1) }, "batch of 0");
     refuse(&mut model(), &shapes::generate(64, (24, 24), 1), config(1), "'predictions'");
     refuse(&mut model(), &train, FitConfig { label_smoothing: 1.0, ..config(1) }, "label smoothing");

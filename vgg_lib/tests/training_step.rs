@@ -1,6 +1,7 @@
 //! What a training step is made of: accumulated batches, class weights, mixed images.
 
 use vgg_lib::prelude::*;
+use vgg_lib::train::Event;
 
 #[path = "common/small_data.rs"]
 mod small_data;
@@ -67,6 +68,49 @@ fn class_weights_make_a_rare_class_count() {
 }
 
 #[test]
+fn mixing_that_would_do_nothing_is_refused() {
+    let (train, test) = data();
+    let refused = |batch_size, mixup, cutmix| {
+        let config = FitConfig { batch_size, augment: Augment { mixup, cutmix, ..Augment::default() }, ..config(1) };
+        without_norm().fit(&train, &test, config).unwrap_err().to_string()
+    };
+    assert!(refused(1, 0.2, 0.0).starts_with("mixup and CutMix mix the images of a batch, but a batch has only one"));
+    assert!(refused(1, 0.0, 1.0).starts_with("mixup and CutMix mix the images of a batch, but a batch has only one"));
+    assert_eq!(
+        refused(8, 1e30, 0.0),
+        "augmentation needs a mixup from 0 to 1000000, not 1000000000000000000000000000000"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let (features, mut head) = without_norm().split_after("pool").unwrap();
+    let pooled = features.precompute(&train.take(16), &folder).unwrap();
+    let augment = Augment { cutmix: 1.0, ..Augment::default() };
+    head.fit(&pooled, &pooled, FitConfig { augment, ..config(1) }).unwrap(); // 8×8 positions
+    let (features, mut head) = without_norm().split_after("flatten").unwrap();
+    let flat = features.precompute(&train.take(16), &folder).unwrap();
+    let error = head.fit(&flat, &flat, FitConfig { augment, ..config(1) }).unwrap_err().to_string();
+    assert!(error.contains("these have 1×1 positions, too few for one; use mixup"), "{error}");
+}
+
+#[test]
+fn what_accumulation_leaves_out_is_said() {
+    let (train, test) = data();
+    let notes = |images, accumulate| {
+        let mut notes = vec![];
+        let config = FitConfig { batch_size: 8, accumulate, ..config(1) };
+        let mut observer = |event: Event| {
+            if let Event::Note(text) = event {
+                notes.push(text.to_string());
+            }
+        };
+        without_norm().fit_with(&train.take(images), &test, config, &mut observer).unwrap();
+        notes
+    };
+    let text = "each epoch leaves out 40 of 96 images, too few for another step of 7 batches of 8";
+    assert_eq!(notes(96, 7), [text]);
+    assert!(notes(96, 6).is_empty() && notes(100, 1).is_empty());
+}
+
+#[test]
 fn class_weights_that_do_not_fit_are_refused() {
     let (train, test) = data();
     let refused = |weights: Vec<f32>| {
@@ -74,8 +118,10 @@ fn class_weights_that_do_not_fit_are_refused() {
         without_norm().fit(&train, &test, config).unwrap_err().to_string()
     };
     assert!(refused(vec![1.0; 3]).contains("3 class weights for 10 classes"));
-    assert!(refused(vec![0.0; 10]).contains("above 0"));
-    assert!(refused(vec![f32::NAN; 10]).contains("not NaN"));
+    for weight in [0.0, 1e-7, 1e7, f32::NAN] {
+        let error = refused(vec![weight; 10]);
+        assert!(error.starts_with("a class weight must be from 1e-6 to 1e6, such as 0.5 or 2, not "), "{error}");
+    }
 }
 
 #[test]
@@ -98,5 +144,5 @@ fn a_network_learns_from_mixed_images() {
     let error = without_norm()
         .fit(&train, &test, FitConfig { augment: Augment { mixup: -1.0, ..Augment::default() }, ..config(1) })
         .unwrap_err();
-    assert!(error.to_string().contains("mixup of at least 0, not -1"), "{error}");
+    assert!(error.to_string().contains("mixup from 0 to 1000000, not -1"), "{error}");
 }

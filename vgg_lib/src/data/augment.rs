@@ -114,8 +114,8 @@ impl Augment {
             ("contrast", self.contrast, f32::MAX),
             ("saturation", self.saturation, f32::MAX),
             ("hue", self.hue, 0.5),
-            ("mixup", self.mixup, f32::MAX),
-            ("cutmix", self.cutmix, f32::MAX),
+            ("mixup", self.mixup, 1e6),
+            ("cutmix", self.cutmix, 1e6),
         ] {
             if !(value >= 0.0 && value <= most) {
                 let range = if most < f32::MAX { format!("from 0 to {most}") } else { "of at least 0".to_string() };
@@ -136,6 +136,11 @@ impl Augment {
         if self.changes_color() && !data.has_colors() {
             return Err(Error::Config(format!(
                 "brightness, contrast, saturation and hue are for images with three colors; these are {h}×{w}×{c} values"
+            )));
+        }
+        if self.cutmix > 0.0 && h.min(w) < 3 {
+            return Err(Error::Config(format!(
+                "CutMix exchanges rectangles of images, but these have {h}×{w} positions, too few for one; use mixup"
             )));
         }
         if self.cutout < h.max(w) {

@@ -110,7 +110,7 @@ impl<'a> Files<'a> {
         match &mut self.place {
             Place::Folder(folder) => {
                 let path = folder.join(name);
-                let bytes = if path.exists() { Some(read_bytes(&path)?) } else { None };
+                let bytes = if path.is_file() { Some(read_bytes(&path)?) } else { None };
                 Ok((path, bytes))
             }
             Place::Archive(archive, files) => Ok((archive.join(name), files.remove(name))),

@@ -11,6 +11,7 @@ use std::{
     cmp::Ordering,
     collections::{BTreeSet, HashMap},
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -80,7 +81,11 @@ impl CsvOptions {
                 Error::file(table, format!("has no column '{wanted}'; choose from its columns {names}"))
             })
         };
-        Ok((find(file)?, find(label)?))
+        let columns = (find(file)?, find(label)?);
+        if columns.0 == columns.1 {
+            return Err(Error::file(table, format!("cannot have files and labels in one column, '{file}'; name two")));
+        }
+        Ok(columns)
     }
 }
 
@@ -96,13 +101,17 @@ impl LabeledFiles {
     /// The files that a table names, in its order. A row without a file or without a label, a file that is not there, and
     /// a file that a row above has already, are skipped.
     pub(super) fn in_table(table: &Path, options: &CsvOptions) -> Result<LabeledFiles> {
-        let rows = rows(table, options)?;
+        let (header, rows) = rows(table, options)?;
         let labels = rows.iter().filter(|row| !row.file.is_empty()).map(|row| row.label.as_str());
         let classes = sorted(labels.filter(|label| !label.is_empty()).collect());
         let numbers: HashMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
 
         let beside = table.parent().unwrap_or(Path::new("")).to_owned();
         let mut finder = Finder::new(options.folder.clone().unwrap_or(beside));
+        if options.columns.is_none() && finder.folder.join(&header).is_file() {
+            let advice = "put a row such as `file,label` before it";
+            return Err(Error::file(table, format!("has no header: its first row names the file {header}; {advice}")));
+        }
         let (mut files, mut skipped) = (vec![], vec![]);
         let mut seen: HashMap<PathBuf, &Row> = HashMap::new();
         let name = table.file_name().unwrap_or_default().display();
@@ -116,14 +125,18 @@ impl LabeledFiles {
             } else if label.is_empty() {
                 skip(&path, format!("has no label {at}"));
             } else if let Some(path) = finder.find(file) {
-                match seen.get(&path) {
+                // The same file by another name: `a/../b.png`, or a link.
+                let place = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+                match seen.get(&place) {
                     Some(first) if first.label == *label => skip(&path, format!("is named again {at}")),
                     Some(first) => skip(&path, format!("is {label} {at}, but {} in row {}", first.label, first.number)),
                     None => {
-                        seen.insert(path.clone(), row);
+                        seen.insert(place, row);
                         files.push(LabeledFile { path, label: numbers[label.as_str()] });
                     }
                 }
+            } else if path.is_dir() {
+                skip(&path, format!("is a folder, but is named {at}"));
             } else {
                 skip(&path, format!("does not exist, but is named {at}"));
             }
@@ -132,19 +145,34 @@ impl LabeledFiles {
     }
 }
 
-/// The rows of the table, without its header.
-fn rows(table: &Path, options: &CsvOptions) -> Result<Vec<Row>> {
-    let no_text = |number| Error::file(table, format!("is not UTF-8 text in row {number}; save it as CSV in UTF-8"));
+/// The name of the files' column, and the rows below it.
+fn rows(table: &Path, options: &CsvOptions) -> Result<(String, Vec<Row>)> {
     let bytes = read_bytes(table)?;
+    // A row of our own at the end: it is part of the row before it if a quote there is never closed.
+    let mark = ["\0"];
+    let marked = (&bytes[..]).chain(&b"\n\0"[..]);
     // Rows may have different lengths: what is missing is empty.
-    let mut reader = ReaderBuilder::new().flexible(true).trim(Trim::All).from_reader(&bytes[..]);
-    let (file, label) = options.find_columns(table, reader.headers().map_err(|_| no_text(1))?)?;
-    let row = |(number, record): (usize, csv::Result<StringRecord>)| {
-        let record = record.map_err(|_| no_text(number))?;
+    let reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(marked);
+    let mut records = vec![];
+    for (number, record) in (1..).zip(reader.into_records()) {
+        records.push(
+            record.map_err(|_| {
+                Error::file(table, format!("is not UTF-8 text in row {number}; save it as CSV in UTF-8"))
+            })?,
+        );
+    }
+    if records.pop().is_none_or(|last| last != mark[..]) {
+        let row = records.len() + 1;
+        let text = format!("has a quote in row {row} that is never closed; close it with a second one");
+        return Err(Error::file(table, text));
+    }
+    let header = if records.is_empty() { StringRecord::new() } else { records.remove(0) };
+    let (file, label) = options.find_columns(table, &header)?;
+    let row = |(number, record): (usize, StringRecord)| {
         let field = |column| record.get(column).unwrap_or_default();
-        Ok(Row { number, file: field(file).to_string(), label: field(label).nfc().collect() })
+        Row { number, file: field(file).to_string(), label: field(label).nfc().collect() }
     };
-    (2..).zip(reader.records()).map(row).collect()
+    Ok((header[file].to_string(), (2..).zip(records).map(row).collect()))
 }
 
 /// The different labels, sorted: numbers by their value, others as text.

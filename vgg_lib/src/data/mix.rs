@@ -57,19 +57,24 @@ impl Mix {
     pub fn paste(share: f32, center: (usize, usize), size: (usize, usize)) -> Mix {
         let side = |center: usize, size: usize| {
             let half = (0.5 * (1.0 - f64::from(share)).sqrt() * size as f64) as usize;
-            center.saturating_sub(half)..(center + half).min(size)
+            let end = center.saturating_add(half).min(size);
+            center.saturating_sub(half).min(end)..end
         };
         Mix::Paste { rows: side(center.0, size.0), columns: side(center.1, size.1) }
     }
 
     /// Mixes each of `images`, which have `shape` = (height, width, channels), with the one before it. Returns the share
     /// that is left of each.
+    ///
+    /// # Panics
+    /// If `images` are not whole images of this shape, or the rectangle lies outside.
     pub fn apply(&self, images: &mut [f32], shape: (usize, usize, usize)) -> f32 {
         let (h, w, c) = shape;
         let len = h * w * c;
         if images.is_empty() {
             return 1.0;
         }
+        assert!(len > 0 && images.len().is_multiple_of(len), "{} values are no images of {h}×{w}×{c}", images.len());
         let last = images[images.len() - len..].to_vec();
         // From the last one on, so that each meets the image before it unchanged.
         for i in (0..images.len() / len).rev() {
@@ -106,4 +111,21 @@ pub(super) fn mixed_labels(labels: Vec<usize>, share: f32) -> (Vec<usize>, Mixed
         return (labels, Mixed { labels: others, share });
     }
     (others, Mixed { labels, share: 1.0 - share })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rectangle_around_a_center_outside_the_image_is_cut_off() {
+        assert_eq!(Mix::paste(0.0, (9, 2), (4, 4)), Mix::Paste { rows: 4..4, columns: 0..4 });
+        assert_eq!(Mix::paste(0.0, (usize::MAX, 0), (4, 4)), Mix::Paste { rows: 4..4, columns: 0..2 });
+    }
+
+    #[test]
+    #[should_panic(expected = "5 values are no images of 1×2×2")]
+    fn values_that_are_no_whole_images_are_a_mistake() {
+        Mix::Blend(0.5).apply(&mut [0.0; 5], (1, 2, 2));
+    }
 }

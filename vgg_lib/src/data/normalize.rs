@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{Dataset, storage::Values};
 use crate::model::{Normalization, Preparation, Resize};
-use crate::tensor::{Images, images};
+use crate::tensor::{Images, images, some_values};
 use crate::{Error, Result};
 
 /// The mean of ImageNet's red, green and blue values, from 0 to 1, in torchvision's and timm's transforms.
@@ -76,11 +76,13 @@ impl Normalization {
                 self.mean.len()
             )));
         }
+        self.check().map_err(|what| Error::Config(format!("the normalization {what}")))?;
         let byte = |(channel, value): (usize, f32)| {
             let (mean, std) = (self.mean[channel % 3], self.std[channel % 3]);
+            let std = if self.is_none() { std } else { std + 1e-7 }; // as in `image`
             (value * std + mean).round().clamp(0.0, 255.0) as u8
         };
-        let values = x.as_vec();
+        let values = some_values(x)?;
         if values.iter().any(|value| value.is_nan()) {
             return Err(Error::Config("the image has values that are NaN, which have no color".to_string()));
         }

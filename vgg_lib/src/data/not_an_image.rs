@@ -54,5 +54,6 @@ pub(super) fn not_an_image(bytes: &[u8]) -> String {
     if start.contains("<!doctype html") || start.contains("<html") {
         return "is a web page, not an image; download the image again".to_string();
     }
-    "is not a PNG, JPEG, BMP or WebP image".to_string()
+    let formats = if cfg!(feature = "more_images") { "BMP, WebP, GIF or TIFF" } else { "BMP or WebP" };
+    format!("is not a PNG, JPEG, {formats} image")
 }

@@ -64,7 +64,8 @@ impl Dataset {
 
     /// All images, those of small classes several times, so that every class has as many as the largest one has. A
     /// network that is trained on classes of very different sizes otherwise learns to prefer the large ones. Which images
-    /// of a class occur once more than the others depends on `seed`.
+    /// of a class occur once more than the others depends on `seed`. Split validation images off first: both parts would
+    /// have copies of the same images otherwise.
     pub fn balanced(&self, seed: u64) -> Dataset {
         let of_class = self.of_classes(seed);
         let largest = of_class.iter().map(Vec::len).max().unwrap_or(0);

@@ -11,9 +11,9 @@
 //!
 //! To observe the outputs of single layers, each layer is a stage of its own.
 
-use crate::Result;
 use crate::model::{Layer, Op, Sequential, Shape};
 use crate::tensor::Images;
+use crate::{Error, Result};
 use dfdx::shapes::HasShape;
 use std::fmt;
 use std::ops::Range;
@@ -81,6 +81,9 @@ impl Plan {
     /// The stages for this batch.
     pub(crate) fn of<T>(layers: &[Layer], x: &Images<T>, purpose: Purpose) -> Result<Plan> {
         let (n, h, w, c) = *x.shape();
+        if h == 0 || w == 0 || c == 0 {
+            return Err(Error::Shape(format!("images of {h}×{w}×{c} have no pixels; each size must be at least 1")));
+        }
         Plan::new(layers, n, Shape::Map(h, w, c), purpose)
     }
 

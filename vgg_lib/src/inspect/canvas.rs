@@ -2,7 +2,7 @@
 
 use crate::kernel::adam::{AdamStep, update};
 use crate::optim::Adam;
-use crate::tensor::{Images, images};
+use crate::tensor::{Images, images, some_values};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 
@@ -35,7 +35,7 @@ impl Canvas {
     /// # Errors
     /// [`Error::Config`] if a value is NaN or infinite.
     pub fn new(start: &Images) -> Result<Canvas> {
-        if let Some(value) = start.as_vec().iter().find(|value| !value.is_finite()) {
+        if let Some(value) = some_values(start)?.iter().find(|value| !value.is_finite()) {
             return Err(Error::Config(format!("an image to begin with cannot have a value of {value}")));
         }
         let zeros = vec![0.0; start.shape().num_elements()];
@@ -61,6 +61,11 @@ impl Canvas {
         let mut gradient = gradient.as_vec();
         check("gradient", &gradient)?;
         check("learning rate", &[learning_rate])?;
+        if learning_rate < 0.0 {
+            return Err(Error::Config(format!(
+                "a learning rate must be at least 0, such as 5, not {learning_rate}; for a larger loss, negate its weight"
+            )));
+        }
         self.steps += 1;
         let Adam { beta1, beta2, epsilon, .. } = Adam::default();
         let of_start = |beta: f32| f64::from(beta).powi(self.steps);

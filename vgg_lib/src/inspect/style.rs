@@ -4,7 +4,7 @@
 //! For a layer with N channels and M positions, F is the matrix of its outputs, M×N.
 
 use crate::kernel::gemm::{Matrix, gemm};
-use crate::tensor::{Images, images};
+use crate::tensor::{Images, images, some_values};
 use crate::{Error, Result};
 use dfdx::prelude::*;
 use ndarray::Array2;
@@ -19,7 +19,7 @@ pub fn gram_matrix(maps: &Images) -> Result<Array2<f32>> {
     if n != 1 {
         return Err(Error::Shape(format!("a Gram matrix is that of one image, not of {n}")));
     }
-    let values = maps.as_vec();
+    let values = some_values(maps)?;
     let f = Matrix::new(&values, h * w, c);
     let mut gram = vec![0.0; c * c];
     gemm(&mut gram, f.t(), f, false, true);
@@ -35,8 +35,13 @@ pub fn gram_matrix(maps: &Images) -> Result<Array2<f32>> {
 /// [`Error::Shape`] if there is not exactly one image, or A belongs to a layer with other channels.
 pub fn style_loss(maps: &Images, style: &Array2<f32>, weight: f32) -> Result<(f32, Images)> {
     let gram = gram_matrix(maps)?;
+    let (wanted, columns) = style.dim();
+    if wanted != columns {
+        let text = format!("a Gram matrix is square, but that of the style is {wanted}×{columns}; use `gram_matrix`");
+        return Err(Error::Shape(text));
+    }
     if gram.dim() != style.dim() {
-        let ((found, _), (wanted, _)) = (gram.dim(), style.dim());
+        let found = gram.nrows();
         return Err(Error::Shape(format!(
             "the maps have {found} channels, but the Gram matrix of the style is that of {wanted}; take both from the \
              same layer"
@@ -65,7 +70,7 @@ pub fn content_loss(maps: &Images, content: &Images, weight: f32) -> Result<(f32
             content.shape()
         )));
     }
-    let difference: Vec<f32> = maps.as_vec().iter().zip(content.as_vec()).map(|(f, p)| f - p).collect();
+    let difference: Vec<f32> = some_values(maps)?.iter().zip(content.as_vec()).map(|(f, p)| f - p).collect();
     let scale = f64::from(weight) / difference.len().max(1) as f64;
     let loss = difference.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>() * scale;
     let gradient = difference.iter().map(|d| (2.0 * f64::from(*d) * scale) as f32).collect();
@@ -79,7 +84,7 @@ pub fn content_loss(maps: &Images, content: &Images, weight: f32) -> Result<(f32
 /// [`Error::Device`] if dfdx cannot allocate.
 pub fn total_variation(image: &Images, weight: f32) -> Result<(f32, Images)> {
     let (n, h, w, c) = *image.shape();
-    let values = image.as_vec();
+    let values = some_values(image)?;
     let mut gradient = vec![0.0; values.len()];
     let (mut sum, scale) = (0.0, weight / values.len().max(1) as f32);
     let mut pair = |i: usize, j: usize| {

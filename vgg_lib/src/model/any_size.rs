@@ -6,7 +6,7 @@
 use super::op::{Op, Shape};
 use super::sequential::Sequential;
 use super::spec::adaptive_avg_pool2d;
-use crate::Result;
+use crate::{Error, Result};
 
 impl Sequential {
     /// Makes the model take images of any height and width, also to learn from. Before the map is flattened, this inserts
@@ -34,6 +34,10 @@ impl Sequential {
     /// If another layer has the name `adaptive_avg_pool`.
     pub fn accept_any_size(&mut self) -> Result<()> {
         self.check_complete()?;
+        if let Shape::Flat(_) = self.input {
+            let what = "the model takes vectors, which have no height and width; call this before `split_after`";
+            return Err(Error::Shape(what.to_string()));
+        }
         let mut shape = self.input;
         for (index, layer) in self.layers.iter().enumerate() {
             let output = layer.output(shape)?;

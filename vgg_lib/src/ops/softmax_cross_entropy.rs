@@ -16,7 +16,7 @@ pub fn softmax_cross_entropy<T: Tape<f32, Device>>(
     smoothing: f32,
 ) -> Result<Tensor<(), f32, Device, T>> {
     let (n, h, w, classes) = *logits.shape();
-    if labels.is_empty() || n != labels.len() || h * w != 1 {
+    if labels.is_empty() || n != labels.len() || h * w != 1 || classes == 0 {
         let labels = labels.len();
         return Err(Error::Shape(format!(
             "{labels} labels need logits of shape ({labels}, 1, 1, classes), not ({n}, {h}, {w}, {classes})"
@@ -46,7 +46,7 @@ pub fn cross_entropy<T: Tape<f32, Device>>(
     total: f32,
 ) -> Result<Tensor<(), f32, Device, T>> {
     let (n, h, w, classes) = *logits.shape();
-    if n == 0 || h * w != 1 || targets.len() != n * classes {
+    if n * classes == 0 || h * w != 1 || targets.len() != n * classes {
         let targets = targets.len();
         return Err(Error::Shape(format!(
             "{targets} targets do not fit logits of shape ({n}, {h}, {w}, {classes}); give one for each of (n, 1, 1, classes)"
@@ -78,6 +78,9 @@ mod tests {
         let logits = images(vec![0.0; 3], (1, 1, 1, 3)).unwrap();
         let error = softmax_cross_entropy(logits, &[3], 0.0).unwrap_err();
         assert_eq!(error.to_string(), "label 3 is not one of the model's 3 classes (0 to 2)");
+        let none = images(vec![], (1, 1, 1, 0)).unwrap();
+        assert!(softmax_cross_entropy(none.clone(), &[0], 0.0).unwrap_err().to_string().contains("not (1, 1, 1, 0)"));
+        assert!(cross_entropy(none, &[], 1.0).unwrap_err().to_string().contains("(1, 1, 1, 0)"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl FitConfig {
         let fault = if epochs == 0 {
             "0 epochs train nothing; set epochs to at least 1".to_string()
         } else if train.is_empty() {
-            "there are no training images; give `fit` some".to_string()
+            "there are no training images; choose data with images".to_string()
         } else if batch_size == 0 {
             "a batch of 0 images trains nothing; set batch_size to at least 1, such as 32".to_string()
         } else if self.max_steps == Some(0) {
@@ -90,6 +90,9 @@ impl FitConfig {
             "accumulate: 0 never takes a step; it is the number of batches per step, at least 1".to_string()
         } else if !(0.0..1.0).contains(&label_smoothing) {
             format!("label smoothing must be at least 0 and less than 1, such as 0.1, not {label_smoothing}")
+        } else if batch_size.min(train.len()) == 1 && self.augment.mixup.max(self.augment.cutmix) > 0.0 {
+            "mixup and CutMix mix the images of a batch, but a batch has only one; set batch_size to at least 2"
+                .to_string()
         } else if let Verbosity::Lines(seconds) = self.verbosity
             && (seconds.is_nan() || seconds < 0.0)
         {
@@ -108,9 +111,9 @@ impl FitConfig {
         let weights = self.class_weights.as_deref().unwrap_or_default();
         let fault = if self.class_weights.is_some() && weights.len() != classes {
             format!("there are {} class weights for {classes} classes; give one for each", weights.len())
-        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && **weight <= 1e9)) {
+        } else if let Some(weight) = weights.iter().find(|weight| !(1e-6..=1e6).contains(*weight)) {
             format!(
-                "a class weight must be above 0 and at most 1e9, such as 0.5 or 2, not {weight}; leave a class out with `only`"
+                "a class weight must be from 1e-6 to 1e6, such as 0.5 or 2, not {weight}; leave a class out with `only`"
             )
         } else {
             return Ok(());

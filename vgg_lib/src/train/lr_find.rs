@@ -66,8 +66,8 @@ impl Sequential {
     /// # Errors
     /// As [`lr_find`](Self::lr_find).
     pub fn lr_find_with(&self, train: &Dataset, config: &FitConfig, observer: data::Observer) -> Result<RateTest> {
-        check_data(self, train, train)?;
         config.check(train)?;
+        check_data(self, train, train)?;
         let batch_size = config.batch_size.min(train.len());
         check_model(self, train.image_shape(), batch_size)?;
         let mut model = self.clone();

@@ -108,6 +108,12 @@ impl<'a> Run<'a> {
         } else if accumulate < wanted.1 {
             let batches = counted(accumulate, "batch", "batches");
             format!("there are only {images}: a step accumulates {batches}, instead of {}", thousands(wanted.1))
+        } else if self.config.max_steps.is_none() && self.steps * accumulate < self.train.len() / batch_size {
+            let (left, all) = (self.train.len() - self.steps * accumulate * batch_size, thousands(self.train.len()));
+            format!(
+                "each epoch leaves out {} of {all} images, too few for another step of {accumulate} batches of {batch_size}",
+                thousands(left)
+            )
         } else {
             return;
         };
