@@ -57,9 +57,8 @@ fn network() -> Result<Sequential> {
     Ok(model)
 }
 
-#[test]
-fn a_vgg_that_accepts_any_size_gives_the_logits_of_torchvisions() -> Result<()> {
-    let mut npz = open();
+/// The weights under torchvision's names.
+fn state(npz: &mut NpzReader<File>) -> StateDict {
     let mut state = StateDict::new();
     for name in npz.names().unwrap() {
         if let Some(torch) = name.strip_prefix("network.state.") {
@@ -67,7 +66,13 @@ fn a_vgg_that_accepts_any_size_gives_the_logits_of_torchvisions() -> Result<()> 
             state.insert(torch.to_string(), tensor);
         }
     }
-    let mut model = network()?;
+    state
+}
+
+#[test]
+fn a_vgg_that_accepts_any_size_gives_the_logits_of_torchvisions() -> Result<()> {
+    let mut npz = open();
+    let (mut model, state) = (network()?, state(&mut npz));
     model.accept_any_size()?;
     assert_eq!(model.layer("adaptive_avg_pool")?.op(), Op::AdaptiveAvgPool2d { height: 3, width: 2 });
     let report = model.load_state_dict(&state)?;
@@ -82,6 +87,30 @@ fn a_vgg_that_accepts_any_size_gives_the_logits_of_torchvisions() -> Result<()> 
     let path = folder.path().join("torch.npz");
     model.save_weights_as(&path, Names::Torchvision)?;
     assert_eq!(vgg_lib::formats::read(&path)?, state);
+    Ok(())
+}
+
+/// The dense layers as convolutions without padding.
+#[test]
+fn a_score_map_gives_the_outputs_of_torchs_convolutions() -> Result<()> {
+    let mut npz = open();
+    let mut model = network()?;
+    model.load_state_dict(&state(&mut npz))?;
+    for size in ["6x4", "12x8", "14x10"] {
+        let scores = model.score_map(batch(&mut npz, &format!("network.images_{size}")))?;
+        let expected = batch(&mut npz, &format!("network.scores_{size}"));
+        assert_eq!(scores.shape(), expected.shape());
+        close(size, &scores.as_vec(), &expected.as_vec(), 1e-5);
+    }
+    let error = model.score_map(picture(4, 5)).unwrap_err().to_string();
+    assert!(error.starts_with("a score map needs images of at least 6×4, the size of the model"), "{error}");
+    let mut convolutions = Sequential::new((6, 4, 3), Seed(0));
+    convolutions.push("conv", conv2d(2))?;
+    let error = convolutions.score_map(picture(6, 4)).unwrap_err().to_string();
+    assert!(error.starts_with("the model has no dense layers"), "{error}");
+    model.accept_any_size()?;
+    let error = model.score_map(picture(12, 8)).unwrap_err().to_string();
+    assert!(error.starts_with("layer 'adaptive_avg_pool' pools the map to one size"), "{error}");
     Ok(())
 }
 

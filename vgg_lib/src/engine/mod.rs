@@ -120,7 +120,7 @@ pub(crate) struct MuonKernel<'a> {
     pub(crate) rule: MomentumRule,
 }
 
-fn nhwc(n: usize, shape: Shape) -> Nhwc {
+pub(crate) fn nhwc(n: usize, shape: Shape) -> Nhwc {
     match shape {
         Shape::Map(h, w, c) => (n, h, w, c),
         Shape::Flat(f) => (n, 1, 1, f),

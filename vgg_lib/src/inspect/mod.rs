@@ -13,6 +13,7 @@ mod probe;
 mod profile;
 mod receptive_field;
 mod report;
+mod score_map;
 mod style;
 mod summary;
 
