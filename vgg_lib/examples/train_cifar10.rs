@@ -1,7 +1,7 @@
 //! Trains the CIFAR-10 version of VGG16 as notebook 05 does, or on drawn `shapes` images if CIFAR-10 is missing.
 //!
 //!     cargo run -p vgg_lib --example train_cifar10
-//!     cargo run -p vgg_lib --example train_cifar10 -- --recipe document --epochs 3
+//!     cargo run -p vgg_lib --example train_cifar10 -- --recipe keras --epochs 3
 //!
 //! With the default recipe, 14 epochs take about an hour on two CPU cores and reach a test accuracy of about 0.93.
 //!
@@ -28,10 +28,10 @@ struct Options {
     /// How to train.
     #[arg(long, value_enum, default_value_t = Recipe::OneCycle)]
     recipe: Recipe,
-    /// Number of epochs [default: 14 with one-cycle, 250 with document].
+    /// Number of epochs [default: 14 with one-cycle, 250 with keras].
     #[arg(long)]
     epochs: Option<usize>,
-    /// Images per step [default: 512 with one-cycle, 128 with document].
+    /// Images per step [default: 512 with one-cycle, 128 with keras].
     #[arg(long)]
     batch_size: Option<usize>,
     /// Highest learning rate (one-cycle only).
@@ -89,7 +89,7 @@ enum Recipe {
     /// The recipe of notebook 05: one hour on two CPU cores.
     OneCycle,
     /// The recipe of the Keras CIFAR-10 VGG notebook (after geifmany/cifar-vgg): 250 epochs.
-    Document,
+    Keras,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -144,7 +144,7 @@ impl Recipe {
                     ..FitConfig::default()
                 })
             }
-            Recipe::Document => Ok(FitConfig {
+            Recipe::Keras => Ok(FitConfig {
                 epochs: 250,
                 augment: Augment {
                     rotation: 15.0,
