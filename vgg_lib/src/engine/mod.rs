@@ -24,6 +24,7 @@ use native as device;
 use portable as device;
 
 pub(crate) use crate::kernel::adam::AdamStep;
+pub(crate) use crate::kernel::sgd::SgdStep;
 pub(crate) use check::check_batch;
 pub(crate) use device::{
     adam_update, all_finite, average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm,
@@ -98,26 +99,13 @@ fn channel_order(bgr: bool) -> [usize; 3] {
     if bgr { [2, 1, 0] } else { [0, 1, 2] }
 }
 
-/// How gradient descent with momentum updates one parameter.
-#[derive(Clone, Copy)]
-pub(crate) struct MomentumRule {
-    /// The learning rate.
-    pub(crate) rate: f64,
-    /// Factor of the gradient, including the part from `l2`.
-    pub(crate) scale: f64,
-    pub(crate) momentum: f32,
-    pub(crate) nesterov: bool,
-    /// λ of l2(λ).
-    pub(crate) l2: f32,
-}
-
 /// A kernel that Muon updates: a matrix with `outputs` columns, and its velocity.
 pub(crate) struct MuonKernel<'a> {
     pub(crate) outputs: usize,
     pub(crate) weight: &'a mut Values,
     pub(crate) gradient: &'a Gradient,
     pub(crate) velocity: Values,
-    pub(crate) rule: MomentumRule,
+    pub(crate) step: SgdStep,
 }
 
 pub(crate) fn nhwc(n: usize, shape: Shape) -> Nhwc {

@@ -1,6 +1,6 @@
 //! Our own kernels, on the CPU or on an NVIDIA GPU: each call goes to where the model runs, or to where a gradient is.
 
-use super::{AdamStep, MomentumRule, MuonKernel, Place, Trained, TrainingPass, cpu, gpu};
+use super::{AdamStep, MuonKernel, Place, SgdStep, Trained, TrainingPass, cpu, gpu};
 use crate::Result;
 use crate::model::{Layer, Param, Values};
 use crate::tensor::{self, GradientTape, Gradients, Images};
@@ -41,14 +41,14 @@ pub(crate) fn momentum_update(
     param: &mut Param,
     velocity: &mut Values,
     gradients: &mut Gradients,
-    rule: MomentumRule,
+    step: SgdStep,
 ) -> DfdxResult<f64> {
     match param.gradient.take() {
         Some(gradient) => {
-            gpu::momentum_update(&mut param.values, velocity, &gradient, rule);
+            gpu::momentum_update(&mut param.values, velocity, &gradient, step);
             Ok(0.0)
         }
-        None => cpu::momentum_update(param.values.tensor_mut(), velocity.tensor_mut(), gradients, rule),
+        None => cpu::momentum_update(param.values.tensor_mut(), velocity.tensor_mut(), gradients, step),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Updates the parameters of a model, and holds the optimizer's state.
 
 use super::{Adam, Muon, Optimizer, Sgd, adam::MOMENTS, clip, sgd::VELOCITY};
-use crate::engine::{AdamStep, MomentumRule, MuonKernel, adam_update, finish_update, momentum_update, muon_updates};
+use crate::engine::{AdamStep, MuonKernel, SgdStep, adam_update, finish_update, momentum_update, muon_updates};
 use crate::model::{Param, Sequential, Values};
 use crate::tensor::{Gradients, dfdx_error};
 use crate::{Error, Result};
@@ -42,8 +42,8 @@ struct Step {
     l2: f32,
 }
 
-fn momentum_rule(Sgd { momentum, nesterov, .. }: Sgd, Step { rate, scale, l2 }: Step) -> MomentumRule {
-    MomentumRule { rate, scale, momentum, nesterov, l2 }
+fn sgd_step(Sgd { momentum, nesterov, .. }: Sgd, Step { rate, scale, l2 }: Step) -> SgdStep {
+    SgdStep { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
 }
 
 impl Updater {
@@ -95,8 +95,8 @@ impl Updater {
                         keys.push((VELOCITY, name.clone(), param.name));
                         let outputs = param.dims[param.dims.len() - 1];
                         let Param { values: weight, gradient, .. } = param;
-                        let rule = momentum_rule(muon.sgd, Step { rate: rate * muon.factor, ..step });
-                        kernels.push(MuonKernel { outputs, weight, gradient, velocity, rule });
+                        let step = sgd_step(muon.sgd, Step { rate: rate * muon.factor, ..step });
+                        kernels.push(MuonKernel { outputs, weight, gradient, velocity, step });
                         0.0
                     }
                     Optimizer::Sgd(sgd) | Optimizer::Muon(Muon { sgd, .. }) => {
@@ -123,8 +123,8 @@ impl Updater {
         step: Step,
     ) -> Result<f64> {
         let mut velocity = self.take(VELOCITY, layer, param);
-        let rule = momentum_rule(sgd, step);
-        let penalty = momentum_update(param, &mut velocity, gradients, rule).map_err(dfdx_error)?;
+        let step = sgd_step(sgd, step);
+        let penalty = momentum_update(param, &mut velocity, gradients, step).map_err(dfdx_error)?;
         self.set_state(VELOCITY, layer, param.name, Some(velocity));
         Ok(penalty)
     }

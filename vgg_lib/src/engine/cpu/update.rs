@@ -1,28 +1,20 @@
 //! The arithmetic of the optimizers, with our kernels. They set each gradient to 0 once it is used.
 
 use super::{DfdxResult, values};
-use crate::engine::{AdamStep, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MuonKernel, SgdStep};
 use crate::kernel::{adam, muon, sgd};
 use crate::tensor::{Flat, Gradients, as_mut_slice};
 use rayon::prelude::*;
-
-impl MomentumRule {
-    /// The rule as the kernels take it.
-    fn step(self) -> sgd::SgdStep {
-        let MomentumRule { rate, scale, momentum, nesterov, l2 } = self;
-        sgd::SgdStep { rate: rate as f32, scale: scale as f32, momentum, nesterov, l2 }
-    }
-}
 
 /// Updates one parameter and its velocity. Returns λ‖w‖² of the old weights.
 pub(crate) fn momentum_update(
     weight: &mut Flat,
     velocity: &mut Flat,
     gradients: &mut Gradients,
-    rule: MomentumRule,
+    step: SgdStep,
 ) -> DfdxResult<f64> {
     let gradient = gradients.get_or_alloc_mut(weight)?;
-    Ok(sgd::update(as_mut_slice(weight), gradient, as_mut_slice(velocity), rule.step()))
+    Ok(sgd::update(as_mut_slice(weight), gradient, as_mut_slice(velocity), step))
 }
 
 /// Updates one parameter and its mean and squared gradient. Returns λ‖w‖² of the old weights.
@@ -45,7 +37,7 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
     }
     let slices = kernels.iter_mut().zip(&mut all).map(|(kernel, gradient)| {
         let (weight, velocity) = (as_mut_slice(kernel.weight.tensor_mut()), as_mut_slice(kernel.velocity.tensor_mut()));
-        (weight, &mut gradient[..], velocity, kernel.outputs, kernel.rule.step())
+        (weight, &mut gradient[..], velocity, kernel.outputs, kernel.step)
     });
     let slices: Vec<_> = slices.collect();
     let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step);

@@ -1,17 +1,17 @@
 //! The arithmetic of the optimizers on the GPU.
 
-use crate::engine::{AdamStep, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MuonKernel, SgdStep};
 use crate::kernel::gpu::{Gemm, Gpu, Memory, launch, over};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Layer, Op, Values};
 use crate::tensor;
 
 /// Updates one parameter and its velocity by this gradient.
-pub(crate) fn momentum_update(weight: &mut Values, velocity: &mut Values, gradient: &Memory, rule: MomentumRule) {
-    let MomentumRule { rate, scale, momentum, nesterov, l2 } = rule;
+pub(crate) fn momentum_update(weight: &mut Values, velocity: &mut Values, gradient: &Memory, step: SgdStep) {
+    let SgdStep { rate, scale, momentum, nesterov, l2 } = step;
     let gpu = gradient.gpu();
     let (weight, velocity) = (weight.on_gpu_mut(gpu), velocity.on_gpu_mut(gpu));
-    let (n, rate, scale) = (weight.len(), rate as f32, scale as f32);
+    let n = weight.len();
     launch!(gpu, "sgd", over(n), weight, gradient, velocity, n, rate, scale, momentum, nesterov, l2);
 }
 
@@ -44,14 +44,14 @@ pub(crate) fn adam_update(weight: &mut Values, moments: [&mut Values; 2], gradie
 
 /// Updates these kernels, whose gradients are given, as [`crate::kernel::muon::update`] does.
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: Vec<Memory>) {
-    for (MuonKernel { weight, velocity, outputs, rule, .. }, direction) in kernels.iter_mut().zip(gradients) {
-        let MomentumRule { rate, scale, momentum, nesterov, l2 } = *rule;
+    for (MuonKernel { weight, velocity, outputs, step, .. }, direction) in kernels.iter_mut().zip(gradients) {
+        let SgdStep { rate, scale, momentum, nesterov, l2 } = *step;
         let gpu = direction.gpu();
         let (weight, velocity) = (weight.on_gpu_mut(gpu), velocity.on_gpu_mut(gpu));
         let n = weight.len();
         let (inputs, outputs) = (n / *outputs, *outputs);
         let size = inputs.min(outputs);
-        launch!(gpu, "muon_direction", over(n), weight, &direction, velocity, n, scale as f32, momentum, nesterov, l2);
+        launch!(gpu, "muon_direction", over(n), weight, &direction, velocity, n, scale, momentum, nesterov, l2);
         let (of_w, of_u) = (squares(weight, None, 1.0), squares(&direction, None, 1.0));
         launch!(gpu, "divide", over(n), weight, n, (size as f64).sqrt(), &of_w, true, 1.0f32);
         let tall = inputs >= outputs;
@@ -60,7 +60,7 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: Vec<Memory>) {
         multiply(gpu, [size, size, inputs.max(outputs)], a, b, &gram, 0.0);
         launch!(gpu, "divide", over(gram.len()), &gram, gram.len(), 1.0f64, &of_u, false, 0.0f32);
         let polynomial = newton_schulz(gram, size);
-        launch!(gpu, "divide", over(size * size), &polynomial, size * size, -rate, &of_u, true, 0.0f32);
+        launch!(gpu, "divide", over(size * size), &polynomial, size * size, -f64::from(rate), &of_u, true, 0.0f32);
         let (u, p) = ((direction.pointer(), false), (polynomial.pointer(), false));
         let (a, b) = if tall { (u, p) } else { (p, u) };
         multiply(gpu, [inputs, outputs, size], a, b, weight, 1.0);

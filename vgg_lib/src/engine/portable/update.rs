@@ -1,6 +1,6 @@
 //! The arithmetic of the optimizers, with dfdx's operations.
 
-use crate::engine::{AdamStep, MomentumRule, MuonKernel};
+use crate::engine::{AdamStep, MuonKernel, SgdStep};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Param, Values};
 use crate::tensor::{self, Device, Flat, Gradients};
@@ -12,17 +12,16 @@ pub(crate) fn momentum_update(
     param: &mut Param,
     velocity: &mut Values,
     gradients: &mut Gradients,
-    rule: MomentumRule,
+    step: SgdStep,
 ) -> Result<f64> {
-    momentum(param.values.tensor_mut(), velocity.tensor_mut(), gradients, rule)
+    momentum(param.values.tensor_mut(), velocity.tensor_mut(), gradients, step)
 }
 
-fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, rule: MomentumRule) -> Result<f64> {
-    let MomentumRule { rate, momentum, nesterov, .. } = rule;
-    let (g, penalty) = gradient(w, gradients, rule.scale, rule.l2)?;
-    let momentum = f64::from(momentum);
+fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: SgdStep) -> Result<f64> {
+    let (g, penalty) = gradient(w, gradients, step.scale, step.l2)?;
+    let [rate, momentum] = [step.rate, step.momentum].map(f64::from);
     v.try_axpy(momentum, &g, -rate)?;
-    if nesterov {
+    if step.nesterov {
         w.try_axpy(1.0, v, momentum)?;
         w.try_axpy(1.0, &g, -rate)?;
     } else {
@@ -42,7 +41,7 @@ pub(crate) fn adam_update(
 
 fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: AdamStep) -> Result<f64> {
     let AdamStep { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = step;
-    let (g, penalty) = gradient(w, gradients, f64::from(scale), l2)?;
+    let (g, penalty) = gradient(w, gradients, scale, l2)?;
     let [rate, keep, beta1, beta2] = [rate, keep, beta1, beta2].map(f64::from);
     m.try_axpy(beta1, &g, 1.0 - beta1)?;
     v.try_axpy(beta2, &g.try_square()?, 1.0 - beta2)?;
@@ -53,19 +52,19 @@ fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: A
 
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> Result<f64> {
     let mut sum = 0.0;
-    for MuonKernel { weight, velocity, outputs, rule, .. } in kernels {
+    for MuonKernel { weight, velocity, outputs, step, .. } in kernels {
         let (w, v) = (weight.tensor_mut(), velocity.tensor_mut());
-        let MomentumRule { momentum, nesterov, .. } = *rule;
-        let (mut u, penalty) = gradient(w, gradients, rule.scale, rule.l2)?;
+        let (mut u, penalty) = gradient(w, gradients, step.scale, step.l2)?;
+        let [rate, momentum] = [step.rate, step.momentum].map(f64::from);
         sum += penalty;
-        v.try_axpy(f64::from(momentum), &u, 1.0)?;
-        let (of_g, of_v) = if nesterov { (1.0, f64::from(momentum)) } else { (0.0, 1.0) };
+        v.try_axpy(momentum, &u, 1.0)?;
+        let (of_g, of_v) = if step.nesterov { (1.0, momentum) } else { (0.0, 1.0) };
         u.try_axpy(of_g, v, of_v)?;
         let (of_w, of_u) = (squares(w)?, squares(&u)?);
         let rows = w.shape().0 / *outputs;
         let keep = if of_w > 0.0 { (rows.min(*outputs) as f64 / of_w).sqrt() } else { 1.0 };
         let direction = if of_u > 0.0 { orthogonalize(u, rows, *outputs, of_u.sqrt())? } else { u };
-        w.try_axpy(keep, &direction, -rule.rate)?;
+        w.try_axpy(keep, &direction, -rate)?;
     }
     Ok(sum)
 }
@@ -91,10 +90,10 @@ fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
 }
 
 /// The gradient, including the part from l2, and the l2 penalty.
-fn gradient(w: &Flat, gradients: &mut Gradients, scale: f64, l2: f32) -> Result<(Flat, f64)> {
+fn gradient(w: &Flat, gradients: &mut Gradients, scale: f32, l2: f32) -> Result<(Flat, f64)> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
-    let l2 = f64::from(l2);
+    let [scale, l2] = [scale, l2].map(f64::from);
     g.try_axpy(scale, w, scale * 2.0 * l2)?;
     Ok((g, if l2 > 0.0 { l2 * squares(w)? } else { 0.0 }))
 }
@@ -141,8 +140,8 @@ mod tests {
         device().tensor_from_vec(values, (len,))
     }
 
-    fn rule(nesterov: bool) -> MomentumRule {
-        MomentumRule { rate: 0.1, scale: 0.5, momentum: 0.8, nesterov, l2: 0.01 }
+    fn step(nesterov: bool) -> SgdStep {
+        SgdStep { rate: 0.1, scale: 0.5, momentum: 0.8, nesterov, l2: 0.01 }
     }
 
     /// Gradients that hold `g` for w.
@@ -165,8 +164,8 @@ mod tests {
             let norm = squared(&w, &mut here, 0.1).unwrap();
             let other = cpu::squared_norm(&other_w, &mut there, 0.1).unwrap();
             approx::assert_relative_eq!(norm, other, max_relative = 1e-5);
-            let penalty = momentum(&mut w, &mut v, &mut here, rule(nesterov)).unwrap();
-            let other = cpu::momentum_update(&mut other_w, &mut other_v, &mut there, rule(nesterov)).unwrap();
+            let penalty = momentum(&mut w, &mut v, &mut here, step(nesterov)).unwrap();
+            let other = cpu::momentum_update(&mut other_w, &mut other_v, &mut there, step(nesterov)).unwrap();
             close(&w, &other_w);
             close(&v, &other_v);
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
@@ -207,7 +206,7 @@ mod tests {
             let none = Gradient::default();
             let velocity = || Values::from(numbers(60, 11));
             let kernel =
-                |weight| [MuonKernel { outputs, weight, gradient: &none, velocity: velocity(), rule: rule(nesterov) }];
+                |weight| [MuonKernel { outputs, weight, gradient: &none, velocity: velocity(), step: step(nesterov) }];
             let (mut kernels, mut others) = (kernel(&mut w), kernel(&mut other_w));
             let penalty = muon_updates(&mut kernels, &mut here).unwrap();
             let other = cpu::muon_updates(&mut others, &mut there).unwrap();
