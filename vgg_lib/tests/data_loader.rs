@@ -186,7 +186,7 @@ fn mixed_batches_hold_parts_of_two_images_and_say_which() {
         }
         assert_ne!(mixed[0].mixed.as_ref().unwrap().share, mixed[1].mixed.as_ref().unwrap().share);
     }
-    for alpha in [1e-30, f32::MAX] {
+    for alpha in [1e-30, 1e6] {
         let extreme = batches(Augment { mixup: alpha, ..Augment::default() });
         assert!(extreme.iter().all(|batch| (0.5..=1.0).contains(&batch.mixed.as_ref().unwrap().share)), "{alpha}");
     }

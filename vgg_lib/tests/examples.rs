@@ -182,7 +182,7 @@ fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     let again = train(&[]);
     assert!(again.contains("has all 1 of 1 epochs") && !again.contains("Epoch 1/1"), "{again}");
     assert_eq!(again.lines().last(), printed.lines().last());
-    assert!(train(&["--restart", "--recipe", "document"]).contains("Epoch 1/1  2 steps"));
+    assert!(train(&["--restart", "--recipe", "keras"]).contains("Epoch 1/1  2 steps"));
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -201,6 +201,17 @@ fn train_cifar10_runs_without_the_dataset_and_saves_its_results() {
     let output = run("train_cifar10", &[&["--data", data, "--out", out_text, "--json"], &steps[..]].concat());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && error.contains("cargo xtask data cifar10"), "{error}");
+}
+
+#[test]
+fn train_cifar10_ends_after_the_epoch_in_which_its_minutes_have_passed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    let options = ["--epochs", "3", "--minutes", "0", "--batch-size", "4", "--max-steps", "2"];
+    let output = run("train_cifar10", &[&["--data", text(&data), "--out", text(&out)], &options[..]].concat());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("Epoch 1/3") && !printed.contains("Epoch 2/3"), "{printed}");
+    assert!(printed.contains("1 epochs, ") && printed.contains("test accuracy 0."), "{printed}");
 }
 
 #[cfg(all(feature = "onnx", feature = "coreml"))]
