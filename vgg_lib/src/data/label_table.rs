@@ -166,7 +166,8 @@ fn rows(table: &Path, options: &CsvOptions) -> Result<(String, Vec<Row>)> {
         let text = format!("has a quote in row {row} that is never closed; close it with a second one");
         return Err(Error::file(table, text));
     }
-    let header = if records.is_empty() { StringRecord::new() } else { records.remove(0) };
+    let mut records = records.into_iter();
+    let header = records.next().unwrap_or_default();
     let (file, label) = options.find_columns(table, &header)?;
     let row = |(number, record): (usize, StringRecord)| {
         let field = |column| record.get(column).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Cross-entropy with dfdx's operations.
 
+use super::DfdxResult;
 use crate::Result;
 use crate::tensor::{Device, Images, device, dfdx_error};
 use dfdx::prelude::*;
@@ -10,7 +11,7 @@ pub(crate) fn cross_entropy<T: Tape<f32, Device>>(
     targets: &[f32],
     total: f32,
 ) -> Result<Tensor<(), f32, Device, T>> {
-    let loss = || -> std::result::Result<_, <Device as HasErr>::Err> {
+    let loss = || -> DfdxResult<_> {
         let targets: Images = device().try_tensor_from_vec(targets.to_vec(), *logits.shape())?;
         logits.try_log_softmax::<Axis<3>>()?.try_mul(targets)?.try_sum()?.try_div(-total)
     };

@@ -23,7 +23,7 @@ use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 use std::cell::RefCell;
 
 /// What dfdx's own operations return, which must not panic: a device may be full.
-type Dfdx<T> = std::result::Result<T, <Device as HasErr>::Err>;
+type DfdxResult<T> = std::result::Result<T, <Device as HasErr>::Err>;
 
 /// Inference: the output of the last of these layers. dfdx manages its own memory and device.
 pub(crate) fn infer(layers: &[Layer], x: Images, _: Place) -> Result<Images> {
@@ -98,7 +98,7 @@ fn run<T: Tape<f32, Device>>(
 }
 
 /// A layer that does in training what it does in inference.
-fn apply<T: Tape<f32, Device>>(layer: &Layer, x: Images<T>, output: Shape) -> Dfdx<Images<T>> {
+fn apply<T: Tape<f32, Device>>(layer: &Layer, x: Images<T>, output: Shape) -> DfdxResult<Images<T>> {
     let n = x.shape().0;
     match layer.op() {
         Op::Preprocess { mean, std, bgr } => preprocess(x, mean, std, bgr),
@@ -134,7 +134,7 @@ fn check_count(layer: &Layer, n: usize, input: Shape, output: Shape) -> Result<(
 }
 
 /// A product with a 3×3 matrix, which can also reorder the channels.
-fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> Dfdx<Images<T>> {
+fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3], bgr: bool) -> DfdxResult<Images<T>> {
     let (mut weight, mut bias) = (vec![0.0; 9], vec![0.0; 3]);
     for channel in 0..3 {
         let to = if bgr { 2 - channel } else { channel };
@@ -147,7 +147,7 @@ fn preprocess<T: Tape<f32, Device>>(x: Images<T>, mean: [f32; 3], std: [f32; 3],
 }
 
 /// dfdx's devices draw no random numbers of their own, so the mask is made here and copied, a byte per value.
-fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Dfdx<Images<T>> {
+fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> DfdxResult<Images<T>> {
     let shape @ (n, h, w, c) = *x.shape();
     let kept: Vec<bool> = (0..n * h * w * c).into_par_iter().map(|i| mask.factor(i as u32) > 0.0).collect();
     let kept: Tensor<Nhwc, bool, Device> = device().try_tensor_from_vec(kept, shape)?;
@@ -155,12 +155,12 @@ fn drop_some<T: Tape<f32, Device>>(x: Images<T>, mask: Dropout) -> Dfdx<Images<T
     kept.try_choose(x.try_mul(mask.parts().2)?, zeros.put_tape(T::default()))
 }
 
-fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> Dfdx<Images<T>> {
+fn rectify<T: Tape<f32, Device>>(x: Images<T>, relu: bool) -> DfdxResult<Images<T>> {
     if relu { self::relu(x) } else { Ok(x) }
 }
 
 /// dfdx's own `relu` makes 0 of NaN on CUDA, which would hide what went wrong before.
-fn relu<T: Tape<f32, Device>>(x: Images<T>) -> Dfdx<Images<T>> {
+fn relu<T: Tape<f32, Device>>(x: Images<T>) -> DfdxResult<Images<T>> {
     let zeros: Images = device().try_zeros_like(x.shape())?;
     x.try_le(0.0)?.try_choose(zeros.put_tape(T::default()), x)
 }
@@ -173,7 +173,7 @@ fn conv2d<T: Tape<f32, Device>>(
     weight: &Flat,
     bias: &Flat,
     dims: &[usize],
-) -> Dfdx<Images<T>> {
+) -> DfdxResult<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let rows = n * h * w;
     let width = kernel * kernel * c;
@@ -182,7 +182,7 @@ fn conv2d<T: Tape<f32, Device>>(
 }
 
 /// The positions with these numbers, one per row. The number after the last position stands for a row of zeros.
-fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> Dfdx<Tensor<(usize, usize), f32, Device, T>> {
+fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> DfdxResult<Tensor<(usize, usize), f32, Device, T>> {
     let (n, h, w, c) = *x.shape();
     let zero: Matrix = device().try_zeros_like(&(1, c))?;
     let padded = (x.try_reshape_like(&(n * h * w, c))?, zero).try_concat_along(Axis::<0>)?;
@@ -190,7 +190,7 @@ fn gather<T: Tape<f32, Device>>(x: Images<T>, taps: Taps) -> Dfdx<Tensor<(usize,
 }
 
 /// The tensor of [`taps`] on the device, made once per shape.
-fn cached_taps((n, h, w, _): Nhwc, kernel: usize) -> Dfdx<Taps> {
+fn cached_taps((n, h, w, _): Nhwc, kernel: usize) -> DfdxResult<Taps> {
     /// Shapes of a network with its pooled maps, and of the batches of a training run.
     const KEPT: usize = 32;
     thread_local! { static KNOWN: RefCell<Vec<([usize; 4], Taps)>> = const { RefCell::new(vec![]) } }
@@ -232,7 +232,7 @@ fn affine<T: Tape<f32, Device>>(
     weight: &Flat,
     bias: &Flat,
     dims: (usize, usize),
-) -> Dfdx<Images<T>> {
+) -> DfdxResult<Images<T>> {
     let rows = shape.0 * shape.1 * shape.2;
     let weight = weight.retaped::<T>().try_reshape_like(&dims)?;
     let y = x.try_reshape_like(&(rows, dims.0))?.try_matmul(weight)?;
@@ -246,7 +246,7 @@ fn batch_normalize<T: Tape<f32, Device>>(
     layer: &Layer,
     epsilon: f32,
     groups: usize,
-) -> Dfdx<(Images<T>, [Flat; 2])> {
+) -> DfdxResult<(Images<T>, [Flat; 2])> {
     let shape = *x.shape();
     let s = (groups, shape.0 / groups * shape.1 * shape.2, shape.3);
     let x = x.try_reshape_like(&s)?;
@@ -263,7 +263,7 @@ fn batch_normalize<T: Tape<f32, Device>>(
 }
 
 /// Mean and variance of the union of groups of the same size.
-fn together(means: Matrix, variances: Matrix) -> Dfdx<[Flat; 2]> {
+fn together(means: Matrix, variances: Matrix) -> DfdxResult<[Flat; 2]> {
     let mean = means.clone().try_mean::<(usize,), Axis<0>>()?;
     let spread = mean.clone().try_broadcast_like::<_, Axis<0>>(means.shape())?;
     let off = means.try_sub(spread)?.try_square()?;
@@ -273,7 +273,7 @@ fn together(means: Matrix, variances: Matrix) -> Dfdx<[Flat; 2]> {
 type Matrix = Tensor<(usize, usize), f32, Device>;
 
 /// Batch norm with its running statistics.
-fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> Dfdx<Images<T>> {
+fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) -> DfdxResult<Images<T>> {
     let (mean, variance) = (layer.tensor(2).clone(), layer.tensor(3).clone());
     let s = *x.shape();
     let centered = x.try_sub(mean.try_broadcast_like::<_, Axes3<0, 1, 2>>(&s)?)?;
@@ -283,12 +283,12 @@ fn normalize<T: Tape<f32, Device>>(x: Images<T>, layer: &Layer, epsilon: f32) ->
 }
 
 /// Compares four disjoint slices in pairs, so that the first of equal values gets the gradient.
-fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Dfdx<Images<T>> {
+fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> DfdxResult<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let (ho, wo) = (h / 2, w / 2);
     let windows = x.try_slice((0..n, 0..2 * ho, 0..2 * wo, 0..c))?.try_reshape_like(&(n, ho, 2, wo, 2, c))?;
     let (windows, tape) = windows.split_tape();
-    let corner = |tape: T, i: usize, j: usize| -> Dfdx<Images<T>> {
+    let corner = |tape: T, i: usize, j: usize| -> DfdxResult<Images<T>> {
         let corner = windows.clone().put_tape(tape).try_slice((0..n, 0..ho, i..i + 1, 0..wo, j..j + 1, 0..c))?;
         corner.try_reshape_like(&(n, ho, wo, c))
     };
@@ -303,7 +303,7 @@ fn max_pool2d<T: Tape<f32, Device>>(x: Images<T>) -> Dfdx<Images<T>> {
 
 /// Gathers, for each output position, the inputs of its window, and averages them. Rows of zeros fill up the windows
 /// that are smaller than the largest. (dfdx's `slice` would lose gradients where windows overlap.)
-fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usize, usize)) -> Dfdx<Images<T>> {
+fn adaptive_avg_pool2d<T: Tape<f32, Device>>(x: Images<T>, (rows, columns): (usize, usize)) -> DfdxResult<Images<T>> {
     let (n, h, w, c) = *x.shape();
     let outputs = n * rows * columns;
     let inputs = |output: usize| -> Vec<usize> {

@@ -1,23 +1,22 @@
 //! The arithmetic of the optimizers, with dfdx's operations.
 
+use super::{DfdxResult, Matrix};
 use crate::engine::{AdamStep, MuonKernel, SgdStep};
 use crate::kernel::muon::{COEFFICIENTS, ITERATIONS};
 use crate::model::{Param, Values};
-use crate::tensor::{self, Device, Flat, Gradients};
+use crate::tensor::{self, Flat, Gradients};
 use dfdx::prelude::*;
-
-type Result<T> = std::result::Result<T, <Device as HasErr>::Err>;
 
 pub(crate) fn momentum_update(
     param: &mut Param,
     velocity: &mut Values,
     gradients: &mut Gradients,
     step: SgdStep,
-) -> Result<f64> {
+) -> DfdxResult<f64> {
     momentum(param.values.tensor_mut(), velocity.tensor_mut(), gradients, step)
 }
 
-fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: SgdStep) -> Result<f64> {
+fn momentum(w: &mut Flat, v: &mut Flat, gradients: &mut Gradients, step: SgdStep) -> DfdxResult<f64> {
     let (g, penalty) = gradient(w, gradients, step.scale, step.l2)?;
     let [rate, momentum] = [step.rate, step.momentum].map(f64::from);
     v.try_axpy(momentum, &g, -rate)?;
@@ -35,11 +34,11 @@ pub(crate) fn adam_update(
     moments: [&mut Values; 2],
     gradients: &mut Gradients,
     step: AdamStep,
-) -> Result<f64> {
+) -> DfdxResult<f64> {
     adam(param.values.tensor_mut(), moments.map(Values::tensor_mut), gradients, step)
 }
 
-fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: AdamStep) -> Result<f64> {
+fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: AdamStep) -> DfdxResult<f64> {
     let AdamStep { rate, correction, keep, scale, beta1, beta2, epsilon, l2 } = step;
     let (g, penalty) = gradient(w, gradients, scale, l2)?;
     let [rate, keep, beta1, beta2] = [rate, keep, beta1, beta2].map(f64::from);
@@ -50,7 +49,7 @@ fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: A
     Ok(penalty)
 }
 
-pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> Result<f64> {
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
     let mut sum = 0.0;
     for MuonKernel { weight, velocity, outputs, step, .. } in kernels {
         let (w, v) = (weight.tensor_mut(), velocity.tensor_mut());
@@ -69,7 +68,7 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
     Ok(sum)
 }
 
-pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) -> Result<f64> {
+pub(crate) fn squared_norm(param: &Param, gradients: &mut Gradients, l2: f32) -> DfdxResult<f64> {
     squared(param.tensor(), gradients, l2)
 }
 
@@ -78,11 +77,11 @@ pub(crate) fn all_finite(values: &Values) -> bool {
 }
 
 /// average = decay·average + (1 − decay)·values.
-pub(crate) fn average(average: &mut Values, values: &Values, decay: f64) -> Result<()> {
+pub(crate) fn average(average: &mut Values, values: &Values, decay: f64) -> DfdxResult<()> {
     average.tensor_mut().try_axpy(decay, values.tensor(), 1.0 - decay)
 }
 
-fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
+fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> DfdxResult<f64> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
     g.try_axpy(1.0, w, 2.0 * f64::from(l2))?;
@@ -90,7 +89,7 @@ fn squared(w: &Flat, gradients: &mut Gradients, l2: f32) -> Result<f64> {
 }
 
 /// The gradient, including the part from l2, and the l2 penalty.
-fn gradient(w: &Flat, gradients: &mut Gradients, scale: f32, l2: f32) -> Result<(Flat, f64)> {
+fn gradient(w: &Flat, gradients: &mut Gradients, scale: f32, l2: f32) -> DfdxResult<(Flat, f64)> {
     gradients.try_alloc_for(w)?;
     let mut g = gradients.get(w);
     let [scale, l2] = [scale, l2].map(f64::from);
@@ -98,12 +97,12 @@ fn gradient(w: &Flat, gradients: &mut Gradients, scale: f32, l2: f32) -> Result<
     Ok((g, if l2 > 0.0 { l2 * squares(w)? } else { 0.0 }))
 }
 
-fn squares(x: &Flat) -> Result<f64> {
+fn squares(x: &Flat) -> DfdxResult<f64> {
     Ok(f64::from(x.clone().try_square()?.try_sum::<(), _>()?.array()))
 }
 
 /// Makes the singular values of the matrix u / norm about 1, as the kernel does.
-fn orthogonalize(u: Flat, rows: usize, cols: usize, norm: f64) -> Result<Flat> {
+fn orthogonalize(u: Flat, rows: usize, cols: usize, norm: f64) -> DfdxResult<Flat> {
     let len = *u.shape();
     let x = u.try_reshape_like(&(rows, cols))?.try_mul(1.0 / norm as f32)?;
     let mut x = if rows < cols { transpose(x)? } else { x };
@@ -117,9 +116,7 @@ fn orthogonalize(u: Flat, rows: usize, cols: usize, norm: f64) -> Result<Flat> {
     x.try_reshape_like(&len)
 }
 
-type Matrix = Tensor<(usize, usize), f32, Device>;
-
-fn transpose(x: Matrix) -> Result<Matrix> {
+fn transpose(x: Matrix) -> DfdxResult<Matrix> {
     x.try_permute::<_, Axes2<1, 0>>()
 }
 
