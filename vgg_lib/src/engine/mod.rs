@@ -48,6 +48,8 @@ pub(crate) struct Place<'a> {
     pub(crate) arena: &'a Arc<Arena>,
     /// `None` on the CPU.
     pub(crate) gpu: Option<&'static Gpu>,
+    /// Whether the CPU computes in bf16.
+    pub(crate) bf16: bool,
 }
 
 /// What a training pass returns.
@@ -203,7 +205,7 @@ impl Sequential {
     }
 
     pub(crate) fn place(&self) -> Result<Place<'_>> {
-        Ok(Place { arena: &self.arena, gpu: self.device.gpu()? })
+        Ok(Place { arena: &self.arena, gpu: self.device.gpu()?, bf16: self.uses_bf16()? })
     }
 
     /// Returns an error if the GPU has failed since the last pass.
@@ -220,7 +222,7 @@ impl Sequential {
     ) -> Result<Images<GradientTape>> {
         let first = self.first_trained(&self.layers);
         let pass = TrainingPass { seed: self.step_seed(), first, input_gradient, on_device: false };
-        let place = Place { arena: &self.arena, gpu: None };
+        let place = Place { arena: &self.arena, gpu: None, bf16: false };
         let Trained { y, statistics, .. } = portable::train(&self.layers, x, pass, place)?;
         statistics.into_iter().for_each(|seen| self.move_statistics(seen));
         Ok(y)

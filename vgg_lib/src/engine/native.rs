@@ -13,7 +13,7 @@ pub(super) use gpu::move_statistics;
 pub(super) fn infer(layers: &[Layer], x: Images, place: Place) -> Result<Images> {
     match place.gpu {
         Some(gpu) => gpu::infer(gpu, layers, x),
-        None => cpu::infer(layers, x, place.arena),
+        None => cpu::infer(layers, x, place),
     }
 }
 
@@ -21,7 +21,7 @@ pub(super) fn infer(layers: &[Layer], x: Images, place: Place) -> Result<Images>
 pub(super) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Place) -> Result<Vec<Images>> {
     match place.gpu {
         Some(gpu) => gpu::observe(gpu, layers, x, wanted),
-        None => cpu::observe(layers, x, wanted, place.arena),
+        None => cpu::observe(layers, x, wanted, place),
     }
 }
 
@@ -29,7 +29,7 @@ pub(super) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Plac
 pub(super) fn train(layers: &[Layer], x: Images<GradientTape>, pass: TrainingPass, place: Place) -> Result<Trained> {
     match place.gpu {
         Some(gpu) => gpu::train(gpu, layers, x, pass),
-        None => cpu::train(layers, x, pass, place.arena),
+        None => cpu::train(layers, x, pass, place),
     }
 }
 

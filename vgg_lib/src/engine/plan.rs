@@ -48,6 +48,19 @@ pub(crate) struct Stage {
     /// Whether the backward pass goes through this stage.
     pub(crate) trains: bool,
     pub(crate) fused: Fused,
+    pub(crate) form: Form,
+}
+
+/// What a stage computes with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Form {
+    /// f32.
+    #[default]
+    F32,
+    /// Input and output are [lines](crate::kernel::amx) of bf16.
+    Bf16,
+    /// Weights are bf16, input and output f32.
+    Bf16Weights,
 }
 
 /// What a stage does besides its first layer.
@@ -97,8 +110,14 @@ impl Plan {
                 Purpose::Training { first } => (false, first),
                 _ => (false, layers.len()),
             };
-            let mut stage =
-                Stage { layers: next..next + 1, input: shape, output: shape, trains, fused: Fused::default() };
+            let mut stage = Stage {
+                layers: next..next + 1,
+                input: shape,
+                output: shape,
+                trains,
+                fused: Fused::default(),
+                form: Form::F32,
+            };
             if trains {
                 stage.fuse_for_training(layers, n, &stages);
             } else if purpose != Purpose::Observation {
@@ -113,6 +132,27 @@ impl Plan {
         }
         let names = layers.iter().map(|layer| layer.name().to_string()).collect();
         Ok(Plan { stages, output: shape, names })
+    }
+
+    /// The same plan for a batch of `n` images in bf16: convolutions, the layers that follow them up to the first of
+    /// another kind, and in inference the weights of dense layers but the last, whose outputs are the logits.
+    pub(crate) fn in_bf16(mut self, layers: &[Layer], n: usize) -> Plan {
+        let op = |stage: &Stage| layers[stage.layers.start].op();
+        let last_dense = self.stages.iter().rposition(|stage| matches!(op(stage), Op::Linear { .. }));
+        let mut before = Form::F32;
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            let adapts = stage.trains && !layers[stage.layers.start].is_frozen();
+            stage.form = match op(stage) {
+                Op::Conv2d { kernel: 1 | 3, .. } => Form::Bf16,
+                // 32 images share their cache lines.
+                Op::BatchNorm { group, .. } if adapts && groups(n, group) > 1 && group % 32 != 0 => Form::F32,
+                Op::BatchNorm { .. } | Op::Relu | Op::Dropout { .. } | Op::MaxPool2d if before == Form::Bf16 => before,
+                Op::Linear { .. } if !stage.trains && last_dense != Some(index) => Form::Bf16Weights,
+                _ => Form::F32,
+            };
+            before = stage.form;
+        }
+        self
     }
 }
 

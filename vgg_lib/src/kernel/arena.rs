@@ -125,6 +125,18 @@ impl Buffer {
         &mut self.memory.lines_mut()[..self.len.div_ceil(LANES)]
     }
 
+    /// The buffer as cache lines of bf16, two in the place of a float.
+    pub fn bf16(&self) -> &[Line] {
+        // SAFETY: a `CacheLine` has the size and the alignment of a `Line`, and any bits are valid.
+        unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().cast(), self.len.div_ceil(LANES)) }
+    }
+
+    /// The buffer as cache lines of bf16, two in the place of a float.
+    pub fn bf16_mut(&mut self) -> &mut [Line] {
+        // SAFETY: as in `bf16`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.base.as_ptr().cast(), self.len.div_ceil(LANES)) }
+    }
+
     /// The arena that gets the memory back.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
@@ -155,6 +167,11 @@ impl DerefMut for Buffer {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct CacheLine(pub [f32; LANES]);
+
+/// One cache line: 32 numbers in bf16.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Line(pub [u16; 2 * LANES]);
 
 /// Cache lines, owned like a box. Large memory lies on large pages where the system has them: the kernels walk through
 /// many megabytes with long strides, which is slow in pages of 4 KiB.

@@ -29,8 +29,7 @@ pub fn together(groups: &[Moments]) -> Moments {
     (mean.iter().map(|&mean| mean as f32).collect(), variance)
 }
 
-/// Mean and (biased) variance of each of the `c` channels. Chunks are combined by the formula of Chan et al. 1979, so
-/// that a large mean costs no precision.
+/// Mean and (biased) variance of each of the `c` channels. Chunks are combined, so that a large mean costs no precision.
 pub fn statistics(x: &[f32], c: usize) -> Moments {
     let rows = rows_per_chunk(c);
     let size = rows * c;
@@ -39,18 +38,42 @@ pub fn statistics(x: &[f32], c: usize) -> Moments {
         let (mean, squares) = acc.split_at_mut(c);
         run(ChunkStatistics { x, mean, squares });
     });
-    let (mut mean, mut squares, mut count) = (vec![0.0f64; c], vec![0.0f64; c], 0.0f64);
+    let mut whole = Deviations::new(c);
     for (acc, x) in partial.chunks_exact(2 * c).zip(x.chunks(size)) {
-        let new = (x.len() / c) as f64;
-        let total = count + new;
-        for k in 0..c {
-            let delta = f64::from(acc[k]) - mean[k];
-            squares[k] += f64::from(acc[c + k]) + delta * delta * count * new / total;
-            mean[k] += delta * new / total;
-        }
-        count = total;
+        whole.add((x.len() / c) as f64, 0, acc.split_at(c));
     }
-    (mean.iter().map(|&m| m as f32).collect(), squares.iter().map(|&s| (s / count) as f32).collect())
+    whole.moments()
+}
+
+/// Count, mean and sum of squared deviations of each channel, to which those of more values are added by the formula of
+/// Chan et al. 1979.
+pub struct Deviations {
+    count: Vec<f64>,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Deviations {
+    pub fn new(c: usize) -> Deviations {
+        Deviations { count: vec![0.0; c], mean: vec![0.0; c], squares: vec![0.0; c] }
+    }
+
+    /// Adds means and sums of squares of `new` more values in each channel from `first` on.
+    pub fn add(&mut self, new: f64, first: usize, (mean, squares): (&[f32], &[f32])) {
+        for (i, (&mean, &squares)) in mean.iter().zip(squares).enumerate() {
+            let (k, count) = (first + i, self.count[first + i]);
+            let total = count + new;
+            let delta = f64::from(mean) - self.mean[k];
+            self.squares[k] += f64::from(squares) + delta * delta * count * new / total;
+            self.mean[k] += delta * new / total;
+            self.count[k] = total;
+        }
+    }
+
+    pub fn moments(self) -> Moments {
+        let variance = self.squares.iter().zip(&self.count).map(|(s, count)| (s / count) as f32);
+        (self.mean.iter().map(|&mean| mean as f32).collect(), variance.collect())
+    }
 }
 
 /// One chunk of [`statistics`]: the mean and the sum of squared deviations of each channel, from zeros.
@@ -188,18 +211,9 @@ pub fn backward(
         let chunk = Chunk { x: &x[part.clone()], c, dropout, start: part.start as u32 };
         run(BackwardSums { chunk, dy: &dy_read[part], mean: &padded_mean, dot, sum });
     });
-    // dx = a·dy + b·x + d with constants of each channel
-    let (mut a, mut b, mut d) = (vec![0.0; wide], vec![0.0; wide], vec![0.0; wide]);
-    let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
-    for k in 0..c {
-        let inv_std = f64::from(inv_std[k]);
-        let (dot, sum) = (sums[k] * inv_std, sums[wide + k]);
-        (dgamma[k], dbeta[k]) = (dot as f32, sum as f32);
-        let scale = f64::from(gamma[k]) * inv_std;
-        a[k] = scale as f32;
-        b[k] = (-scale * dot / count * inv_std) as f32;
-        d[k] = (scale * (dot / count * inv_std * f64::from(mean[k]) - sum / count)) as f32;
-    }
+    let (dot, sum) = sums.split_at(wide);
+    let (constants, gamma, beta) = gradients(dot, sum, count, (mean, inv_std), gamma);
+    let [a, b, d] = constants.map(|constant| padded(&constant));
     let mut partial = vec![0.0f32; chunks * wide];
     (dy.par_chunks_mut(size), x.par_chunks(size), partial.par_chunks_mut(wide)).into_par_iter().enumerate().for_each(
         |(i, (dy, x, sum))| {
@@ -208,7 +222,31 @@ pub fn backward(
         },
     );
     let dx = super::add_up(&partial, wide);
-    Sums { gamma: dgamma, beta: dbeta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
+    Sums { gamma, beta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
+}
+
+/// For each channel the constants a, b, d of dx = a·dy + b·x + d, and dγ and dβ, from Σ dy·(x − μ) and Σ dy over `count`
+/// positions.
+pub fn gradients(
+    dot: &[f64],
+    sum: &[f64],
+    count: f64,
+    (mean, inv_std): (&[f32], &[f32]),
+    gamma: &[f32],
+) -> ([Vec<f32>; 3], Vec<f32>, Vec<f32>) {
+    let c = mean.len();
+    let [mut a, mut b, mut d] = [0, 1, 2].map(|_| vec![0.0f32; c]);
+    let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
+    for k in 0..c {
+        let inv_std = f64::from(inv_std[k]);
+        let (dot, sum) = (dot[k] * inv_std, sum[k]);
+        (dgamma[k], dbeta[k]) = (dot as f32, sum as f32);
+        let scale = f64::from(gamma[k]) * inv_std;
+        a[k] = scale as f32;
+        b[k] = (-scale * dot / count * inv_std) as f32;
+        d[k] = (scale * (dot / count * inv_std * f64::from(mean[k]) - sum / count)) as f32;
+    }
+    ([a, b, d], dgamma, dbeta)
 }
 
 /// The first pass of [`backward`] over one chunk: dot += Σ dy·(x − μ), sum += Σ dy.

@@ -4,9 +4,33 @@
 //! ([`im2col`]). Winograd was measured to be faster on every layer of VGG, including the first one with its 3 channels
 //! and the last ones with maps of 2×2 pixels.
 
-use super::im2col;
 use super::winograd::{self, Epilogue};
+use super::{amx, im2col};
 use crate::tensor::Nhwc;
+
+/// Filters, or the weights of a dense layer, that are prepared once and used in many calls.
+pub enum Filters {
+    Winograd(winograd::Filters),
+    Bf16(amx::Filters),
+}
+
+impl Filters {
+    /// Panics if they are of another kind.
+    pub fn winograd(&self) -> &winograd::Filters {
+        match self {
+            Filters::Winograd(filters) => filters,
+            Filters::Bf16(_) => unreachable!("a caller makes the kind that it asks for"),
+        }
+    }
+
+    /// Panics if they are of another kind.
+    pub fn bf16(&self) -> &amx::Filters {
+        match self {
+            Filters::Bf16(filters) => filters,
+            Filters::Winograd(_) => unreachable!("a caller makes the kind that it asks for"),
+        }
+    }
+}
 
 /// y = conv(x, w) + b, then ReLU if `relu`. `x`: n×h×w×c, `weight`: k×k×c×o, `y`: n×h×w×o.
 pub fn forward(x: &[f32], shape: Nhwc, kernel: usize, weight: &[f32], bias: Option<&[f32]>, relu: bool, y: &mut [f32]) {

@@ -4,6 +4,7 @@
 //! partial sums in the order of the pieces. The same call therefore gives the same bits, whichever thread was faster.
 
 pub mod adam;
+pub mod amx;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv2d;
@@ -51,14 +52,14 @@ pub fn add_up(partial: &[f32], len: usize) -> Vec<f64> {
 
 /// An array that several tasks write at once, each its own part.
 #[derive(Clone, Copy)]
-pub struct Shared(*mut f32, usize);
+pub struct Shared<T = f32>(*mut T, usize);
 // SAFETY: `Shared::slice` is the only access, and its caller promises that the parts are disjoint.
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    pub fn new(values: &mut [f32]) -> Shared {
+impl<T> Shared<T> {
+    pub fn new(values: &mut [T]) -> Shared<T> {
         Shared(values.as_mut_ptr(), values.len())
     }
 
@@ -67,7 +68,7 @@ impl Shared {
     /// # Safety
     /// No two live slices may overlap, and none may outlive the array.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
+    pub unsafe fn slice<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.1);
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

@@ -66,6 +66,64 @@ pub unsafe trait Simd: Copy {
     /// 0 where mask ≤ 0, and v elsewhere.
     fn positive(self, mask: Self::V, v: Self::V) -> Self::V;
 
+    /// 32 numbers in bf16, as floats.
+    ///
+    /// # Safety
+    /// They can be read.
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> [Self::V; 2] {
+        // SAFETY: the caller's promise; each array has `LANES` floats.
+        unsafe {
+            [from, from.add(LANES)].map(|from| {
+                let mut part = [0.0f32; LANES];
+                part.iter_mut().enumerate().for_each(|(i, value)| *value = widen(*from.add(i)));
+                self.load(part.as_ptr())
+            })
+        }
+    }
+
+    /// 16 pairs of numbers in bf16, as floats: the first of each pair, then the second.
+    ///
+    /// # Safety
+    /// As [`load_bf16`](Self::load_bf16).
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u16) -> [Self::V; 2] {
+        // SAFETY: the caller's promise; each array has `LANES` floats.
+        unsafe {
+            [0, 1].map(|second| {
+                let mut part = [0.0f32; LANES];
+                part.iter_mut().enumerate().for_each(|(i, value)| *value = widen(*from.add(2 * i + second)));
+                self.load(part.as_ptr())
+            })
+        }
+    }
+
+    /// Stores 32 floats in bf16, rounded as [`narrow`] does.
+    ///
+    /// # Safety
+    /// 32 numbers can be written.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, v: [Self::V; 2]) {
+        // SAFETY: the caller's promise; each array has `LANES` floats.
+        unsafe {
+            for (to, v) in [to, to.add(LANES)].into_iter().zip(v) {
+                let mut part = [0.0f32; LANES];
+                self.store(part.as_mut_ptr(), v);
+                part.iter().enumerate().for_each(|(i, &value)| *to.add(i) = narrow(value));
+            }
+        }
+    }
+
+    /// Like [`store_bf16`](Self::store_bf16), past the caches, as [`stream`](Self::stream).
+    ///
+    /// # Safety
+    /// As [`store_bf16`](Self::store_bf16), and `to` is aligned to a cache line.
+    #[inline(always)]
+    unsafe fn stream_bf16(self, to: *mut u16, v: [Self::V; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_bf16(to, v) }
+    }
+
     /// The transpose: vector i of the result holds element i of each row.
     #[inline(always)]
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
@@ -118,6 +176,23 @@ pub unsafe trait Simd: Copy {
             }
         }
     }
+}
+
+/// A number in bf16 as a float.
+#[inline(always)]
+pub fn widen(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+/// The nearest number in bf16: of two equally near ones the even one, 0 for denormal numbers, NaN for NaN. This is what
+/// VCVTNE2PS2BF16 does.
+#[inline(always)]
+pub fn narrow(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let (nan, denormal) = (bits & 0x7fff_ffff > 0x7f80_0000, bits & 0x7f80_0000 == 0);
+    let rounded = if denormal { bits >> 16 & 0x8000 } else { rounded };
+    (if nan { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
 /// A loop that [`run`] compiles for each instruction set.
@@ -196,17 +271,14 @@ pub fn run<L: VectorLoop>(vector_loop: L) -> L::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         unsafe fn avx512<L: VectorLoop>(vector_loop: L) -> L::Output {
             // SAFETY: the caller has checked that the CPU has AVX-512.
-            vector_loop.run(unsafe { x86::Avx512::new() })
+            vector_loop.run(unsafe { x86::Avx512::<false>::new() })
         }
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2<L: VectorLoop>(vector_loop: L) -> L::Output {
             // SAFETY: the caller has checked that the CPU has AVX2 and FMA.
             vector_loop.run(unsafe { x86::Avx2::new() })
         }
-        let has_avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
+        let has_avx512 = has_avx512();
         let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         #[cfg(test)]
         let (has_avx512, has_avx2) =
@@ -221,6 +293,34 @@ pub fn run<L: VectorLoop>(vector_loop: L) -> L::Output {
         }
     }
     vector_loop.run(Plain)
+}
+
+/// Like [`run`], for loops over bf16: there is one more version, with AVX512-BF16.
+pub fn run_bf16<L: VectorLoop>(vector_loop: L) -> L::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+        unsafe fn avx512_bf16<L: VectorLoop>(vector_loop: L) -> L::Output {
+            // SAFETY: the caller has checked that the CPU has these.
+            vector_loop.run(unsafe { x86::Avx512::<true>::new() })
+        }
+        let has_bf16 = has_avx512() && is_x86_feature_detected!("avx512bf16");
+        #[cfg(test)]
+        let has_bf16 = has_bf16 && LIMIT.get() >= Level::Avx512;
+        if has_bf16 {
+            // SAFETY: just checked.
+            return unsafe { avx512_bf16(vector_loop) };
+        }
+    }
+    run(vector_loop)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
 }
 
 /// An array of 16 floats, which the compiler vectorizes as well as it can.
@@ -299,13 +399,13 @@ mod x86 {
     use super::{LANES, Simd};
     use std::arch::x86_64::*;
 
-    /// One 512-bit register.
+    /// One 512-bit register. With `BF16`, the CPU converts to bf16 by itself.
     #[derive(Clone, Copy)]
-    pub struct Avx512(());
+    pub struct Avx512<const BF16: bool>(());
 
-    impl Avx512 {
+    impl<const BF16: bool> Avx512<BF16> {
         /// # Safety
-        /// The CPU has AVX-512 F, BW, DQ and VL.
+        /// The CPU has AVX-512 F, BW, DQ and VL, and if `BF16` AVX512-BF16.
         #[inline(always)]
         pub unsafe fn new() -> Self {
             Self(())
@@ -317,9 +417,34 @@ mod x86 {
         ((1u32 << lanes) - 1) as __mmask16
     }
 
+    /// 32 floats in bf16, rounded as [`narrow`](super::narrow) does.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512, and if `BF16` AVX512-BF16.
+    #[inline(always)]
+    unsafe fn bits<const BF16: bool>([low, high]: [__m512; 2]) -> __m512i {
+        // SAFETY: the caller's promise; both types are 512 bits.
+        unsafe {
+            if BF16 {
+                return std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            }
+            let half = |v: __m512| {
+                let bits = _mm512_castps_si512(v);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                let up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x40_0000));
+                let denormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+                let up = _mm512_mask_and_epi32(up, denormal, bits, _mm512_set1_epi32(i32::MIN));
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up))
+            };
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(low)), half(high))
+        }
+    }
+
     // SAFETY, here and in each method: the intrinsics need AVX-512F, which a value of the type proves; the caller
     // promises that pointers are valid.
-    unsafe impl Simd for Avx512 {
+    unsafe impl<const BF16: bool> Simd for Avx512<BF16> {
         type V = __m512;
         #[cfg(test)]
         const LEVEL: Level = Level::Avx512;
@@ -373,6 +498,30 @@ mod x86 {
         #[inline(always)]
         fn positive(self, mask: __m512, v: __m512) -> __m512 {
             unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(mask, _mm512_setzero_ps()), v) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(self, from: *const u16) -> [__m512; 2] {
+            let half = |at: usize| unsafe {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.add(at).cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            };
+            [half(0), half(LANES)]
+        }
+        #[inline(always)]
+        unsafe fn load_pairs(self, from: *const u16) -> [__m512; 2] {
+            unsafe {
+                let pairs = _mm512_loadu_si512(from.cast());
+                let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff));
+                [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(self, to: *mut u16, v: [__m512; 2]) {
+            unsafe { _mm512_storeu_si512(to.cast(), bits::<BF16>(v)) }
+        }
+        #[inline(always)]
+        unsafe fn stream_bf16(self, to: *mut u16, v: [__m512; 2]) {
+            unsafe { _mm512_stream_si512(to.cast(), bits::<BF16>(v)) }
         }
         #[inline(always)]
         fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {

@@ -4,7 +4,7 @@ use super::init::Init;
 use super::op::{Op, Shape, check_l2};
 use super::spec::LayerSpec;
 use super::values::{Gradient, Values};
-use crate::kernel::winograd::Filters;
+use crate::kernel::conv2d::Filters;
 use crate::process::check_memory;
 use crate::tensor::{Flat, check_device};
 use crate::text::thousands;
@@ -210,8 +210,8 @@ impl Layer {
         Ok(output)
     }
 
-    /// The transformed filters of a 3×3 convolution: the cached ones if they `fit`, otherwise new ones, which are
-    /// cached until the weights change.
+    /// The weights as a kernel reads them in inference: the cached ones if they `fit`, otherwise new ones, which are cached
+    /// until the weights change.
     pub(crate) fn filters(&self, fit: impl Fn(&Filters) -> bool, new: impl FnOnce() -> Filters) -> Arc<Filters> {
         let mut kept = self.filters.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
@@ -235,7 +235,7 @@ impl fmt::Debug for Layer {
     }
 }
 
-/// The transformed filters of a 3×3 convolution, cached until its weights change.
+/// The weights as a kernel reads them, cached until they change.
 #[derive(Default)]
 struct FilterCache(Mutex<Option<Arc<Filters>>>);
 

@@ -9,6 +9,7 @@ mod init;
 mod input;
 mod layer;
 mod op;
+mod precision;
 mod sequential;
 mod spec;
 mod values;
@@ -20,6 +21,7 @@ pub(crate) use input::Preparation;
 pub use input::{Normalization, Resize};
 pub use layer::{Layer, Param};
 pub use op::{Op, Shape};
+pub use precision::Precision;
 pub use sequential::Sequential;
 pub use spec::{
     AdaptiveAvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, LayerSpec, Linear, MaxPool2d, Preprocess,

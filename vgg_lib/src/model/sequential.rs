@@ -6,6 +6,7 @@ use super::init::{Init, Seed, layer_rng};
 use super::input::Preparation;
 use super::layer::{Layer, MOST_VALUES, initial};
 use super::op::{Op, Shape, check_dropout, check_l2, check_rate};
+use super::precision::Precision;
 use super::spec::LayerSpec;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
@@ -40,6 +41,8 @@ pub struct Sequential {
     pub(crate) arena: Arc<Arena>,
     /// Where the model runs.
     pub(crate) device: Device,
+    /// What it computes with; `None` is what the environment says.
+    pub(super) precision: Option<Precision>,
     /// Σ λ‖w‖² of the current weights, if the last training pass computed it.
     pub(crate) penalty: Option<f64>,
     /// A layer that could not be added.
@@ -54,8 +57,9 @@ impl Sequential {
     /// A size of 0 is an error when the first layer is added.
     pub fn new((h, w, c): (usize, usize, usize), seed: Seed) -> Sequential {
         let (input, device) = (Shape::Map(h, w, c), Device::default());
-        let (arena, penalty, fault, preparation) = (Arc::default(), None, None, None);
-        Sequential { input, layers: vec![], seed, built: 0, steps: 0, arena, device, penalty, fault, preparation }
+        let (arena, precision, penalty, fault, preparation) = (Arc::default(), None, None, None, None);
+        let (layers, built, steps) = (vec![], 0, 0);
+        Sequential { input, layers, seed, built, steps, arena, device, precision, penalty, fault, preparation }
     }
 
     /// Chooses where the model runs. Its weights follow when they are needed there.

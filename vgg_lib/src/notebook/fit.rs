@@ -24,7 +24,7 @@ impl Sequential {
     /// never saved in a checkpoint, and the model goes back to those of its best epoch or, without one, of the start.
     pub fn fit(&mut self, train: &Dataset, validation: &Dataset, config: FitConfig) -> Result<History> {
         let (verbosity, monitor) = (config.verbosity, config.monitor.clone());
-        let mut show = Show { verbosity, monitor, device: self.device.note(), progress: None };
+        let mut show = Show { verbosity, monitor, device: self.place_note(), progress: None };
         self.fit_with(train, validation, config, &mut |event| show.event(event))
     }
 }

@@ -49,11 +49,11 @@ pub(super) fn scale_and_shift(layer: &Layer, mean: &[f32], variance: &[f32], eps
 }
 
 /// γ/√(σ² + ε).
-fn scale(variance: &[f32], epsilon: f32, gamma: &[f32]) -> Vec<f32> {
+pub(super) fn scale(variance: &[f32], epsilon: f32, gamma: &[f32]) -> Vec<f32> {
     inv_std(variance, epsilon).iter().zip(gamma).map(|(s, w)| s * w).collect()
 }
 
-fn inv_std(variance: &[f32], epsilon: f32) -> Vec<f32> {
+pub(super) fn inv_std(variance: &[f32], epsilon: f32) -> Vec<f32> {
     variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect()
 }
 

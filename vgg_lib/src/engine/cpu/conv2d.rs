@@ -3,8 +3,8 @@
 use super::batch_norm::scale_and_shift;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use crate::kernel::arena::Buffer;
-use crate::kernel::conv2d;
-use crate::kernel::winograd::{Epilogue, Filters};
+use crate::kernel::conv2d::{self, Filters};
+use crate::kernel::winograd::{self, Epilogue};
 use crate::model::{Layer, Op};
 use crate::tensor::{Flat, Gradients, Nhwc};
 use dfdx::shapes::HasShape;
@@ -35,13 +35,14 @@ fn fused(work: &Work) -> Buffer {
     };
     let shape @ (_, h, w, c) = work.input();
     let mut y = work.output();
-    let new = || Filters::new(values(work.layer.tensor(0)), c, (h, w));
-    work.layer.filters(|filters| filters.fit(h, w), new).forward(&work.x, shape, epilogue, &mut y);
+    let new = || Filters::Winograd(winograd::Filters::new(values(work.layer.tensor(0)), c, (h, w)));
+    let fit = |filters: &Filters| matches!(filters, Filters::Winograd(filters) if filters.fit(h, w));
+    work.layer.filters(fit, new).winograd().forward(&work.x, shape, epilogue, &mut y);
     y
 }
 
 /// Scale and shift of a batch norm with its running statistics.
-fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
     let Op::BatchNorm { epsilon, .. } = layer.op() else { unreachable!("the plan names a batch norm") };
     scale_and_shift(layer, values(layer.tensor(2)), values(layer.tensor(3)), epsilon)
 }

@@ -8,6 +8,7 @@
 
 mod adaptive_avg_pool2d;
 mod batch_norm;
+mod bf16;
 mod conv2d;
 mod dropout;
 mod global_avg_pool;
@@ -23,9 +24,10 @@ pub(crate) use loss::cross_entropy;
 pub(crate) use update::{adam_update, finish_update, momentum_update, muon_updates, squared_norm};
 
 use super::laps::Stopwatch;
-use super::plan::{Plan, Purpose, Stage};
-use super::{Statistics, Trained, TrainingPass, memory, nhwc};
+use super::plan::{Form, Plan, Purpose, Stage};
+use super::{Place, Statistics, Trained, TrainingPass, memory, nhwc};
 use crate::Result;
+use crate::kernel::amx::{Map, Rows};
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::elementwise;
 use crate::model::{Layer, Op};
@@ -34,21 +36,24 @@ use dfdx::prelude::*;
 use std::sync::Arc;
 
 /// Inference: the output of the last of these layers.
-pub(crate) fn infer(layers: &[Layer], x: Images, arena: &Arc<Arena>) -> Result<Images> {
-    let plan = plan(layers, &x, Purpose::Inference, &[], arena)?;
-    let mut pass = Pass::new(layers, *x.shape(), 0);
-    let y = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
+pub(crate) fn infer(layers: &[Layer], x: Images, place: Place) -> Result<Images> {
+    let plan = plan(layers, &x, Purpose::Inference, &[], place)?;
+    let mut pass = Pass::new(layers, &plan, *x.shape(), 0);
+    let y = pass.run(&plan, to_buffer(place.arena, &x), |_, _| ());
     to_images(&y, nhwc(x.shape().0, plan.output))
 }
 
 /// The outputs of the layers with these indices, in the order of `wanted`.
-pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], arena: &Arc<Arena>) -> Result<Vec<Images>> {
-    let plan = plan(layers, &x, Purpose::Observation, wanted, arena)?;
+pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Place) -> Result<Vec<Images>> {
+    let plan = plan(layers, &x, Purpose::Observation, wanted, place)?;
     let mut found = vec![None; layers.len()];
-    let mut pass = Pass::new(layers, *x.shape(), 0);
-    pass.run(&plan, to_buffer(arena, &x), |stage, y| {
+    let mut pass = Pass::new(layers, &plan, *x.shape(), 0);
+    let rows = pass.rows;
+    pass.run(&plan, to_buffer(place.arena, &x), |stage, y| {
         if wanted.contains(&stage.layers.start) {
-            found[stage.layers.start] = Some((y.clone(), nhwc(x.shape().0, stage.output)));
+            let shape = nhwc(x.shape().0, stage.output);
+            let y = if stage.form == Form::Bf16 { bf16::unpacked(y, Map::new(rows, shape)) } else { y.clone() };
+            found[stage.layers.start] = Some((y, shape));
         }
     });
     let image = |&index: &usize| found[index].as_ref().map(|(y, shape)| to_images(y, *shape));
@@ -60,16 +65,16 @@ pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
     TrainingPass { seed, first, input_gradient, .. }: TrainingPass,
-    arena: &Arc<Arena>,
+    place: Place,
 ) -> Result<Trained> {
     let (x, mut tape) = x.split_tape();
-    let plan = plan(layers, &x, Purpose::Training { first }, &[], arena)?;
-    let mut pass = Pass::new(layers, *x.shape(), seed);
-    let result = pass.run(&plan, to_buffer(arena, &x), |_, _| ());
+    let plan = plan(layers, &x, Purpose::Training { first }, &[], place)?;
+    let mut pass = Pass::new(layers, &plan, *x.shape(), seed);
+    let result = pass.run(&plan, to_buffer(place.arena, &x), |_, _| ());
     let Pass { kept, statistics, .. } = pass;
     let y = to_images(&result, nhwc(x.shape().0, plan.output))?;
     drop(result);
-    let (x_ghost, y_ghost, arena) = (x.ghost(), y.ghost(), arena.clone());
+    let (x_ghost, y_ghost, arena) = (x.ghost(), y.ghost(), place.arena.clone());
     tape.add_backward_op(move |gradients| {
         // The gradient of the output is not read again, so it is moved out.
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
@@ -83,9 +88,10 @@ pub(crate) fn train(
 }
 
 /// The stages of a pass that keeps the outputs of the layers `observed`, after a check that it fits in memory.
-fn plan(layers: &[Layer], x: &Images, purpose: Purpose, observed: &[usize], arena: &Arena) -> Result<Plan> {
+fn plan(layers: &[Layer], x: &Images, purpose: Purpose, observed: &[usize], place: Place) -> Result<Plan> {
     let plan = Plan::of(layers, x, purpose)?;
-    memory::check_pass(layers, &plan, x.shape().0, observed, arena)?;
+    let plan = if place.bf16 { plan.in_bf16(layers, x.shape().0) } else { plan };
+    memory::check_pass(layers, &plan, x.shape().0, observed, place.arena)?;
     Ok(plan)
 }
 
@@ -96,6 +102,8 @@ struct Pass<'a> {
     n: usize,
     /// The seed of this step's dropout.
     seed: u64,
+    /// What lines of bf16 are.
+    rows: Rows,
     /// What the backward pass needs of each stage, with the index of the stage's first layer.
     kept: Vec<(usize, Box<dyn Backward>)>,
     statistics: Vec<Statistics>,
@@ -107,35 +115,51 @@ struct Work<'a> {
     layer: &'a Layer,
     layers: &'a [Layer],
     n: usize,
+    rows: Rows,
     x: Arc<Buffer>,
 }
 
 impl<'a> Pass<'a> {
-    fn new(layers: &'a [Layer], shape: Nhwc, seed: u64) -> Pass<'a> {
-        Pass { layers, n: shape.0, seed, kept: vec![], statistics: vec![] }
+    fn new(layers: &'a [Layer], plan: &Plan, shape: Nhwc, seed: u64) -> Pass<'a> {
+        Pass { layers, n: shape.0, seed, rows: bf16::rows(plan, shape.0), kept: vec![], statistics: vec![] }
     }
 
     /// Runs all stages in order, and calls `seen` with the output of each.
     fn run(&mut self, plan: &Plan, x: Buffer, mut seen: impl FnMut(&Stage, &Arc<Buffer>)) -> Arc<Buffer> {
         let mut x = Arc::new(x);
         let mut watch = Stopwatch::start();
+        let (n, rows, layers) = (self.n, self.rows, self.layers);
+        let mut before = Form::F32;
         for stage in &plan.stages {
             let index = stage.layers.start;
-            let work = Work { stage, layer: &self.layers[index], layers: self.layers, n: self.n, x };
+            let mut work = Work { stage, layer: &layers[index], layers, n, rows, x };
+            let conversion = bf16::convert(&mut work, before);
             let kept;
             (x, kept) = self.stage(work);
-            if stage.trains
-                && let Some(kept) = kept
-            {
-                self.kept.push((index, kept));
+            if stage.trains {
+                self.kept.extend([conversion, kept].into_iter().flatten().map(|kept| (index, kept)));
             }
             watch.lap(index, false);
             seen(stage, &x);
+            before = stage.form;
         }
-        x
+        match plan.stages.last() {
+            Some(stage) if before == Form::Bf16 => {
+                let map = Map::new(rows, nhwc(n, stage.output));
+                let unpacked = bf16::unpacked(&x, map);
+                if stage.trains {
+                    self.kept.push((stage.layers.start, bf16::backward_of_unpacked(map)));
+                }
+                unpacked
+            }
+            _ => x,
+        }
     }
 
     fn stage(&mut self, work: Work) -> Output {
+        if work.stage.form != Form::F32 {
+            return bf16::stage(work, self);
+        }
         match work.layer.op() {
             Op::Preprocess { mean, std, bgr } => preprocess::forward(work, mean, std, bgr),
             Op::Conv2d { kernel, relu, .. } => conv2d::forward(work, kernel, relu),
@@ -155,6 +179,10 @@ impl<'a> Pass<'a> {
 impl Work<'_> {
     fn input(&self) -> Nhwc {
         nhwc(self.n, self.stage.input)
+    }
+
+    fn output_shape(&self) -> Nhwc {
+        nhwc(self.n, self.stage.output)
     }
 
     /// A buffer for the output.

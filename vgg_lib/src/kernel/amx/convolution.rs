@@ -1,0 +1,276 @@
+//! 3×3 and 1×1 convolution, stride 1, "same" padding, as block products: y from x, and dx from dy.
+
+use super::block::{SIDE, Step, Sums, Unit};
+use super::filters::{Filters, Packed, pack_once};
+use super::layout::{Map, Rows, clear_borders};
+use super::pool::max_forward;
+use crate::kernel::Shared;
+use crate::kernel::arena::{self, Line};
+use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16};
+use crate::kernel::winograd::Epilogue;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// What the input of a task may take: half of an L2 cache.
+const CACHE_LINES: usize = (1 << 20) / 64;
+/// Blocks that run together through one chunk of a large map's filters, which then stay in the L1 cache.
+const TOGETHER: usize = 8;
+
+/// y = `epilogue` of conv(x, filters).
+pub fn forward(x: &[Line], map: Map, filters: &Filters, epilogue: Epilogue, y: &mut [Line]) {
+    convolve(x, map, filters.packed(), epilogue, y);
+}
+
+/// y = `epilogue` of conv(x, w) with weights (taps, x's channels, outputs) that are packed for this call only.
+pub fn forward_once(x: &[Line], map: Map, weight: &[f32], outputs: usize, epilogue: Epilogue, y: &mut [Line]) {
+    let shape @ [taps, inputs, _] = [weight.len() / (map.c * outputs), map.c, outputs];
+    let packed = pack_once(weight, shape, false);
+    convolve(x, map, Packed { lines: packed.bf16(), taps, inputs, outputs }, epilogue, y);
+}
+
+/// dx from dy, a map of dy's channels: the convolution with the filters rotated by 180° and their channels exchanged.
+pub fn backward_data(dy: &[Line], map: Map, weight: &[f32], channels: usize, dx: &mut [Line]) {
+    let shape @ [taps, inputs, outputs] = [weight.len() / (map.c * channels), map.c, channels];
+    let packed = pack_once(weight, shape, true);
+    convolve(dy, map, Packed { lines: packed.bf16(), taps, inputs, outputs }, Epilogue::default(), dx);
+}
+
+fn convolve(x: &[Line], map: Map, filters: Packed, epilogue: Epilogue, y: &mut [Line]) {
+    assert!(map.c == filters.inputs && x.len() >= map.lines());
+    let to = map.channels(filters.outputs);
+    if epilogue.max_pool && map.rows == Rows::Pixels {
+        // Blocks of pixels do not hold whole windows.
+        let mut whole = arena::of_process(to.floats());
+        convolve(x, map, filters, Epilogue { max_pool: false, ..epilogue }, whole.bf16_mut());
+        return max_forward(whole.bf16(), to, y, None);
+    }
+    let out = if epilogue.max_pool { to.pooled() } else { to };
+    if out.h * out.w == 0 {
+        return;
+    }
+    let whole = Convolution::new(map, filters, epilogue, out, y);
+    let spans = whole.spans();
+    (0..whole.shares * spans.len()).into_par_iter().with_max_len(1).for_each(|task| {
+        whole.task(task / spans.len(), &spans[task % spans.len()], x);
+    });
+    clear_borders(out, y);
+}
+
+/// One convolution.
+struct Convolution<'a> {
+    from: Map,
+    /// The map of y.
+    to: Map,
+    filters: Packed<'a>,
+    ending: Ending,
+    /// For each kind of border, which are bits for above, below, left and right, the steps of a block product: for each
+    /// chunk those of its taps that lie in the map.
+    steps: Vec<Vec<Step>>,
+    /// Blocks of one part of y. With pooling, the four blocks of a window follow one another.
+    blocks: usize,
+    /// Blocks that a task may not be cut within.
+    unit: usize,
+    /// Tasks that have the same blocks and different panels of the filters.
+    shares: usize,
+    y: Shared<Line>,
+    /// Whether y is so large that it is written past the caches.
+    stream: bool,
+}
+
+impl<'a> Convolution<'a> {
+    fn new(from: Map, filters: Packed<'a>, epilogue: Epilogue, to: Map, y: &mut [Line]) -> Convolution<'a> {
+        let ending = Ending::new(epilogue, filters.outputs);
+        let steps = (0..16).map(|border| steps(from, filters.taps, border)).collect();
+        let (blocks, unit) = match (from.rows, epilogue.max_pool) {
+            (Rows::Images, false) => (to.part_blocks(), to.w),
+            (Rows::Images, true) => (4 * to.part_blocks(), 4 * to.w),
+            (Rows::Pixels, _) => (to.part_blocks(), 1),
+        };
+        // Filters that do not fit into an L2 cache are shared out among the threads.
+        let panels = filters.outputs.div_ceil(SIDE);
+        let shares = if filters.lines.len() > CACHE_LINES { rayon::current_num_threads().min(panels) } else { 1 };
+        let stream = to.lines() > 8 * CACHE_LINES;
+        let y = Shared::new(&mut y[..to.lines()]);
+        Convolution { from, to, filters, ending, steps, blocks, unit, shares, y, stream }
+    }
+
+    /// The blocks of all parts in pieces whose input fits into an L2 cache.
+    fn spans(&self) -> Vec<Range<usize>> {
+        let (total, lines) = (self.from.parts() * self.blocks, self.from.chunks() * SIDE);
+        let whole = if self.blocks * lines <= CACHE_LINES { self.blocks } else { self.unit };
+        let most = (CACHE_LINES / lines / whole).max(1) * whole;
+        let tasks = rayon::current_num_threads().div_ceil(self.shares);
+        let count = total.div_ceil(most).next_multiple_of(tasks);
+        let size = total.div_ceil(count).next_multiple_of(self.unit);
+        (0..total).step_by(size).map(|start| start..total.min(start + size)).collect()
+    }
+
+    /// Computes some blocks for one share of the panels.
+    fn task(&self, share: usize, span: &Range<usize>, x: &[Line]) {
+        let unit = Unit::new();
+        let chunks = self.from.chunks();
+        let panels = self.filters.outputs.div_ceil(SIDE);
+        let size = panels.div_ceil(self.shares);
+        let large = self.from.rows == Rows::Images && self.blocks >= 64;
+        let slice = if large { 1 } else { chunks };
+        let mut sums = [Sums::ZERO; TOGETHER];
+        for panel in share * size..panels.min((share + 1) * size) {
+            let filters = &self.filters.lines[panel * chunks * self.filters.taps * SIDE..];
+            for start in span.clone().step_by(TOGETHER) {
+                let blocks = start..span.end.min(start + TOGETHER);
+                for chunk in (0..chunks).step_by(slice) {
+                    for (block, sums) in blocks.clone().zip(&mut sums) {
+                        self.multiply(&unit, block, chunk..chunk + slice, (x, filters), sums);
+                    }
+                }
+                self.finish(panel, blocks, &sums);
+            }
+        }
+    }
+
+    /// Adds up some chunks of a block.
+    fn multiply(
+        &self,
+        unit: &Unit,
+        block: usize,
+        chunks: Range<usize>,
+        (x, filters): (&[Line], &[Line]),
+        sums: &mut Sums,
+    ) {
+        let Map { h, w, .. } = self.from;
+        let (part, index) = (block / self.blocks, block % self.blocks);
+        let (line, border) = match self.from.rows {
+            Rows::Pixels => (self.from.row(0) + index * SIDE, 0),
+            Rows::Images => {
+                let (y, x) = self.pixel(index);
+                let border = usize::from(y == 0) | usize::from(y + 1 == h) << 1;
+                (y * self.from.down() + x * SIDE, border | usize::from(x == 0) << 2 | usize::from(x + 1 == w) << 3)
+            }
+        };
+        let steps = &self.steps[border];
+        let each = steps.len() / self.from.chunks();
+        let a = part * self.from.chunks() * self.from.chunk_lines() + line;
+        // SAFETY: the steps stay within the part and the panel.
+        unsafe {
+            let steps = &steps[chunks.start * each..chunks.end * each];
+            unit.multiply(x.as_ptr().add(a), filters.as_ptr(), steps, sums, chunks.start > 0);
+        }
+    }
+
+    /// Row and column of a block's pixel in x, with images as rows.
+    fn pixel(&self, index: usize) -> (usize, usize) {
+        let w = self.to.w;
+        if self.ending.max_pool {
+            let (window, i) = (index / 4, index % 4);
+            (window / w * 2 + i / 2, window % w * 2 + i % 2)
+        } else {
+            (index / w, index % w)
+        }
+    }
+
+    /// Writes the outputs of some blocks.
+    fn finish(&self, panel: usize, blocks: Range<usize>, sums: &[Sums; TOGETHER]) {
+        let step = if self.ending.max_pool { 4 } else { 1 };
+        for (block, sums) in blocks.step_by(step).zip(sums.chunks_exact(step)) {
+            let (part, index) = (block / self.blocks, block % self.blocks / step);
+            let first = (part * self.to.chunks() + panel) * self.to.chunk_lines();
+            let (line, count) = match self.to.rows {
+                Rows::Images => (index * SIDE, SIDE),
+                Rows::Pixels => {
+                    let line = self.to.row(0) + index * SIDE;
+                    (line, SIDE.min(self.to.row(self.to.h) - 1 - line))
+                }
+            };
+            // SAFETY: blocks and panels have lines of their own, and each belongs to one task.
+            let y = unsafe { self.y.slice(first + line, count) };
+            run_bf16(Finish { sums, ending: &self.ending, panel, stream: self.stream, y });
+        }
+    }
+}
+
+/// The steps of a block product whose pixels lie at this border.
+fn steps(map: Map, taps: usize, border: usize) -> Vec<Step> {
+    let mut steps = vec![];
+    for chunk in 0..map.chunks() {
+        for tap in 0..taps {
+            let (down, right) = if taps == 9 { (tap / 3, tap % 3) } else { (1, 1) };
+            let outside = [down == 0, down == 2, right == 0, right == 2];
+            if (0..4).any(|side| outside[side] && border >> side & 1 == 1) {
+                continue;
+            }
+            let a = chunk * map.chunk_lines() + down * map.down() + right * map.right();
+            let a = a as i32 - (map.down() + map.right()) as i32;
+            steps.push(Step { a, b: ((chunk * taps + tap) * SIDE) as i32 });
+        }
+    }
+    steps
+}
+
+/// An [`Epilogue`] in which neutral values stand for the missing operations, padded to whole panels.
+struct Ending {
+    bias: Vec<f32>,
+    affine: Option<[Vec<f32>; 2]>,
+    floors: [f32; 2],
+    max_pool: bool,
+}
+
+impl Ending {
+    fn new(epilogue: Epilogue, outputs: usize) -> Ending {
+        let padded = |values: &[f32]| {
+            let mut padded = values.to_vec();
+            padded.resize(outputs.next_multiple_of(SIDE), 0.0);
+            padded
+        };
+        let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
+        Ending {
+            bias: padded(epilogue.bias.unwrap_or(&[])),
+            affine: epilogue.affine.map(|(scale, shift)| [padded(scale), padded(shift)]),
+            floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
+            max_pool: epilogue.max_pool,
+        }
+    }
+}
+
+/// The outputs of a block, or with pooling of the four blocks of a window.
+struct Finish<'a> {
+    sums: &'a [Sums],
+    ending: &'a Ending,
+    panel: usize,
+    stream: bool,
+    y: &'a mut [Line],
+}
+
+impl VectorLoop for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Finish { sums, ending, panel, stream, y } = self;
+        let [relu, relu_after] = ending.floors.map(|floor| s.splat(floor));
+        // SAFETY: the constants have whole panels, and sums and lines 32 values.
+        unsafe {
+            let constant = |values: &[f32]| [0, LANES].map(|at| s.load(values[panel * SIDE + at..][..LANES].as_ptr()));
+            let bias = constant(&ending.bias);
+            let affine = ending.affine.as_ref().map(|affine| [constant(&affine[0]), constant(&affine[1])]);
+            for (row, to) in y.iter_mut().enumerate() {
+                let mut best = bias;
+                for (i, sums) in sums.iter().enumerate() {
+                    for (half, best) in best.iter_mut().enumerate() {
+                        let sum = s.load(sums.0[row].as_ptr().add(half * LANES));
+                        // The floor is the first argument, so that a NaN stays one.
+                        let mut v = s.max(relu, s.add(sum, bias[half]));
+                        if let Some([scale, shift]) = affine {
+                            v = s.max(relu_after, s.fma(v, scale[half], shift[half]));
+                        }
+                        *best = if i == 0 { v } else { s.max_or_nan(v, *best) };
+                    }
+                }
+                let to = to.0.as_mut_ptr();
+                if stream { s.stream_bf16(to, best) } else { s.store_bf16(to, best) }
+            }
+        }
+        if stream {
+            s.fence();
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Filters in the order in which block products read them.
+
+use super::block::SIDE;
+use crate::kernel::arena::{self, Buffer, CacheLine, Line, Memory};
+use crate::kernel::simd::{LANES, Simd, VectorLoop, narrow, run_bf16};
+use rayon::prelude::*;
+
+/// Filters k×k×c×o in bf16: for each panel of 32 outputs, each chunk of 32 inputs and each tap two tiles of 16 lines.
+pub struct Filters {
+    lines: Memory,
+    taps: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+/// A tile unit's factor made of filters, from memory of its own or of an arena.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a> {
+    pub(super) lines: &'a [Line],
+    pub(super) taps: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+impl Filters {
+    /// From `weight` with this many taps (1 or 9), inputs and outputs.
+    pub fn new(weight: &[f32], taps: usize, inputs: usize, outputs: usize) -> Filters {
+        let mut memory = Memory::new(lines(taps, inputs, outputs));
+        pack(weight, [taps, inputs, outputs], false, as_bf16_mut(memory.lines_mut()));
+        Filters { lines: memory, taps, inputs, outputs }
+    }
+
+    /// Whether they have this many taps.
+    pub fn fit(&self, taps: usize) -> bool {
+        self.taps == taps
+    }
+
+    pub(super) fn packed(&self) -> Packed<'_> {
+        let Filters { ref lines, taps, inputs, outputs } = *self;
+        Packed { lines: as_bf16(lines.lines()), taps, inputs, outputs }
+    }
+}
+
+fn as_bf16(lines: &[CacheLine]) -> &[Line] {
+    // SAFETY: both are 64 bytes, aligned alike, and any bits are valid.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len()) }
+}
+
+fn as_bf16_mut(lines: &mut [CacheLine]) -> &mut [Line] {
+    // SAFETY: as in `as_bf16`.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len()) }
+}
+
+fn lines(taps: usize, inputs: usize, outputs: usize) -> usize {
+    taps * inputs.div_ceil(SIDE) * outputs.div_ceil(SIDE) * SIDE
+}
+
+/// Packs filters for one call, into memory of the process.
+pub(super) fn pack_once(weight: &[f32], shape @ [taps, inputs, outputs]: [usize; 3], turned: bool) -> Buffer {
+    let mut buffer = arena::of_process(lines(taps, inputs, outputs) * LANES);
+    pack(weight, shape, turned, buffer.bf16_mut());
+    buffer
+}
+
+/// Packs `weight`, taps×inputs×outputs. If `turned`, it is taps×outputs×inputs, and used rotated by 180°: that is how the
+/// gradient of the data uses the filters.
+fn pack(weight: &[f32], [taps, inputs, outputs]: [usize; 3], turned: bool, to: &mut [Line]) {
+    assert!(weight.len() == taps * inputs * outputs);
+    let chunks = inputs.div_ceil(SIDE);
+    to[..lines(taps, inputs, outputs)].par_chunks_exact_mut(SIDE).enumerate().for_each(|(i, to)| {
+        let (panel, chunk, tap) = (i / taps / chunks * SIDE, i / taps % chunks * SIDE, i % taps);
+        // The weights as they lie: `height` rows of `width` values, a row for each input, or if turned for each output.
+        let (tap, row, height, column, width) = match turned {
+            false => (tap, chunk, inputs, panel, outputs),
+            true => (taps - 1 - tap, panel, outputs, chunk, inputs),
+        };
+        let weight = &weight[tap * height * width..][..height * width];
+        run_bf16(Pack { weight, width, row, column, turned, to });
+    });
+}
+
+/// The 32×32 weights from (row, column) on, as far as there are any.
+struct Pack<'a> {
+    weight: &'a [f32],
+    width: usize,
+    row: usize,
+    column: usize,
+    turned: bool,
+    to: &'a mut [Line],
+}
+
+impl VectorLoop for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Pack { weight, width, row, column, turned, to } = self;
+        let height = weight.len() / width;
+        let (rows, columns) = ((height - row).min(SIDE), (width - column).min(SIDE));
+        let mut block = [Line([0; SIDE]); SIDE];
+        for (i, line) in block.iter_mut().enumerate().take(rows) {
+            let from = &weight[(row + i) * width + column..][..columns];
+            if columns == SIDE {
+                // SAFETY: both have 32 values.
+                unsafe {
+                    let v = [s.load(from.as_ptr()), s.load(from[LANES..].as_ptr())];
+                    s.store_bf16(line.0.as_mut_ptr(), v);
+                }
+            } else {
+                line.0.iter_mut().zip(from).for_each(|(to, &v)| *to = narrow(v));
+            }
+        }
+        // If turned, a row is an output, and pairs of inputs lie side by side in it already.
+        if turned { transpose(s, &block, to) } else { interleave(&block, to) }
+    }
+}
+
+/// From the 32 rows of a matrix two tiles for 16 columns each: line i of a tile holds the rows 2i and 2i + 1, interleaved.
+#[inline(always)]
+pub(super) fn interleave(rows: &[Line], to: &mut [Line]) {
+    let (left, right) = to[..SIDE].split_at_mut(LANES);
+    for ((rows, left), right) in rows[..SIDE].chunks_exact(2).zip(left).zip(right) {
+        for (half, to) in [left, right].into_iter().enumerate() {
+            let mut words = [0u32; LANES];
+            for (k, word) in words.iter_mut().enumerate() {
+                let at = half * LANES + k;
+                *word = u32::from(rows[0].0[at]) | u32::from(rows[1].0[at]) << 16;
+            }
+            // SAFETY: a line is 16 words; on a big-endian CPU the two numbers of a word would have to change places.
+            *to = unsafe { std::mem::transmute::<[u32; LANES], Line>(words) };
+        }
+    }
+}
+
+/// Two tiles transposed, each as 16×16 pairs of numbers. The pairs stay as they are.
+#[inline(always)]
+pub(super) fn transpose<S: Simd>(s: S, from: &[Line], to: &mut [Line]) {
+    for (from, to) in from[..SIDE].chunks_exact(LANES).zip(to[..SIDE].chunks_exact_mut(LANES)) {
+        // SAFETY: a line is 16 floats, here used for their bits only.
+        unsafe {
+            let rows = std::array::from_fn(|i| s.load(from[i].0.as_ptr().cast()));
+            for (v, to) in s.transpose(rows).into_iter().zip(to) {
+                s.store(to.0.as_mut_ptr().cast(), v);
+            }
+        }
+    }
+}
