@@ -98,6 +98,21 @@ pub unsafe trait Simd: Copy {
         }
     }
 
+    /// Interleaves two rows of 32 numbers: the first of both, the second of both, and so on. 16 pairs go to each line.
+    ///
+    /// # Safety
+    /// The rows can be read, and the lines written.
+    #[inline(always)]
+    unsafe fn interleave(self, [a, b]: [*const u16; 2], to: [*mut u16; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for k in 0..2 * LANES {
+                let to = to[k / LANES].add(k % LANES * 2);
+                (*to, *to.add(1)) = (*a.add(k), *b.add(k));
+            }
+        }
+    }
+
     /// Stores 32 floats in bf16, rounded as [`narrow`] does.
     ///
     /// # Safety
@@ -417,6 +432,38 @@ mod x86 {
         ((1u32 << lanes) - 1) as __mmask16
     }
 
+    /// 16 numbers in bf16 as floats.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512, and the numbers can be read.
+    #[inline(always)]
+    unsafe fn wide(from: *const u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+
+    /// 16 floats in bf16, rounded as [`narrow`](super::narrow) does.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512.
+    #[inline(always)]
+    unsafe fn rounded(v: __m512) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x40_0000));
+            let denormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+            let up = _mm512_mask_and_epi32(up, denormal, bits, _mm512_set1_epi32(i32::MIN));
+            _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up))
+        }
+    }
+
     /// 32 floats in bf16, rounded as [`narrow`](super::narrow) does.
     ///
     /// # Safety
@@ -428,17 +475,7 @@ mod x86 {
             if BF16 {
                 return std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
             }
-            let half = |v: __m512| {
-                let bits = _mm512_castps_si512(v);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                let up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-                let up = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x40_0000));
-                let denormal = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
-                let up = _mm512_mask_and_epi32(up, denormal, bits, _mm512_set1_epi32(i32::MIN));
-                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up))
-            };
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(low)), half(high))
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded(low)), rounded(high))
         }
     }
 
@@ -501,11 +538,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> [__m512; 2] {
-            let half = |at: usize| unsafe {
-                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.add(at).cast()));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
-            };
-            [half(0), half(LANES)]
+            unsafe { [wide(from), wide(from.add(LANES))] }
         }
         #[inline(always)]
         unsafe fn load_pairs(self, from: *const u16) -> [__m512; 2] {
@@ -513,6 +546,21 @@ mod x86 {
                 let pairs = _mm512_loadu_si512(from.cast());
                 let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff));
                 [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn interleave(self, [a, b]: [*const u16; 2], to: [*mut u16; 2]) {
+            unsafe {
+                let (a, b) = (_mm512_loadu_si512(a.cast()), _mm512_loadu_si512(b.cast()));
+                // Words 0, 32, 1, 33 … of the 64 in both, as pairs in 32 bits.
+                let pairs = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+                let low = _mm512_or_si512(
+                    _mm512_mullo_epi32(pairs, _mm512_set1_epi32(0x1_0001)),
+                    _mm512_set1_epi32(32 << 16),
+                );
+                let high = _mm512_or_si512(low, _mm512_set1_epi32(0x10_0010));
+                _mm512_storeu_si512(to[0].cast(), _mm512_permutex2var_epi16(a, low, b));
+                _mm512_storeu_si512(to[1].cast(), _mm512_permutex2var_epi16(a, high, b));
             }
         }
         #[inline(always)]

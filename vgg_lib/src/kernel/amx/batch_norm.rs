@@ -50,7 +50,7 @@ impl VectorLoop for Statistics<'_> {
                 sum = [s.add(sum[0], v[0]), s.add(sum[1], v[1])];
             });
             let share = s.splat(1.0 / band.positions() as f32);
-            let around = sum.map(|sum| s.mul(sum, share));
+            let around = [s.mul(sum[0], share), s.mul(sum[1], share)];
             let mut sum = [s.splat(0.0); 2];
             band.for_lines(|At { line, .. }| {
                 let v = s.load_bf16(x[line].0.as_ptr());
@@ -206,7 +206,8 @@ impl VectorLoop for Combine<'_> {
         let Combine { x, band, constants, dropout, relu, dy, sum } = self;
         // SAFETY: a line is two vectors; constants and sums are padded.
         unsafe {
-            let [a, b, d] = constants.map(|constant| load_both(s, constant));
+            let [a, b, d] = constants;
+            let (a, b, d) = (load_both(s, a), load_both(s, b), load_both(s, d));
             let mut total = [s.splat(0.0); 2];
             band.for_lines(|At { line, index, .. }| {
                 let at = dy[line].0.as_mut_ptr();
@@ -215,7 +216,7 @@ impl VectorLoop for Combine<'_> {
                     dy = dropped(s, dropout, index, dy);
                 }
                 let x = s.load_bf16(x[line].0.as_ptr());
-                let mut dx = [0, 1].map(|i| s.fma(a[i], dy[i], s.fma(b[i], x[i], d[i])));
+                let mut dx = [s.fma(a[0], dy[0], s.fma(b[0], x[0], d[0])), s.fma(a[1], dy[1], s.fma(b[1], x[1], d[1]))];
                 if relu {
                     dx = [s.positive(x[0], dx[0]), s.positive(x[1], dx[1])];
                 }

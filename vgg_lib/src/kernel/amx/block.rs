@@ -118,7 +118,7 @@ impl VectorLoop for Emulated<'_> {
                         let [even, odd] = s.load_pairs(left.0.as_ptr());
                         let [even2, odd2] = s.load_pairs(right.0.as_ptr());
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let [x, y] = [2 * pair, 2 * pair + 1].map(|k| s.splat(widen(row.0[k])));
+                            let (x, y) = (s.splat(widen(row.0[2 * pair])), s.splat(widen(row.0[2 * pair + 1])));
                             *sums = [s.fma(y, odd, s.fma(x, even, sums[0])), s.fma(y, odd2, s.fma(x, even2, sums[1]))];
                         }
                     }

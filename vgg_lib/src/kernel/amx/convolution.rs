@@ -209,22 +209,24 @@ fn steps(map: Map, taps: usize, border: usize) -> Vec<Step> {
 /// An [`Epilogue`] in which neutral values stand for the missing operations, padded to whole panels.
 struct Ending {
     bias: Vec<f32>,
-    affine: Option<[Vec<f32>; 2]>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
     floors: [f32; 2],
     max_pool: bool,
 }
 
 impl Ending {
     fn new(epilogue: Epilogue, outputs: usize) -> Ending {
-        let padded = |values: &[f32]| {
-            let mut padded = values.to_vec();
-            padded.resize(outputs.next_multiple_of(SIDE), 0.0);
+        let padded = |values: Option<&[f32]>, neutral: f32| {
+            let mut padded = values.map_or_else(Vec::new, |values| values.to_vec());
+            padded.resize(outputs.next_multiple_of(SIDE), neutral);
             padded
         };
         let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
         Ending {
-            bias: padded(epilogue.bias.unwrap_or(&[])),
-            affine: epilogue.affine.map(|(scale, shift)| [padded(scale), padded(shift)]),
+            bias: padded(epilogue.bias, 0.0),
+            scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
+            shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
             floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
             max_pool: epilogue.max_pool,
         }
@@ -246,22 +248,22 @@ impl VectorLoop for Finish<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Finish { sums, ending, panel, stream, y } = self;
-        let [relu, relu_after] = ending.floors.map(|floor| s.splat(floor));
+        let (relu, relu_after) = (s.splat(ending.floors[0]), s.splat(ending.floors[1]));
+        let [bias, scale, shift] =
+            [&ending.bias, &ending.scale, &ending.shift].map(|values| &values[panel * SIDE..][..SIDE]);
         // SAFETY: the constants have whole panels, and sums and lines 32 values.
         unsafe {
-            let constant = |values: &[f32]| [0, LANES].map(|at| s.load(values[panel * SIDE + at..][..LANES].as_ptr()));
-            let bias = constant(&ending.bias);
-            let affine = ending.affine.as_ref().map(|affine| [constant(&affine[0]), constant(&affine[1])]);
             for (row, to) in y.iter_mut().enumerate() {
-                let mut best = bias;
-                for (i, sums) in sums.iter().enumerate() {
-                    for (half, best) in best.iter_mut().enumerate() {
-                        let sum = s.load(sums.0[row].as_ptr().add(half * LANES));
+                let mut best = [relu; 2];
+                for (half, best) in best.iter_mut().enumerate() {
+                    let at = half * LANES;
+                    let (scale, shift) = (s.load(scale.as_ptr().add(at)), s.load(shift.as_ptr().add(at)));
+                    let bias = s.load(bias.as_ptr().add(at));
+                    for (i, sums) in sums.iter().enumerate() {
+                        let sum = s.load(sums.0[row].as_ptr().add(at));
                         // The floor is the first argument, so that a NaN stays one.
-                        let mut v = s.max(relu, s.add(sum, bias[half]));
-                        if let Some([scale, shift]) = affine {
-                            v = s.max(relu_after, s.fma(v, scale[half], shift[half]));
-                        }
+                        let v = s.max(relu, s.add(sum, bias));
+                        let v = s.max(relu_after, s.fma(v, scale, shift));
                         *best = if i == 0 { v } else { s.max_or_nan(v, *best) };
                     }
                 }

@@ -184,10 +184,10 @@ impl VectorLoop for Factor<'_> {
         let mut pairs = [Line([0; SIDE]); SIDE];
         for (from, to) in from.chunks_exact(SIDE).zip(to.chunks_exact_mut(SIDE)) {
             if transposed {
-                interleave(from, &mut pairs);
+                interleave(s, from, &mut pairs);
                 transpose(s, &pairs, to);
             } else {
-                interleave(from, to);
+                interleave(s, from, to);
             }
         }
     }

@@ -111,23 +111,18 @@ impl VectorLoop for Pack<'_> {
             }
         }
         // If turned, a row is an output, and pairs of inputs lie side by side in it already.
-        if turned { transpose(s, &block, to) } else { interleave(&block, to) }
+        if turned { transpose(s, &block, to) } else { interleave(s, &block, to) }
     }
 }
 
 /// From the 32 rows of a matrix two tiles for 16 columns each: line i of a tile holds the rows 2i and 2i + 1, interleaved.
 #[inline(always)]
-pub(super) fn interleave(rows: &[Line], to: &mut [Line]) {
+pub(super) fn interleave<S: Simd>(s: S, rows: &[Line], to: &mut [Line]) {
     let (left, right) = to[..SIDE].split_at_mut(LANES);
     for ((rows, left), right) in rows[..SIDE].chunks_exact(2).zip(left).zip(right) {
-        for (half, to) in [left, right].into_iter().enumerate() {
-            let mut words = [0u32; LANES];
-            for (k, word) in words.iter_mut().enumerate() {
-                let at = half * LANES + k;
-                *word = u32::from(rows[0].0[at]) | u32::from(rows[1].0[at]) << 16;
-            }
-            // SAFETY: a line is 16 words; on a big-endian CPU the two numbers of a word would have to change places.
-            *to = unsafe { std::mem::transmute::<[u32; LANES], Line>(words) };
+        // SAFETY: a line is 32 numbers.
+        unsafe {
+            s.interleave([rows[0].0.as_ptr(), rows[1].0.as_ptr()], [left.0.as_mut_ptr(), right.0.as_mut_ptr()]);
         }
     }
 }

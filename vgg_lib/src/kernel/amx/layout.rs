@@ -358,14 +358,16 @@ impl VectorLoop for Gather<'_> {
         band.for_lines(|At { line, index, .. }| {
             let pixel = index / (9 * c);
             let (row, column) = (pixel / w % h, pixel % w);
-            let mut values = [0.0f32; SIDE];
+            let (left, right) = (usize::from(column == 0), if column + 1 == w { 2 } else { 3 });
+            let mut values = [0.0f32; SIDE + LANES];
             for tap in 0..3 {
-                let (y, left) = ((row + tap).wrapping_sub(1), usize::from(column == 0));
-                let right = if column + 1 == w { 2 } else { 3 };
-                if y < h {
-                    let from = (pixel + tap * w + left - w - 1) * c;
-                    let count = (right - left) * c;
-                    values[(tap * 3 + left) * c..][..count].copy_from_slice(&x[from..from + count]);
+                let inside = (row + tap).wrapping_sub(1) < h;
+                let from = (pixel + tap * w + left).wrapping_sub(w + 1).wrapping_mul(c);
+                // SAFETY: up to nine values of a row of pixels can be read. What is stored behind them is 0, or overwritten
+                // by the next row.
+                unsafe {
+                    let v = s.load_lanes(x.as_ptr().wrapping_add(from), if inside { (right - left) * c } else { 0 });
+                    s.store(values.as_mut_ptr().add((tap * 3 + left) * c), v);
                 }
             }
             // SAFETY: both have 32 values.

@@ -71,7 +71,7 @@ impl VectorLoop for FewRows<'_> {
                     let ([even, odd], [even2, odd2]) = (s.load_pairs(left.0.as_ptr()), s.load_pairs(right.0.as_ptr()));
                     for (row, total) in total.iter_mut().enumerate().take(n) {
                         let x = x.as_ptr().add(row * inputs + chunk * SIDE + 2 * pair);
-                        let [a, b] = [s.splat(*x), s.splat(*x.add(1))];
+                        let (a, b) = (s.splat(*x), s.splat(*x.add(1)));
                         *total = [
                             s.fma(a, even, total[0]),
                             s.fma(b, odd, total[1]),

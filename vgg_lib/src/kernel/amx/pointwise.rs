@@ -26,9 +26,11 @@ impl VectorLoop for Relu<'_> {
     fn run<S: Simd>(self, _: S) {
         let Relu { x, band, y } = self;
         band.for_lines(|At { line, .. }| {
-            for (y, &x) in y[line].0.iter_mut().zip(&x[line].0) {
-                *y = if passes(x) { x } else { 0 };
+            let mut to = [0; SIDE];
+            for (to, &x) in to.iter_mut().zip(&x[line].0) {
+                *to = if passes(x) { x } else { 0 };
             }
+            y[line].0 = to;
         });
     }
 }
@@ -36,7 +38,7 @@ impl VectorLoop for Relu<'_> {
 /// Whether a number in bf16 is positive or NaN.
 #[inline(always)]
 fn passes(x: u16) -> bool {
-    x & 0x8000 == 0 || x & 0x7fff > 0x7f80
+    (x & 0x8000 == 0) | (x & 0x7fff > 0x7f80)
 }
 
 /// Turns dy into dx in place: the gradient is 0 where y, the output of the ReLU, is 0. It passes where y is NaN.
@@ -57,9 +59,11 @@ impl VectorLoop for ReluBackward<'_> {
     fn run<S: Simd>(self, _: S) {
         let ReluBackward { y, band, dy } = self;
         band.for_lines(|At { line, .. }| {
-            for (dy, &y) in dy[line].0.iter_mut().zip(&y[line].0) {
-                *dy = if y & 0x7fff != 0 && passes(y) { *dy } else { 0 };
+            let mut dx = dy[line].0;
+            for (dx, &y) in dx.iter_mut().zip(&y[line].0) {
+                *dx = if (y & 0x7fff != 0) & passes(y) { *dx } else { 0 };
             }
+            dy[line].0 = dx;
         });
     }
 }
@@ -95,8 +99,7 @@ impl VectorLoop for Drop<'_> {
 /// The 32 values that begin at `index` of an NHWC array, after dropout.
 #[inline(always)]
 pub(super) fn dropped<S: Simd>(s: S, dropout: Dropout, index: usize, [low, high]: [S::V; 2]) -> [S::V; 2] {
-    let factors = |at: usize| dropout.factors(s, (index + at) as u32);
-    [s.mul(low, factors(0)), s.mul(high, factors(LANES))]
+    [s.mul(low, dropout.factors(s, index as u32)), s.mul(high, dropout.factors(s, (index + LANES) as u32))]
 }
 
 /// The sum of each channel over all positions.

@@ -35,17 +35,16 @@ impl VectorLoop for Maxima<'_> {
         let Maxima { x, from, band, y, mut index } = self;
         band.for_lines(|At { line, y: row, x: column, image, .. }| {
             let first = band.line_in(from, (2 * row, 2 * column), image);
-            let [a, b, c, d] = [0, from.right(), from.down(), from.down() + from.right()].map(|at| &x[first + at].0);
-            let mut which = [0u8; SIDE];
-            for k in 0..SIDE {
-                let (mut best, mut at) = (a[k], 0);
-                for (i, v) in [(1, b[k]), (2, c[k]), (3, d[k])] {
-                    let larger = order(v) > order(best);
-                    best = if larger { v } else { best };
-                    at = if larger { i } else { at };
+            let [b, c, d] = [from.right(), from.down(), from.down() + from.right()].map(|at| &x[first + at].0);
+            let (mut best, mut which) = (x[first].0, [0u8; SIDE]);
+            for (i, v) in [(1, b), (2, c), (3, d)] {
+                for k in 0..SIDE {
+                    let larger = order(v[k]) > order(best[k]);
+                    best[k] = if larger { v[k] } else { best[k] };
+                    which[k] = if larger { i } else { which[k] };
                 }
-                (y[line].0[k], which[k]) = (best, at);
             }
+            y[line].0 = best;
             if let Some(index) = &mut index {
                 index[line * SIDE..][..SIDE].copy_from_slice(&which);
             }
@@ -87,10 +86,11 @@ impl VectorLoop for Scatter<'_> {
                 return;
             }
             let (here, at) = ((y % 2 * 2 + x % 2) as u8, band.line_in(from, (y / 2, x / 2), image));
-            let (dy, index) = (&dy[at].0, &index[at * SIDE..][..SIDE]);
-            for (k, dx) in dx[line].0.iter_mut().enumerate() {
-                *dx = if index[k] == here { dy[k] } else { 0 };
+            let mut to = dy[at].0;
+            for (to, &index) in to.iter_mut().zip(&index[at * SIDE..][..SIDE]) {
+                *to = if index == here { *to } else { 0 };
             }
+            dx[line].0 = to;
         });
     }
 }
