@@ -14,8 +14,9 @@
 //! | `vgg16-64`, `vgg16-8`, `vgg16-1` | `forward` of VGG16 at 224×224 with 1000 classes, batch 64, 8 or 1, and reading the result |
 //! | `features` | the convolutions of VGG16 at 224×224, batch 20, and reading the result |
 //! | `gemm` | f32 matrix products; prints milliseconds per GFLOP at the fastest of three sizes |
+//! | `precisions` | prints what this CPU can compute with: `f32`, or `f32 bf16` |
 //!
-//! `RAYON_NUM_THREADS` sets the number of threads.
+//! `RAYON_NUM_THREADS` sets the number of threads, `VGG_PRECISION` the precision.
 
 use std::hint::black_box;
 use std::io::{self, BufRead, Write};
@@ -54,6 +55,11 @@ fn run(work: &str) -> Result<()> {
         "vgg16-1" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?, 1),
         "features" => infer(&vgg::vgg16((224, 224, 3), 1000, Seed(0))?.split_after("block5_pool")?.0, 20),
         "gemm" => gemm_peak(),
+        "precisions" => {
+            let bf16 = vgg::cifar_vgg16(Seed(0)).set_precision(Precision::Bf16).is_ok();
+            println!("{}", if bf16 { "f32 bf16" } else { "f32" });
+            Ok(())
+        }
         _ => Err(vgg_lib::Error::Name(format!("there is no task '{work}'; bench.rs lists them at its top"))),
     }
 }

@@ -103,8 +103,8 @@ pub mod prelude {
     pub use crate::inspect::{Profile, ProfileRow};
     pub use crate::model::{
         AdaptiveAvgPool2d, BatchNorm, Conv2d, Device, Dropout, Flatten, GlobalAvgPool, Init, Layer, LayerSpec, Linear,
-        MaxPool2d, Op, Param, Preprocess, Relu, Seed, Sequential, Shape, Softmax, adaptive_avg_pool2d, batch_norm,
-        conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
+        MaxPool2d, Op, Param, Precision, Preprocess, Relu, Seed, Sequential, Shape, Softmax, adaptive_avg_pool2d,
+        batch_norm, conv2d, dropout, flatten, global_avg_pool, linear, max_pool2d, preprocess, relu, softmax,
     };
     pub use crate::naming::{LoadOptions, Names, Pixels};
     pub use crate::notebook::{ClassifiedFolder, LivePicture, Settings, Show, cifar10, image_folder};

@@ -210,3 +210,22 @@ fn a_layer_with_more_values_than_dfdx_counts_on_cuda_is_refused() {
                     use smaller images or a smaller model";
     assert_eq!(error, expected);
 }
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn bf16_is_refused_in_a_sentence_where_there_is_no_amx() {
+    let mut model = Sequential::new((8, 8, 3), Seed(0));
+    model.push("conv", conv2d(4)).unwrap();
+    model.to(Device::Cpu).unwrap();
+    model.set_precision(Precision::Fastest).unwrap();
+    let has_amx = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("amx_bf16"));
+    match model.set_precision(Precision::Bf16) {
+        Ok(()) => assert!(has_amx),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.starts_with("bf16 needs a CPU with AMX (`amx_bf16` in the output of `lscpu`)"), "{error}");
+        }
+    }
+    // It still runs.
+    assert_eq!(*model.forward(images(vec![0.5; 192], (1, 8, 8, 3)).unwrap()).unwrap().shape(), (1, 8, 8, 4));
+}

@@ -42,8 +42,8 @@ struct Work {
     name: &'static str,
     /// GFLOP of its convolutions, computed directly; 0 if this number means nothing for the work.
     gflop: f64,
-    f32_bar: f64,
-    bf16_bar: Option<f64>,
+    /// For our f32 against their f32, our f32 against their bf16, and our bf16 against their bf16.
+    bars: [Option<f64>; 3],
     peers: &'static [&'static str],
 }
 
@@ -68,17 +68,18 @@ const INFERENCE: &[&str] = &[
 ];
 
 fn works() -> [Work; 7] {
-    let inference = |name, gflop, f32_bar| Work { name, gflop, f32_bar, bf16_bar: None, peers: INFERENCE };
-    let own = |name| Work { name, gflop: 0.0, f32_bar: 0.0, bf16_bar: None, peers: &[] };
+    let inference =
+        |name, gflop, f32, bf16| Work { name, gflop, bars: [Some(f32), None, Some(bf16)], peers: INFERENCE };
+    let own = |name| Work { name, gflop: 0.0, bars: [None; 3], peers: &[] };
     [
         // Backward takes two convolutions for each one forward.
-        Work { name: "train", gflop: 3.0 * gflop(32, 128), f32_bar: 3.0, bf16_bar: Some(2.0), peers: TRAINING },
+        Work { name: "train", gflop: 3.0 * gflop(32, 128), bars: [3.0, 2.0, 5.0].map(Some), peers: TRAINING },
         own("train-augmented"),
         own("load"),
-        inference("infer", gflop(32, 128), 2.5),
-        inference("vgg16-8", gflop(224, 8), 2.0),
-        inference("vgg16-1", gflop(224, 1), 2.0),
-        inference("features", gflop(224, 20), 2.0),
+        inference("infer", gflop(32, 128), 2.5, 2.0),
+        inference("vgg16-8", gflop(224, 8), 2.0, 1.15),
+        inference("vgg16-1", gflop(224, 1), 2.0, 1.15),
+        inference("features", gflop(224, 20), 2.0, 1.15),
     ]
 }
 
@@ -106,7 +107,8 @@ struct Peer {
 
 /// The result of a comparison. Times are in milliseconds, memory is in MiB.
 struct Row {
-    work: &'static str,
+    /// With " bf16" if that is what vgg_lib computes with.
+    work: String,
     peer: &'static str,
     ours: f64,
     theirs: f64,
@@ -136,6 +138,7 @@ pub fn run(options: &Options) -> Result<()> {
         options,
     };
     fs::create_dir_all(&bench.logs)?;
+    let precisions = bench.precisions()?;
 
     println!(
         "{}",
@@ -143,14 +146,29 @@ pub fn run(options: &Options) -> Result<()> {
     );
     let (mut results, mut rows) = (Vec::new(), Vec::new());
     for work in chosen {
-        let done = bench.time(work)?;
-        results.extend(done.iter().map(Row::json));
-        rows.extend(done);
+        for precision in &precisions {
+            let done = bench.time(work, precision)?;
+            results.extend(done.iter().map(Row::json));
+            rows.extend(done);
+        }
     }
     let file = root().join("target").join("bench.json");
     fs::write(&file, serde_json::to_string_pretty(&results)?)?;
-    println!("\n{} threads; times in ms, medians; ratio: theirs ÷ ours. Also in {}", options.threads, file.display());
+    println!(
+        "\n{}, {} threads; times in ms, medians; ratio: theirs ÷ ours. Also in {}",
+        cpu(),
+        options.threads,
+        file.display()
+    );
     Ok(())
+}
+
+/// The name of the CPU, and whether it has AMX.
+fn cpu() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |key: &str| info.lines().find(|line| line.starts_with(key)).and_then(|line| line.split(": ").nth(1));
+    let amx = value("flags").is_some_and(|flags| flags.contains("amx_bf16"));
+    format!("{} {}", value("model name").unwrap_or("CPU").trim(), if amx { "with AMX" } else { "without AMX" })
 }
 
 struct Bench<'a> {
@@ -163,15 +181,28 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// What vgg_lib can compute with on this CPU.
+    fn precisions(&self) -> Result<Vec<String>> {
+        let output = Command::new(&self.example).arg("precisions").output().context("the benchmark does not run")?;
+        Ok(String::from_utf8(output.stdout)?
+            .lines()
+            .take(1)
+            .flat_map(str::split_whitespace)
+            .map(String::from)
+            .collect())
+    }
+
     /// Compares our time for a work with each peer's, and prints a line for each.
-    fn time(&self, work: &Work) -> Result<Vec<Row>> {
+    fn time(&self, work: &Work, precision: &str) -> Result<Vec<Row>> {
         let only = self.options.only.as_deref().unwrap_or_default();
-        let peers: Vec<Peer> = self.peers(work).into_iter().filter(|peer| peer.name.starts_with(only)).collect();
+        let title = if precision == "bf16" { format!("{} bf16", work.name) } else { work.name.to_string() };
+        let peers: Vec<Peer> =
+            self.peers(work, precision).into_iter().filter(|peer| peer.name.starts_with(only)).collect();
         if peers.is_empty() {
             return Ok(Vec::new());
         }
         let (rounds, seconds) = if self.options.quick { (3, 5) } else { (7, 30) };
-        let mut ours = Worker::start(self.ours(work.name, self.options.threads), &self.log(work.name))
+        let mut ours = Worker::start(self.ours(work.name, self.options.threads, precision), &self.log(&title))
             .with_context(|| format!("vgg_lib could not do {}", work.name))?;
         let mut rows: Vec<Row> = Vec::new();
         let mut peak = None;
@@ -184,7 +215,7 @@ impl Bench<'_> {
             let ((ours, theirs), memory) = match compared {
                 Ok(done) => done,
                 Err(error) => {
-                    println!("{} against {name} could not be timed: {error:#}", work.name);
+                    println!("{title} against {name} could not be timed: {error:#}");
                     continue;
                 }
             };
@@ -193,7 +224,7 @@ impl Bench<'_> {
                 peak = Some(theirs);
             }
             let shares = peak.map(|peak| (peak / ours, peak / theirs));
-            let row = Row { work: work.name, peer: name, ours, theirs, bar, shares, memory };
+            let row = Row { work: title.clone(), peer: name, ours, theirs, bar, shares, memory };
             println!("{}", row.text());
             rows.push(row);
         }
@@ -202,43 +233,63 @@ impl Bench<'_> {
                 let Some(theirs) = row.memory else { continue };
                 println!(
                     "{}",
-                    Row { work: "train, peak MiB", ours: mine, theirs, bar: Some(1.0), shares: None, ..*row }.text()
+                    Row {
+                        work: format!("{title}, peak MiB"),
+                        ours: mine,
+                        theirs,
+                        bar: Some(1.0),
+                        shares: None,
+                        ..*row
+                    }
+                    .text()
                 );
             }
         }
         Ok(rows)
     }
 
-    fn peers(&self, work: &Work) -> Vec<Peer> {
+    fn peers(&self, work: &Work, precision: &str) -> Vec<Peer> {
         let threads = self.options.threads;
+        let bf16 = precision == "bf16";
         let mut peers = Vec::new();
         let mut add = |name, command, scale, bar| peers.push(Peer { name, command, scale, bar });
         if work.gflop > 0.0 {
-            let bar = (work.name == "train").then_some(1.0 / 0.6);
-            add("gemm-peak", self.ours("gemm", threads), work.gflop, bar);
+            let bar = (work.name == "train" && !bf16).then_some(1.0 / 0.6);
+            add("gemm-peak", self.ours("gemm", threads, precision), work.gflop, bar);
             if threads > 1 {
-                add("one-thread", self.ours(work.name, 1), 1.0, (threads == 2).then_some(1.8));
+                let bar = (threads == 2 && !bf16).then_some(1.8);
+                add("one-thread", self.ours(work.name, 1, precision), 1.0, bar);
+            }
+            if bf16 {
+                add("ours-f32", self.ours(work.name, threads, "f32"), 1.0, None);
             }
         } else {
-            // At most 3 % of a step.
-            let bar = if work.name == "load" { 1.0 / 0.03 } else { 1.0 / 1.03 };
-            add("train", self.ours("train", threads), 1.0, Some(bar));
+            // At most 2 % of a step.
+            let bar = if work.name == "load" { 1.0 / 0.02 } else { 1.0 / 1.02 };
+            add("train", self.ours("train", threads, precision), 1.0, Some(bar));
         }
         let Some(python) = &self.python else { return peers };
         for &name in work.peers {
+            let bar = match (bf16, name.contains("bf16")) {
+                (true, false) => continue,
+                (false, false) => work.bars[0],
+                (false, true) => work.bars[1],
+                (true, true) => work.bars[2],
+            };
             let mut command = Command::new(python);
             command.arg(root().join("xtask").join("bench_peers.py")).args([name, work.name, "--threads"]);
             command.arg(threads.to_string());
-            let bar = if name.contains("bf16") { work.bf16_bar } else { Some(work.f32_bar) };
             add(name, command, 1.0, bar);
         }
         peers
     }
 
-    fn ours(&self, work: &str, threads: usize) -> Command {
+    fn ours(&self, work: &str, threads: usize, precision: &str) -> Command {
         let mut command = Command::new(&self.example);
         // The peers run on the CPU, too; benches/gpu.sh compares on a GPU.
-        command.arg(work).env("RAYON_NUM_THREADS", threads.to_string()).env("VGG_DEVICE", "cpu");
+        let settings =
+            [("RAYON_NUM_THREADS", &*threads.to_string()), ("VGG_DEVICE", "cpu"), ("VGG_PRECISION", precision)];
+        command.arg(work).envs(settings);
         command
     }
 
@@ -254,7 +305,7 @@ impl Row {
 
     fn json(&self) -> Value {
         json!({
-            "work": self.work,
+            "work": &self.work,
             "peer": self.peer,
             "ours_ms": self.ours,
             "peer_ms": self.theirs,
@@ -266,7 +317,7 @@ impl Row {
         let number = |value: f64| if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") };
         let met = |bar| if self.ratio() >= bar { "met" } else { "not met" };
         line([
-            self.work.into(),
+            self.work.clone(),
             self.peer.into(),
             number(self.ours),
             number(self.theirs),
@@ -294,8 +345,15 @@ mod tests {
 
     #[test]
     fn a_row_shows_whether_its_bar_is_met() {
-        let row =
-            Row { work: "infer", peer: "x", ours: 40.0, theirs: 100.0, bar: Some(2.5), shares: None, memory: None };
+        let row = Row {
+            work: "infer".into(),
+            peer: "x",
+            ours: 40.0,
+            theirs: 100.0,
+            bar: Some(2.5),
+            shares: None,
+            memory: None,
+        };
         assert_eq!(
             row.text(),
             "infer            x                                     40.0     100   2.50  ≥ 2.50 met"

@@ -1,7 +1,7 @@
-//! Estimates the memory that a model needs, counted as in Stanford's CS231n: weights, gradients and layer outputs in
-//! f32. Working memory of the algorithms, such as transformed filters, is not included.
+//! Estimates the memory that a model needs, counted as in Stanford's CS231n: weights, gradients and layer outputs. These
+//! are f32, but for the feature maps of a model that computes in bf16. Working memory of the algorithms, such as transformed filters, is not included.
 
-use super::plan::{Plan, Stage};
+use super::plan::{Form, Plan, Stage};
 use crate::Result;
 use crate::kernel::arena::Arena;
 use crate::kernel::gpu::Gpu;
@@ -31,10 +31,16 @@ pub(crate) struct Need {
 /// # Errors
 /// [`crate::Error::Shape`] if a layer cannot take its input.
 pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Result<Need> {
+    let bf16 = model.uses_bf16()?;
+    // In floats.
+    let size = |shape: Shape| match shape {
+        Shape::Map(..) if bf16 => shape.size().div_ceil(2),
+        _ => shape.size(),
+    };
     let (mut shape, mut learned) = (input, 0);
     let (mut kept, mut largest, mut pair) = (0usize, 0, 0);
     let mut trained = false;
-    let mut activations = input.size();
+    let mut activations = size(input);
     for layer in model.layers() {
         let output = layer.output(shape)?;
         trained |= layer.learns();
@@ -46,14 +52,14 @@ pub(crate) fn need(model: &Sequential, input: Shape, batch_size: usize) -> Resul
         // flatten, pass their input on. Dropout is not counted either: it usually runs in the stage of the batch norm
         // before it, or on small vectors.
         if trained && !matches!(layer.op(), Op::Dropout { .. }) && !layer.op().passes_on(shape) {
-            kept = kept.saturating_add(output.size());
+            kept = kept.saturating_add(size(output));
             if cfg!(feature = "cuda") {
                 kept = kept.saturating_add(gathered(layer.op(), shape));
             }
-            largest = largest.max(shape.size()).max(output.size());
+            largest = largest.max(size(shape)).max(size(output));
         }
-        pair = pair.max(shape.size().saturating_add(output.size()));
-        activations = activations.saturating_add(output.size());
+        pair = pair.max(size(shape).saturating_add(size(output)));
+        activations = activations.saturating_add(size(output));
         shape = output;
     }
     let weights = FLOAT * model.parameter_count();
@@ -84,7 +90,9 @@ pub(crate) fn check_training(model: &Sequential, image: Shape, batch_size: usize
         let need = need(model, image, batch_size)?;
         Ok::<_, crate::Error>(need.training.saturating_add(need.optimizer / 2))
     };
-    let (none, one, all) = (need(0)?, need(1)?, need(batch_size)?);
+    // In bf16 a batch is padded to whole groups of 32 images.
+    let padded = if model.uses_bf16()? { batch_size.next_multiple_of(32) } else { batch_size };
+    let (none, one, all) = (need(0)?, need(1)?, need(padded)?);
     let what = format!("a training step of {}", counted(batch_size, "image", "images"));
     let advice = |free: usize| advice(free.saturating_sub(none) / (one - none).max(1));
     // dfdx's CUDA device is GPU 0; whether it can be used, its own first tensor tells.
@@ -107,14 +115,18 @@ pub(crate) fn check_pass(layers: &[Layer], plan: &Plan, n: usize, observed: &[us
         !matches!(op, Op::Dropout { .. }) && !op.passes_on(stage.input)
     };
     for stage in plan.stages.iter().filter(counts) {
-        let output = stage.output.size();
-        pair = pair.max(stage.input.size().saturating_add(output));
+        let share = if stage.form == Form::Bf16 { 2 } else { 1 };
+        let output = stage.output.size().div_ceil(share);
+        pair = pair.max(stage.input.size().div_ceil(share).saturating_add(output));
         let copies = usize::from(stage.trains) + if observed.contains(&stage.layers.start) { 2 } else { 0 };
         kept = kept.saturating_add(output.saturating_mul(copies));
     }
     let one = FLOAT.saturating_mul(pair.saturating_add(kept));
+    // Such a pass has whole groups of 32 images.
+    let pads = plan.stages.iter().any(|stage| stage.trains && stage.form == Form::Bf16);
+    let padded = if pads { n.next_multiple_of(32) } else { n };
     let what = format!("a forward pass of {}", counted(n, "image", "images"));
-    check_memory(&what, one.saturating_mul(n), arena.free_bytes(), |free| advice(free / one.max(1)))
+    check_memory(&what, one.saturating_mul(padded), arena.free_bytes(), |free| advice(free / one.max(1)))
 }
 
 /// What to do if only `images` fit.

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// What the input of a task may take: half of an L2 cache.
 const CACHE_LINES: usize = (1 << 20) / 64;
-/// Blocks that run together through one chunk of a large map's filters, which then stay in the L1 cache.
+/// Blocks that run together through one chunk of the filters, which then stays in the L1 cache.
 const TOGETHER: usize = 8;
 
 /// y = `epilogue` of conv(x, filters).
@@ -111,16 +111,14 @@ impl<'a> Convolution<'a> {
         let chunks = self.from.chunks();
         let panels = self.filters.outputs.div_ceil(SIDE);
         let size = panels.div_ceil(self.shares);
-        let large = self.from.rows == Rows::Images && self.blocks >= 64;
-        let slice = if large { 1 } else { chunks };
         let mut sums = [Sums::ZERO; TOGETHER];
         for panel in share * size..panels.min((share + 1) * size) {
             let filters = &self.filters.lines[panel * chunks * self.filters.taps * SIDE..];
             for start in span.clone().step_by(TOGETHER) {
                 let blocks = start..span.end.min(start + TOGETHER);
-                for chunk in (0..chunks).step_by(slice) {
+                for chunk in 0..chunks {
                     for (block, sums) in blocks.clone().zip(&mut sums) {
-                        self.multiply(&unit, block, chunk..chunk + slice, (x, filters), sums);
+                        self.multiply(&unit, block, chunk, (x, filters), sums);
                     }
                 }
                 self.finish(panel, blocks, &sums);
@@ -128,15 +126,8 @@ impl<'a> Convolution<'a> {
         }
     }
 
-    /// Adds up some chunks of a block.
-    fn multiply(
-        &self,
-        unit: &Unit,
-        block: usize,
-        chunks: Range<usize>,
-        (x, filters): (&[Line], &[Line]),
-        sums: &mut Sums,
-    ) {
+    /// Adds one chunk to the sums of a block.
+    fn multiply(&self, unit: &Unit, block: usize, chunk: usize, (x, filters): (&[Line], &[Line]), sums: &mut Sums) {
         let Map { h, w, .. } = self.from;
         let (part, index) = (block / self.blocks, block % self.blocks);
         let (line, border) = match self.from.rows {
@@ -152,8 +143,8 @@ impl<'a> Convolution<'a> {
         let a = part * self.from.chunks() * self.from.chunk_lines() + line;
         // SAFETY: the steps stay within the part and the panel.
         unsafe {
-            let steps = &steps[chunks.start * each..chunks.end * each];
-            unit.multiply(x.as_ptr().add(a), filters.as_ptr(), steps, sums, chunks.start > 0);
+            let steps = &steps[chunk * each..(chunk + 1) * each];
+            unit.multiply(x.as_ptr().add(a), filters.as_ptr(), steps, sums, chunk > 0);
         }
     }
 
