@@ -58,17 +58,25 @@ impl Unit {
 
     /// C = Σ A·B over the steps, or with `add` C += Σ A·B.
     ///
-    /// A step's A is 32 lines: the rows of its 32×32 matrix. Its B is two tiles of 16 lines for 16 columns each. Line i of
-    /// a tile holds the rows 2i and 2i + 1 of the matrix, interleaved: the two numbers of a column side by side.
+    /// A step's A is twice 16 lines, the rows of its 32×32 matrix; the second 16 begin `second` lines after the first. Its
+    /// B is two tiles of 16 lines for 16 columns each. Line i of a tile holds the rows 2i and 2i + 1 of the matrix,
+    /// interleaved: the two numbers of a column side by side.
     ///
     /// # Safety
-    /// The 32 lines of each step can be read from `a` and `b`.
+    /// The lines of each step can be read from `a` and `b`.
     #[inline(always)]
-    pub(super) unsafe fn multiply(&self, a: *const Line, b: *const Line, steps: &[Step], c: &mut Sums, add: bool) {
+    pub(super) unsafe fn multiply(
+        &self,
+        (a, second): (*const Line, usize),
+        b: *const Line,
+        steps: &[Step],
+        c: &mut Sums,
+        add: bool,
+    ) {
         match &self.0 {
             // SAFETY: the caller's promise.
-            Some(tiles) => unsafe { tiles.multiply(a, b, steps, c, add) },
-            None => run_bf16(Emulated { a, b, steps, c, add }),
+            Some(tiles) => unsafe { tiles.multiply((a, second), b, steps, c, add) },
+            None => run_bf16(Emulated { a, second, b, steps, c, add }),
         }
     }
 }
@@ -86,6 +94,7 @@ pub fn emulated<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// [`Unit::multiply`] with ordinary vectors.
 struct Emulated<'a> {
     a: *const Line,
+    second: usize,
     b: *const Line,
     steps: &'a [Step],
     c: &'a mut Sums,
@@ -99,15 +108,18 @@ impl VectorLoop for Emulated<'_> {
     fn run<S: Simd>(self, s: S) {
         /// Rows whose sums are kept in registers.
         const ROWS: usize = 8;
-        let Emulated { a, b, steps, c, add } = self;
+        let Emulated { a, second, b, steps, c, add } = self;
         if !add {
             *c = Sums::ZERO;
         }
         for step in steps {
             // SAFETY: the promise of `Unit::multiply`.
             let (a, b) = unsafe { (a.offset(step.a as isize), b.offset(step.b as isize)) };
-            let (a, b) = unsafe { (&*a.cast::<[Line; SIDE]>(), &*b.cast::<[Line; SIDE]>()) };
-            for (rows, c) in a.chunks_exact(ROWS).zip(c.0.chunks_exact_mut(ROWS)) {
+            let [a, a2] = [a, a.wrapping_add(second)].map(|a| unsafe { &*a.cast::<[Line; LANES]>() });
+            // SAFETY: as above.
+            let b = unsafe { &*b.cast::<[Line; SIDE]>() };
+            let rows = a.chunks_exact(ROWS).chain(a2.chunks_exact(ROWS));
+            for (rows, c) in rows.zip(c.0.chunks_exact_mut(ROWS)) {
                 // SAFETY: every array has whole vectors.
                 unsafe {
                     let mut sums = [[s.splat(0.0); 2]; ROWS];
@@ -149,7 +161,7 @@ mod no_tiles {
             unreachable!("no tiles are available")
         }
 
-        pub unsafe fn multiply(&self, _: *const Line, _: *const Line, _: &[Step], _: &mut Sums, _: bool) {
+        pub unsafe fn multiply(&self, _: (*const Line, usize), _: *const Line, _: &[Step], _: &mut Sums, _: bool) {
             match *self {}
         }
     }
@@ -245,7 +257,14 @@ mod tiles {
         /// # Safety
         /// As there.
         #[inline(always)]
-        pub unsafe fn multiply(&self, a: *const Line, b: *const Line, steps: &[Step], c: &mut Sums, add: bool) {
+        pub unsafe fn multiply(
+            &self,
+            (a, second): (*const Line, usize),
+            b: *const Line,
+            steps: &[Step],
+            c: &mut Sums,
+            add: bool,
+        ) {
             // SAFETY: the caller's promise. Tiles and flags are clobbered; the stack is not touched.
             unsafe {
                 asm!(
@@ -275,8 +294,9 @@ mod tiles {
                     "tileloadd tmm6, [{bt} + {row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
                     "tileloadd tmm7, [{bt} + {row} + 1024]",
+                    "add {at}, {second}",
                     "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{at} + {row} + 1024]",
+                    "tileloadd tmm5, [{at} + {row}]",
                     "tdpbf16ps tmm2, tmm5, tmm6",
                     "tdpbf16ps tmm3, tmm5, tmm7",
                     "add {step}, 8",
@@ -292,6 +312,7 @@ mod tiles {
                     c_row = in(reg) 128usize,
                     row = in(reg) 64usize,
                     a = in(reg) a,
+                    second = in(reg) second * size_of::<Line>(),
                     b = in(reg) b,
                     step = inout(reg) steps.as_ptr() => _,
                     n = inout(reg) steps.len() => _,

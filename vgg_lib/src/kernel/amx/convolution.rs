@@ -3,9 +3,8 @@
 use super::block::{SIDE, Step, Sums, Unit};
 use super::filters::{Filters, Packed, pack_once};
 use super::layout::{Map, Rows, clear_borders};
-use super::pool::max_forward;
 use crate::kernel::Shared;
-use crate::kernel::arena::{self, Line};
+use crate::kernel::arena::Line;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16};
 use crate::kernel::winograd::Epilogue;
 use rayon::prelude::*;
@@ -38,15 +37,9 @@ pub fn backward_data(dy: &[Line], map: Map, weight: &[f32], channels: usize, dx:
 fn convolve(x: &[Line], map: Map, filters: Packed, epilogue: Epilogue, y: &mut [Line]) {
     assert!(map.c == filters.inputs && x.len() >= map.lines());
     let to = map.channels(filters.outputs);
-    if epilogue.max_pool && map.rows == Rows::Pixels {
-        // Blocks of pixels do not hold whole windows.
-        let mut whole = arena::of_process(to.floats());
-        convolve(x, map, filters, Epilogue { max_pool: false, ..epilogue }, whole.bf16_mut());
-        return max_forward(whole.bf16(), to, y, None);
-    }
     let out = if epilogue.max_pool { to.pooled() } else { to };
     if out.h * out.w == 0 {
-        return;
+        return clear_borders(out, y);
     }
     let whole = Convolution::new(map, filters, epilogue, out, y);
     let spans = whole.spans();
@@ -55,6 +48,22 @@ fn convolve(x: &[Line], map: Map, filters: Packed, epilogue: Epilogue, y: &mut [
     });
     clear_borders(out, y);
 }
+
+/// What the 32 rows of a block are.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    /// A pixel of 32 images.
+    Images,
+    /// The same. With pooling, the four blocks of a window follow one another.
+    Window,
+    /// 32 pixels after one another.
+    Pixels,
+    /// Two rows of 16 pixels: with pooling, these are eight windows.
+    Windows,
+}
+
+/// Windows in a block.
+const WINDOWS: usize = SIDE / 4;
 
 /// One convolution.
 struct Convolution<'a> {
@@ -66,7 +75,9 @@ struct Convolution<'a> {
     /// For each kind of border, which are bits for above, below, left and right, the steps of a block product: for each
     /// chunk those of its taps that lie in the map.
     steps: Vec<Vec<Step>>,
-    /// Blocks of one part of y. With pooling, the four blocks of a window follow one another.
+    /// What a block is.
+    shape: Shape,
+    /// Blocks of one part.
     blocks: usize,
     /// Blocks that a task may not be cut within.
     unit: usize,
@@ -81,17 +92,18 @@ impl<'a> Convolution<'a> {
     fn new(from: Map, filters: Packed<'a>, epilogue: Epilogue, to: Map, y: &mut [Line]) -> Convolution<'a> {
         let ending = Ending::new(epilogue, filters.outputs);
         let steps = (0..16).map(|border| steps(from, filters.taps, border)).collect();
-        let (blocks, unit) = match (from.rows, epilogue.max_pool) {
-            (Rows::Images, false) => (to.part_blocks(), to.w),
-            (Rows::Images, true) => (4 * to.part_blocks(), 4 * to.w),
-            (Rows::Pixels, _) => (to.part_blocks(), 1),
+        let (shape, blocks, unit) = match (from.rows, epilogue.max_pool) {
+            (Rows::Images, false) => (Shape::Images, to.part_blocks(), to.w),
+            (Rows::Images, true) => (Shape::Window, 4 * to.part_blocks(), 4 * to.w),
+            (Rows::Pixels, false) => (Shape::Pixels, to.part_blocks(), 1),
+            (Rows::Pixels, true) => (Shape::Windows, to.h * to.w.div_ceil(WINDOWS), 1),
         };
         // Filters that do not fit into an L2 cache are shared out among the threads.
         let panels = filters.outputs.div_ceil(SIDE);
         let shares = if filters.lines.len() > CACHE_LINES { rayon::current_num_threads().min(panels) } else { 1 };
         let stream = to.lines() > 8 * CACHE_LINES;
         let y = Shared::new(&mut y[..to.lines()]);
-        Convolution { from, to, filters, ending, steps, blocks, unit, shares, y, stream }
+        Convolution { from, to, filters, ending, steps, shape, blocks, unit, shares, y, stream }
     }
 
     /// The blocks of all parts in pieces whose input fits into an L2 cache.
@@ -128,14 +140,16 @@ impl<'a> Convolution<'a> {
 
     /// Adds one chunk to the sums of a block.
     fn multiply(&self, unit: &Unit, block: usize, chunk: usize, (x, filters): (&[Line], &[Line]), sums: &mut Sums) {
-        let Map { h, w, .. } = self.from;
         let (part, index) = (block / self.blocks, block % self.blocks);
-        let (line, border) = match self.from.rows {
-            Rows::Pixels => (self.from.row(0) + index * SIDE, 0),
-            Rows::Images => {
+        let (line, border, second) = match self.shape {
+            Shape::Images | Shape::Window => {
                 let (y, x) = self.pixel(index);
-                let border = usize::from(y == 0) | usize::from(y + 1 == h) << 1;
-                (y * self.from.down() + x * SIDE, border | usize::from(x == 0) << 2 | usize::from(x + 1 == w) << 3)
+                (self.from.row(y) + x * SIDE, self.border(y, x), LANES)
+            }
+            Shape::Pixels => (self.from.row(0) + index * SIDE, 0, LANES),
+            Shape::Windows => {
+                let (y, x) = self.windows(index);
+                (self.from.row(2 * y) + 2 * x, 0, self.from.down())
             }
         };
         let steps = &self.steps[border];
@@ -144,14 +158,14 @@ impl<'a> Convolution<'a> {
         // SAFETY: the steps stay within the part and the panel.
         unsafe {
             let steps = &steps[chunk * each..(chunk + 1) * each];
-            unit.multiply(x.as_ptr().add(a), filters.as_ptr(), steps, sums, chunk > 0);
+            unit.multiply((x.as_ptr().add(a), second), filters.as_ptr(), steps, sums, chunk > 0);
         }
     }
 
     /// Row and column of a block's pixel in x, with images as rows.
     fn pixel(&self, index: usize) -> (usize, usize) {
         let w = self.to.w;
-        if self.ending.max_pool {
+        if self.shape == Shape::Window {
             let (window, i) = (index / 4, index % 4);
             (window / w * 2 + i / 2, window % w * 2 + i % 2)
         } else {
@@ -159,22 +173,38 @@ impl<'a> Convolution<'a> {
         }
     }
 
+    /// The borders at which a pixel of x lies.
+    fn border(&self, y: usize, x: usize) -> usize {
+        let at = |side: bool, bit: usize| usize::from(side) << bit;
+        at(y == 0, 0) | at(y + 1 == self.from.h, 1) | at(x == 0, 2) | at(x + 1 == self.from.w, 3)
+    }
+
+    /// Row and column in y of the first window of a block.
+    fn windows(&self, index: usize) -> (usize, usize) {
+        let across = self.to.w.div_ceil(WINDOWS);
+        (index / across, index % across * WINDOWS)
+    }
+
     /// Writes the outputs of some blocks.
     fn finish(&self, panel: usize, blocks: Range<usize>, sums: &[Sums; TOGETHER]) {
-        let step = if self.ending.max_pool { 4 } else { 1 };
+        let step = if self.shape == Shape::Window { 4 } else { 1 };
         for (block, sums) in blocks.step_by(step).zip(sums.chunks_exact(step)) {
             let (part, index) = (block / self.blocks, block % self.blocks / step);
             let first = (part * self.to.chunks() + panel) * self.to.chunk_lines();
-            let (line, count) = match self.to.rows {
-                Rows::Images => (index * SIDE, SIDE),
-                Rows::Pixels => {
+            let (line, count) = match self.shape {
+                Shape::Images | Shape::Window => (index * SIDE, SIDE),
+                Shape::Pixels => {
                     let line = self.to.row(0) + index * SIDE;
                     (line, SIDE.min(self.to.row(self.to.h) - 1 - line))
+                }
+                Shape::Windows => {
+                    let (y, x) = self.windows(index);
+                    (self.to.row(y) + x, WINDOWS.min(self.to.w - x))
                 }
             };
             // SAFETY: blocks and panels have lines of their own, and each belongs to one task.
             let y = unsafe { self.y.slice(first + line, count) };
-            run_bf16(Finish { sums, ending: &self.ending, panel, stream: self.stream, y });
+            run_bf16(Finish { sums, ending: &self.ending, shape: self.shape, panel, stream: self.stream, y });
         }
     }
 }
@@ -203,7 +233,6 @@ struct Ending {
     scale: Vec<f32>,
     shift: Vec<f32>,
     floors: [f32; 2],
-    max_pool: bool,
 }
 
 impl Ending {
@@ -219,15 +248,15 @@ impl Ending {
             scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
             shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
             floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
-            max_pool: epilogue.max_pool,
         }
     }
 }
 
-/// The outputs of a block, or with pooling of the four blocks of a window.
+/// The outputs of a block, or of the four blocks of a window.
 struct Finish<'a> {
     sums: &'a [Sums],
     ending: &'a Ending,
+    shape: Shape,
     panel: usize,
     stream: bool,
     y: &'a mut [Line],
@@ -238,22 +267,30 @@ impl VectorLoop for Finish<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { sums, ending, panel, stream, y } = self;
+        let Finish { sums, ending, shape, panel, stream, y } = self;
         let (relu, relu_after) = (s.splat(ending.floors[0]), s.splat(ending.floors[1]));
         let [bias, scale, shift] =
             [&ending.bias, &ending.scale, &ending.shift].map(|values| &values[panel * SIDE..][..SIDE]);
+        let windows = matches!(shape, Shape::Window | Shape::Windows);
         // SAFETY: the constants have whole panels, and sums and lines 32 values.
         unsafe {
             for (row, to) in y.iter_mut().enumerate() {
+                let values = match shape {
+                    Shape::Images | Shape::Pixels => [&sums[0].0[row]; 4],
+                    Shape::Window => [&sums[0].0[row], &sums[1].0[row], &sums[2].0[row], &sums[3].0[row]],
+                    Shape::Windows => {
+                        let (upper, lower) = sums[0].0.split_at(LANES);
+                        [&upper[2 * row], &upper[2 * row + 1], &lower[2 * row], &lower[2 * row + 1]]
+                    }
+                };
                 let mut best = [relu; 2];
                 for (half, best) in best.iter_mut().enumerate() {
                     let at = half * LANES;
                     let (scale, shift) = (s.load(scale.as_ptr().add(at)), s.load(shift.as_ptr().add(at)));
                     let bias = s.load(bias.as_ptr().add(at));
-                    for (i, sums) in sums.iter().enumerate() {
-                        let sum = s.load(sums.0[row].as_ptr().add(at));
+                    for (i, sums) in values.iter().enumerate().take(if windows { 4 } else { 1 }) {
                         // The floor is the first argument, so that a NaN stays one.
-                        let v = s.max(relu, s.add(sum, bias));
+                        let v = s.max(relu, s.add(s.load(sums.as_ptr().add(at)), bias));
                         let v = s.max(relu_after, s.fma(v, scale, shift));
                         *best = if i == 0 { v } else { s.max_or_nan(v, *best) };
                     }

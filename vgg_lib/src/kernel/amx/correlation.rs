@@ -119,7 +119,7 @@ impl<'a> Correlation<'a> {
                     unsafe {
                         let a = a.bf16().as_ptr().add(i * a_stride);
                         let b = b.bf16().as_ptr().add(panel * b_stride);
-                        unit.multiply(a, b, &steps, c, add);
+                        unit.multiply((a, LANES), b, &steps, c, add);
                     }
                 }
             }
