@@ -5,7 +5,7 @@
 mod formula;
 
 use dfdx::prelude::*;
-use formula::{close, values};
+use formula::{close, initial, values};
 use ndarray::ArrayD;
 use ndarray_npy::{NpzReader, ReadableElement};
 use std::fs::File;
@@ -32,18 +32,7 @@ fn network() -> Sequential {
     let mut tensor = 0;
     for layer in model.layers() {
         for param in layer.params() {
-            let len = param.dims.iter().product();
-            let filled = match (param.name, param.dims.len()) {
-                ("weight", rank @ (2 | 4)) => {
-                    let field = if rank == 4 { 9 } else { 1 };
-                    let fans = field * (param.dims[rank - 2] + param.dims[rank - 1]);
-                    values(tensor, len, 0.0, (6.0 / fans as f64).sqrt() as f32)
-                }
-                ("weight" | "running_var", _) => values(tensor, len, 1.0, 0.1),
-                ("bias", _) if layer.name().ends_with("_bn") => values(tensor, len, 0.0, 0.1),
-                ("bias", _) => values(tensor, len, 1.0, 0.05),
-                _ => values(tensor, len, 0.0, 0.1),
-            };
+            let filled = initial(tensor, layer.name(), param.name, &param.dims);
             let array = ArrayD::from_shape_vec(param.dims.clone(), filled).unwrap();
             state.insert(format!("{}.{}", layer.name(), param.name), array);
             tensor += 1;

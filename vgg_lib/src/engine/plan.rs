@@ -57,7 +57,7 @@ pub(crate) enum Form {
     /// f32.
     #[default]
     F32,
-    /// Input and output are [lines](crate::kernel::amx) of bf16.
+    /// Input and output are [lines](crate::kernel::bf16) of bf16.
     Bf16,
     /// Weights are bf16, input and output f32.
     Bf16Weights,

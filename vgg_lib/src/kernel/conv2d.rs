@@ -5,13 +5,13 @@
 //! and the last ones with maps of 2×2 pixels.
 
 use super::winograd::{self, Epilogue};
-use super::{amx, im2col};
+use super::{bf16, im2col};
 use crate::tensor::Nhwc;
 
 /// Filters, or the weights of a dense layer, that are prepared once and used in many calls.
 pub enum Filters {
     Winograd(winograd::Filters),
-    Bf16(amx::Filters),
+    Bf16(bf16::Filters),
 }
 
 impl Filters {
@@ -24,7 +24,7 @@ impl Filters {
     }
 
     /// Panics if they are of another kind.
-    pub fn bf16(&self) -> &amx::Filters {
+    pub fn bf16(&self) -> &bf16::Filters {
         match self {
             Filters::Bf16(filters) => filters,
             Filters::Winograd(_) => unreachable!("a caller makes the kind that it asks for"),

@@ -4,7 +4,7 @@
 //! partial sums in the order of the pieces. The same call therefore gives the same bits, whichever thread was faster.
 
 pub mod adam;
-pub mod amx;
+pub mod bf16;
 pub mod arena;
 pub mod batch_norm;
 pub mod conv2d;

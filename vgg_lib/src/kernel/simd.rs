@@ -98,6 +98,24 @@ pub unsafe trait Simd: Copy {
         }
     }
 
+    /// sum + a₀·b₀ + a₁·b₁ for 16 pairs b of numbers in bf16, a line as its bits, and one pair a, the first number in the
+    /// lower half.
+    #[inline(always)]
+    fn dot(self, sum: Self::V, a: u32, b: Self::V) -> Self::V {
+        let mut bits = [0.0f32; LANES];
+        // SAFETY: the arrays have 16 floats.
+        unsafe {
+            self.store(bits.as_mut_ptr(), b);
+            let (mut even, mut odd) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for k in 0..LANES {
+                let pair = bits[k].to_bits();
+                (even[k], odd[k]) = (f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000));
+            }
+            let sum = self.fma(self.splat(f32::from_bits(a << 16)), self.load(even.as_ptr()), sum);
+            self.fma(self.splat(f32::from_bits(a & 0xffff_0000)), self.load(odd.as_ptr()), sum)
+        }
+    }
+
     /// Interleaves two rows of 32 numbers: the first of both, the second of both, and so on. 16 pairs go to each line.
     ///
     /// # Safety
@@ -319,7 +337,7 @@ pub fn run_bf16<L: VectorLoop>(vector_loop: L) -> L::Output {
             // SAFETY: the caller has checked that the CPU has these.
             vector_loop.run(unsafe { x86::Avx512::<true>::new() })
         }
-        let has_bf16 = has_avx512() && is_x86_feature_detected!("avx512bf16");
+        let has_bf16 = has_bf16();
         #[cfg(test)]
         let has_bf16 = has_bf16 && LIMIT.get() >= Level::Avx512;
         if has_bf16 {
@@ -328,6 +346,14 @@ pub fn run_bf16<L: VectorLoop>(vector_loop: L) -> L::Output {
         }
     }
     run(vector_loop)
+}
+
+/// Whether the CPU has instructions for bf16.
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx512() && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -546,6 +572,22 @@ mod x86 {
                 let pairs = _mm512_loadu_si512(from.cast());
                 let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff));
                 [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd)]
+            }
+        }
+        #[inline(always)]
+        fn dot(self, sum: __m512, a: u32, b: __m512) -> __m512 {
+            unsafe {
+                let (a, b) = (_mm512_set1_epi32(a as i32), _mm512_castps_si512(b));
+                if BF16 {
+                    // SAFETY: both types are 512 bits.
+                    let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                    return _mm512_dpbf16_ps(sum, a, std::mem::transmute::<__m512i, __m512bh>(b));
+                }
+                let upper = _mm512_set1_epi32(!0xffff);
+                let (even, odd) = (_mm512_slli_epi32::<16>(b), _mm512_and_si512(b, upper));
+                let sum =
+                    _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(a)), _mm512_castsi512_ps(even), sum);
+                _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, upper)), _mm512_castsi512_ps(odd), sum)
             }
         }
         #[inline(always)]

@@ -1,9 +1,14 @@
-//! Models in bf16 against the same models in f32. On a CPU without AMX the block products are emulated.
+//! Models in bf16 against the same models in f32, and a whole step of `cifar_vgg16` against PyTorch's autocast.
 
-use crate::Result;
+#[path = "../../tests/common/formula.rs"]
+mod formula;
+
+use crate::formats;
 use crate::model::*;
+use crate::ops::softmax_cross_entropy;
 use crate::tensor::{Images, Nhwc, images};
-use dfdx::prelude::{Backward, HasShape, SumTo, Trace};
+use crate::{Result, vgg};
+use dfdx::prelude::{AsArray, Backward, HasShape, SumTo, Trace};
 
 fn noise(len: usize, mut state: u32) -> Vec<f32> {
     let mut next = || {
@@ -215,5 +220,41 @@ fn the_same_seed_gives_the_same_bits_in_bf16() -> Result<()> {
     let (model, shape) = models()?.swap_remove(0);
     let (half, x) = (in_bf16(&model), batch(shape, 1));
     assert_eq!(training_pass(&half, &x), training_pass(&half, &x));
+    Ok(())
+}
+
+/// tests/fixtures/autocast.py
+#[test]
+fn a_step_of_the_whole_network_is_that_of_torch_autocast() -> Result<()> {
+    let torch = formats::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/autocast.npz"))?;
+    let mut model = vgg::cifar_vgg16(Seed(0));
+    model.set_dropout("", 0.0)?;
+    model.pop(); // the softmax
+    let mut tensor = 0;
+    for layer in &mut model.layers {
+        let name = layer.name.clone();
+        for param in layer.params_mut() {
+            param.set(formula::initial(tensor, &name, param.name, &param.dims));
+            tensor += 1;
+        }
+    }
+    let x = images(formula::values(1006, 32 * 32 * 32 * 3, 0.0, 1.7), (32, 32, 32, 3))?;
+    let labels: Vec<usize> = (0..32).map(|i| 7 * i % 10).collect();
+    for (precision, name, tolerance) in
+        [(Precision::F32, "float32", [1e-4, 2e-3]), (Precision::Bf16, "bfloat16", [0.01, 0.06])]
+    {
+        let mut model = model.clone();
+        model.set_precision(precision)?;
+        let loss = softmax_cross_entropy(model.forward_mut(x.leaky_trace())?, &labels, 0.0)?;
+        let want = torch[&format!("{name}.loss")].iter().next().copied().unwrap();
+        assert!((loss.array() - want).abs() < tolerance[0] * want, "{name}: {} and {want}", loss.array());
+        let gradients = loss.backward();
+        let kernels = model.layers.iter().flat_map(|layer| layer.params()).filter(|param| param.dims.len() > 1);
+        for (i, (param, want)) in kernels.zip(&torch[&format!("{name}.gradient_norms")]).enumerate() {
+            let gradient = gradients.get(param.tensor()).as_vec();
+            let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+            assert!((norm - want).abs() < tolerance[1] * want, "{name}, kernel {i}: {norm} and {want}");
+        }
+    }
     Ok(())
 }

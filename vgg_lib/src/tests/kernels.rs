@@ -21,6 +21,8 @@ mod vector_loops;
 
 use crate::data::{Dataset, cifar10};
 use crate::formats::{self, StateDict};
+use crate::kernel::arena::Arena;
+use crate::kernel::bf16::{self, Map, Rows};
 use crate::kernel::elementwise::Dropout;
 use crate::kernel::simd::{Level, limited};
 use crate::kernel::winograd::{self, Epilogue, Filters};
@@ -36,24 +38,15 @@ use reference::{Convolution, Reference};
 use std::fmt::Write;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 const LIMIT: f64 = 1e-4;
 
 #[test]
 fn kernels_against_f64() {
-    let Some(images) = real_data("cifar-10-batches-bin") else { return };
-    let Some(models) = real_data("models") else { return };
-    // The weights that `cargo xtask data vgg16` downloads, or the original ones, which expect other colors.
-    let [torchvision, original] =
-        ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
-    let (weights, colors): (_, Colors) =
-        if torchvision.exists() { (torchvision, rgb) } else { (original, bgr_minus_mean) };
-    if real_data(Path::new("models").join(weights.file_name().unwrap()).to_str().unwrap()).is_none() {
-        return;
-    }
-    let (_, test) = cifar10::load(images).unwrap();
-    let weights = formats::read(weights).unwrap();
-    let passes = [(8, 32), (2, 56)].map(|(n, size)| Pass::new(&test, n, size, &weights, colors));
+    let Some(small) = real_pass(8, 32) else { return };
+    let Some(large) = real_pass(2, 56) else { return };
+    let passes = [small, large];
     let mut summary = String::from("| kernel |");
     let mut rows: Vec<Vec<(String, f64)>> = vec![];
     for level in Level::supported() {
@@ -80,6 +73,54 @@ fn kernels_against_f64() {
     println!("{summary}\n");
     for (kernel, error) in rows.iter().flatten() {
         assert!(*error <= LIMIT, "{kernel}: {error:e}");
+    }
+}
+
+/// A pass of `n` images of CIFAR-10, enlarged to `size`, if there are images and weights.
+fn real_pass(n: usize, size: usize) -> Option<Pass> {
+    let (images, models) = (real_data("cifar-10-batches-bin")?, real_data("models")?);
+    // The weights that `cargo xtask data vgg16` downloads, or the original ones, which expect other colors.
+    let [torchvision, original] =
+        ["vgg16.tv_in1k.safetensors", "vgg16_imagenet_features.safetensors"].map(|file| models.join(file));
+    let (weights, colors): (_, Colors) =
+        if torchvision.exists() { (torchvision, rgb) } else { (original, bgr_minus_mean) };
+    real_data(Path::new("models").join(weights.file_name()?).to_str()?)?;
+    let (_, test) = cifar10::load(images).unwrap();
+    Some(Pass::new(&test, n, size, &formats::read(weights).unwrap(), colors))
+}
+
+/// The same in bf16, for the convolutions: inputs, weights and outputs are rounded to 8 bits.
+#[test]
+fn bf16_kernels_against_f64() {
+    let Some(pass) = real_pass(2, 56) else { return };
+    println!("\n| layer | map | channels | y | dx | dw |\n|---|--:|--:|--:|--:|--:|");
+    for layer in &pass.layers {
+        let errors = layer.bf16_errors();
+        let (_, h, w, c) = layer.shape;
+        let cells = errors.map(digits).join(" | ");
+        println!("| {} | {h}×{w} | {c} → {} | {cells} |", layer.name, layer.bias.len());
+        assert!(errors.iter().all(|&error| error < 0.01), "{}: {errors:?}", layer.name);
+    }
+}
+
+impl ConvLayer {
+    /// The errors of y, dx and dw in bf16.
+    fn bf16_errors(&self) -> [f64; 3] {
+        let ConvLayer { x, shape, weight, bias, dy: [_, dy], want: [y64, _, dx64, dw64], .. } = self;
+        let map = Map::new(Rows::Images, *shape);
+        let to = map.channels(bias.len());
+        let arena = Arc::new(Arena::default());
+        let [mut from, mut gradient, mut y, mut dx] = [map, to, to, map].map(|map| arena.take(map.floats()));
+        bf16::from_f32(x, map, from.bf16_mut());
+        bf16::from_f32(dy, to, gradient.bf16_mut());
+        bf16::forward_once(from.bf16(), map, weight, to.c, epilogue(bias), y.bf16_mut());
+        bf16::backward_data(gradient.bf16(), to, weight, map.c, dx.bf16_mut());
+        let mut dw = vec![0.0; weight.len()];
+        bf16::backward_weight(from.bf16(), map, gradient.bf16(), to.c, &mut dw);
+        let [mut y_values, mut dx_values] = [vec![0.0; dy.len()], vec![0.0; x.len()]];
+        bf16::to_f32(y.bf16(), to, &mut y_values);
+        bf16::to_f32(dx.bf16(), map, &mut dx_values);
+        [y64.error(&y_values), dx64.error(&dx_values), dw64.error(&dw)]
     }
 }
 

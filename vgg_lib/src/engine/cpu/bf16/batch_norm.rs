@@ -4,9 +4,9 @@ use super::super::batch_norm::{inv_std, scale, scale_and_shift};
 use super::super::{Backward, DfdxResult, Flow, Output, Pass, Work, add, values};
 use crate::engine::plan::groups;
 use crate::engine::{self, Statistics, dropout_mask};
-use crate::kernel::amx::{self, Map};
 use crate::kernel::arena::Buffer;
 use crate::kernel::batch_norm::{Moments, together};
+use crate::kernel::bf16::{self, Map};
 use crate::kernel::elementwise::Dropout;
 use crate::model::Op;
 use crate::tensor::{Flat, Gradients};
@@ -19,7 +19,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
     let moments: Vec<Moments> = if fixed {
         vec![(values(layer.tensor(2)).to_vec(), values(layer.tensor(3)).to_vec())]
     } else {
-        parts(work.n, groups(work.n, group)).map(|images| amx::statistics(work.x.bf16(), map, images)).collect()
+        parts(work.n, groups(work.n, group)).map(|images| bf16::statistics(work.x.bf16(), map, images)).collect()
     };
     if !fixed {
         let (mean, variance) = together(&moments);
@@ -32,7 +32,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
     let mut y = work.take(map.floats());
     for (images, (mean, variance)) in parts(work.n, moments.len()).zip(&moments) {
         let (scale, shift) = scale_and_shift(layer, mean, variance, epsilon);
-        amx::affine(work.x.bf16(), map, images, [&scale, &shift], dropout, y.bf16_mut());
+        bf16::affine(work.x.bf16(), map, images, [&scale, &shift], dropout, y.bf16_mut());
     }
     let [gamma, beta] = work.params();
     let relu_before = stage.fused.relu_before;
@@ -71,13 +71,13 @@ impl Backward for Kept {
             let scale = scale(&moments[0].1, epsilon, values(&gamma));
             let mut dx = flow.take(x.len());
             let constants = [&scale[..], &vec![0.0; scale.len()]];
-            amx::affine(flow.dy.bf16(), map, 0..map.n, constants, dropout, dx.bf16_mut());
+            bf16::affine(flow.dy.bf16(), map, 0..map.n, constants, dropout, dx.bf16_mut());
             return Ok(Flow::new(dx));
         }
         let mut all = vec![0.0; map.c];
         for (images, (mean, variance)) in parts(map.n, moments.len()).zip(&moments) {
             let (pair, moments) = ((flow.dy.bf16_mut(), x.bf16()), (&mean[..], &inv_std(variance, epsilon)[..]));
-            let sums = amx::backward(pair, map, images, moments, values(&gamma), dropout, relu_before);
+            let sums = bf16::backward(pair, map, images, moments, values(&gamma), dropout, relu_before);
             add(gradients.get_or_alloc_mut(&gamma)?, &sums.gamma);
             add(gradients.get_or_alloc_mut(&beta)?, &sums.beta);
             add(&mut all, &sums.dx);

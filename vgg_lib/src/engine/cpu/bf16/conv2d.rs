@@ -3,8 +3,8 @@
 use super::super::conv2d::running_affine;
 use super::super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use super::unpacked;
-use crate::kernel::amx::{self, Map};
 use crate::kernel::arena::Buffer;
+use crate::kernel::bf16::{self, Map};
 use crate::kernel::conv2d::Filters;
 use crate::kernel::winograd::Epilogue;
 use crate::model::Op;
@@ -23,7 +23,7 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
     let (x, map, taps) = if gathered {
         let map = image.channels(9 * image.c);
         let mut columns = work.take(map.floats());
-        amx::gather(&work.x, map, columns.bf16_mut());
+        bf16::gather(&work.x, map, columns.bf16_mut());
         (Arc::new(columns), map, 1)
     } else {
         (work.x.clone(), image, kernel * kernel)
@@ -39,14 +39,14 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
             relu_after: tail.relu_after,
             max_pool: tail.max_pool,
         };
-        let new = || Filters::Bf16(amx::Filters::new(values(&weight), taps, map.c, to.c));
+        let new = || Filters::Bf16(bf16::Filters::new(values(&weight), taps, map.c, to.c));
         let filters = work.layer.filters(|filters| matches!(filters, Filters::Bf16(f) if f.fit(taps)), new);
         let filters = filters.bf16();
-        amx::forward(x.bf16(), map, filters, epilogue, y.bf16_mut());
+        bf16::forward(x.bf16(), map, filters, epilogue, y.bf16_mut());
         return (Arc::new(y), None);
     }
     let epilogue = Epilogue { bias: Some(values(&bias)), relu, ..Epilogue::default() };
-    amx::forward_once(x.bf16(), map, values(&weight), to.c, epilogue, y.bf16_mut());
+    bf16::forward_once(x.bf16(), map, values(&weight), to.c, epilogue, y.bf16_mut());
     let y = Arc::new(y);
     let (learns, after_relu) = (work.layer.learns(), relu.then(|| y.clone()));
     (y, Some(Box::new(Kept { x, map, image, gathered, to, weight, bias, after_relu, learns })))
@@ -76,19 +76,19 @@ impl Backward for Kept {
         let Kept { x, map, image, gathered, to, weight, bias, after_relu, learns } = *self;
         let sums = flow.sums.take().unwrap_or_else(|| {
             if let Some(y) = after_relu {
-                amx::relu_backward(flow.dy.bf16_mut(), y.bf16(), to);
+                bf16::relu_backward(flow.dy.bf16_mut(), y.bf16(), to);
             }
-            if learns { amx::column_sums(flow.dy.bf16(), to) } else { vec![] }
+            if learns { bf16::column_sums(flow.dy.bf16(), to) } else { vec![] }
         });
         if learns {
             add(gradients.get_or_alloc_mut(&bias)?, &sums);
-            amx::backward_weight(x.bf16(), map, flow.dy.bf16(), to.c, gradients.get_or_alloc_mut(&weight)?);
+            bf16::backward_weight(x.bf16(), map, flow.dy.bf16(), to.c, gradients.get_or_alloc_mut(&weight)?);
         }
         if !wanted {
             return Ok(flow);
         }
         let mut dx = flow.take(image.floats());
-        amx::backward_data(flow.dy.bf16(), to, values(&weight), image.c, dx.bf16_mut());
+        bf16::backward_data(flow.dy.bf16(), to, values(&weight), image.c, dx.bf16_mut());
         if gathered {
             let dx = unpacked(&dx, image);
             return Ok(Flow::new(Arc::into_inner(dx).expect("nobody else has it")));

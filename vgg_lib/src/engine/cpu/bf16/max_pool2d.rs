@@ -1,8 +1,8 @@
 //! 2×2 max pooling, stride 2, in bf16.
 
 use super::super::{Backward, DfdxResult, Flow, Output, Work};
-use crate::kernel::amx::{self, Map};
 use crate::kernel::arena::Buffer;
+use crate::kernel::bf16::{self, Map};
 use crate::tensor::Gradients;
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ pub(super) fn forward(work: Work) -> Output {
     let (map, to) = (work.from(), work.to());
     let mut y = work.take(to.floats());
     if !work.stage.trains {
-        amx::max_forward(work.x.bf16(), map, y.bf16_mut(), None);
+        bf16::max_forward(work.x.bf16(), map, y.bf16_mut(), None);
         return (Arc::new(y), None);
     }
     // A byte for each number: half of y's memory.
     let mut index = work.take(to.floats() / 2);
-    amx::max_forward(work.x.bf16(), map, y.bf16_mut(), Some(index.bytes_mut()));
+    bf16::max_forward(work.x.bf16(), map, y.bf16_mut(), Some(index.bytes_mut()));
     (Arc::new(y), Some(Box::new(Kept { map, index })))
 }
 
@@ -28,7 +28,7 @@ struct Kept {
 impl Backward for Kept {
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let mut dx = flow.take(self.map.floats());
-        amx::max_backward(flow.dy.bf16(), self.map, self.index.bytes(), dx.bf16_mut());
+        bf16::max_backward(flow.dy.bf16(), self.map, self.index.bytes(), dx.bf16_mut());
         Ok(Flow::new(dx))
     }
 }

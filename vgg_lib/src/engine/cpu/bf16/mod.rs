@@ -10,8 +10,8 @@ mod pointwise;
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work};
 use crate::engine::nhwc;
 use crate::engine::plan::{Form, Plan};
-use crate::kernel::amx::{self, Map, Rows};
 use crate::kernel::arena::Buffer;
+use crate::kernel::bf16::{self, Map, Rows};
 use crate::model::Op;
 use crate::tensor::Gradients;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(super) fn convert(work: &mut Work, before: Form) -> Option<Box<dyn Backward>
 
 fn packed(x: &Buffer, map: Map) -> Buffer {
     let mut lines = x.arena().take(map.floats());
-    amx::from_f32(x, map, lines.bf16_mut());
+    bf16::from_f32(x, map, lines.bf16_mut());
     lines
 }
 
@@ -72,7 +72,7 @@ fn packed(x: &Buffer, map: Map) -> Buffer {
 pub(super) fn unpacked(x: &Buffer, map: Map) -> Arc<Buffer> {
     let (n, h, w, c) = map.nhwc();
     let mut y = x.arena().take(n * h * w * c);
-    amx::to_f32(x.bf16(), map, &mut y);
+    bf16::to_f32(x.bf16(), map, &mut y);
     Arc::new(y)
 }
 

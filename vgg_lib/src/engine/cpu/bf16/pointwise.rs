@@ -2,8 +2,8 @@
 
 use super::super::{Backward, DfdxResult, Flow, Output, Work};
 use crate::engine::dropout_mask;
-use crate::kernel::amx::{self, Map};
 use crate::kernel::arena::Buffer;
+use crate::kernel::bf16::{self, Map};
 use crate::kernel::elementwise::Dropout;
 use crate::tensor::Gradients;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) fn relu(work: Work) -> Output {
     let map = work.to();
     let mut y = work.take(map.floats());
-    amx::relu(work.x.bf16(), map, y.bf16_mut());
+    bf16::relu(work.x.bf16(), map, y.bf16_mut());
     let y = Arc::new(y);
     (y.clone(), Some(Box::new(AfterRelu { y, map })))
 }
@@ -23,7 +23,7 @@ struct AfterRelu {
 
 impl Backward for AfterRelu {
     fn backward(self: Box<Self>, mut flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
-        amx::relu_backward(flow.dy.bf16_mut(), self.y.bf16(), self.map);
+        bf16::relu_backward(flow.dy.bf16_mut(), self.y.bf16(), self.map);
         Ok(flow)
     }
 }
@@ -34,7 +34,7 @@ pub(super) fn dropout(work: Work, p: f32, seed: u64) -> Output {
         Some(mask) if work.stage.trains => {
             let map = work.to();
             let mut y = work.take(map.floats());
-            amx::dropout(work.x.bf16(), map, mask, y.bf16_mut());
+            bf16::dropout(work.x.bf16(), map, mask, y.bf16_mut());
             (Arc::new(y), Some(Box::new(Dropped { mask, map })))
         }
         _ => (work.x, None),
@@ -49,7 +49,7 @@ struct Dropped {
 impl Backward for Dropped {
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
         let mut dx = flow.take(flow.dy.len());
-        amx::dropout(flow.dy.bf16(), self.map, self.mask, dx.bf16_mut());
+        bf16::dropout(flow.dy.bf16(), self.map, self.mask, dx.bf16_mut());
         Ok(Flow::new(dx))
     }
 }

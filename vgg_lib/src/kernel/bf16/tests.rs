@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Runs a test with ordinary vectors, and then with tiles if there are any.
 fn with_each_unit(test: impl Fn() + Sync) {
-    emulated(&test);
-    if available() {
+    without_tiles(&test);
+    if has_tiles() {
         test();
     }
 }
@@ -149,8 +149,7 @@ fn convolutions_match_f64_on_odd_shapes() {
     });
 }
 
-/// On large and on many maps, blocks are divided otherwise. The emulation is compared with tiles, bit by bit within one
-/// place of bf16.
+/// Large and many maps are divided into tasks otherwise.
 #[test]
 fn many_blocks_match_few() {
     with_each_unit(|| {

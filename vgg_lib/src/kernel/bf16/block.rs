@@ -1,10 +1,11 @@
-//! The one matrix product that everything else here is made of, on AMX tiles or with ordinary vectors.
+//! The one matrix product that everything else here is made of, on AMX tiles or with ordinary vectors: those of AVX512-BF16
+//! (VDPBF16PS) where the CPU has it.
 //!
 //! AMX's intrinsics are unstable in Rust, so this is `asm!`. One block of it holds the whole product: between two, the
 //! compiler would be free to use the tiles.
 
 use crate::kernel::arena::{CacheLine, Line};
-use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16, widen};
+use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16};
 use std::sync::OnceLock;
 
 /// Channels of a chunk, lines of a block.
@@ -30,9 +31,9 @@ pub(super) struct Step {
 }
 
 /// Whether this process may use tiles of bf16. Asks the system for permission, once.
-pub fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
+pub fn has_tiles() -> bool {
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    *PERMITTED.get_or_init(|| {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         return tiles::permitted();
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -44,16 +45,16 @@ pub fn available() -> bool {
 pub struct Unit(Option<Tiles>);
 
 impl Unit {
-    /// AMX tiles if they are available, otherwise ordinary vectors, which are slow at it.
+    /// AMX tiles if they are available, otherwise ordinary vectors.
     ///
     /// While the value lives the thread's tiles are configured. So it must not outlive a task: live tiles make each
     /// context switch slower.
     pub fn new() -> Unit {
         #[cfg(test)]
-        if EMULATED.get() {
+        if WITHOUT_TILES.get() {
             return Unit(None);
         }
-        Unit(available().then(Tiles::configure))
+        Unit(has_tiles().then(Tiles::configure))
     }
 
     /// C = Σ A·B over the steps, or with `add` C += Σ A·B.
@@ -76,23 +77,23 @@ impl Unit {
         match &self.0 {
             // SAFETY: the caller's promise.
             Some(tiles) => unsafe { tiles.multiply((a, second), b, steps, c, add) },
-            None => run_bf16(Emulated { a, second, b, steps, c, add }),
+            None => run_bf16(Vectors { a, second, b, steps, c, add }),
         }
     }
 }
 
 #[cfg(test)]
-thread_local! { static EMULATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }
+thread_local! { static WITHOUT_TILES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }
 
 /// Runs `work` on two threads of its own, on which [`Unit::new`] never gives tiles.
 #[cfg(test)]
-pub fn emulated<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(|_| EMULATED.set(true));
+pub fn without_tiles<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(|_| WITHOUT_TILES.set(true));
     threads.build().expect("two threads").install(work)
 }
 
 /// [`Unit::multiply`] with ordinary vectors.
-struct Emulated<'a> {
+struct Vectors<'a> {
     a: *const Line,
     second: usize,
     b: *const Line,
@@ -101,14 +102,14 @@ struct Emulated<'a> {
     add: bool,
 }
 
-impl VectorLoop for Emulated<'_> {
+impl VectorLoop for Vectors<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         /// Rows whose sums are kept in registers.
         const ROWS: usize = 8;
-        let Emulated { a, second, b, steps, c, add } = self;
+        let Vectors { a, second, b, steps, c, add } = self;
         if !add {
             *c = Sums::ZERO;
         }
@@ -127,11 +128,10 @@ impl VectorLoop for Emulated<'_> {
                         *sums = [s.load(c.as_ptr()), s.load(c.as_ptr().add(LANES))];
                     }
                     for (pair, (left, right)) in b[..LANES].iter().zip(&b[LANES..]).enumerate() {
-                        let [even, odd] = s.load_pairs(left.0.as_ptr());
-                        let [even2, odd2] = s.load_pairs(right.0.as_ptr());
+                        let (left, right) = (s.load(left.0.as_ptr().cast()), s.load(right.0.as_ptr().cast()));
                         for (sums, row) in sums.iter_mut().zip(rows) {
-                            let (x, y) = (s.splat(widen(row.0[2 * pair])), s.splat(widen(row.0[2 * pair + 1])));
-                            *sums = [s.fma(y, odd, s.fma(x, even, sums[0])), s.fma(y, odd2, s.fma(x, even2, sums[1]))];
+                            let x = u32::from(row.0[2 * pair]) | u32::from(row.0[2 * pair + 1]) << 16;
+                            *sums = [s.dot(sums[0], x, left), s.dot(sums[1], x, right)];
                         }
                     }
                     for (sums, c) in sums.into_iter().zip(c) {

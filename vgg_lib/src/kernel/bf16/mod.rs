@@ -1,9 +1,10 @@
-//! Training and inference in bf16, on the matrix tiles of Intel's AMX: an alternative to the f32 kernels of the other
-//! files.
+//! Training and inference in bf16: an alternative to the f32 kernels of the other files.
 //!
-//! A tile is 16 rows of 32 numbers. The tile unit multiplies two of them in 16 cycles, 16 times as many products as
-//! AVX-512 in f32, and adds them up in f32. Against that, Winograd's savings do not count, so convolutions here are direct:
-//! sums of products of tiles, one for each tap of the filter and each 32 channels.
+//! It is made for the matrix tiles of Intel's AMX. A tile is 16 rows of 32 numbers. The tile unit multiplies two of them in
+//! 16 cycles, 16 times as many products as AVX-512 in f32, and adds them up in f32. Against that, Winograd's savings do not
+//! count, so convolutions here are direct: sums of products of tiles, one for each tap of the filter and each 32 channels.
+//! AVX512-BF16 has twice the products of f32, so on CPUs without tiles bf16 is about as fast as Winograd in f32, in half
+//! the memory.
 //!
 //! # Layout
 //! A feature map is cut into *chunks* of 32 channels. A row of a chunk is a [`Line`](super::arena::Line): 32 channels at
@@ -36,9 +37,9 @@ mod pool;
 mod tests;
 
 pub use batch_norm::{affine, backward, statistics};
-pub use block::available;
+pub use block::has_tiles;
 #[cfg(test)]
-pub use block::{Unit, emulated};
+pub use block::without_tiles;
 pub use convolution::{backward_data, forward, forward_once};
 pub use correlation::backward_weight;
 pub use filters::Filters;
