@@ -4,4 +4,4 @@ mod bf16;
 mod engine;
 mod kernels;
 mod not_finite;
-mod winograd_training;
+mod two_ways;
