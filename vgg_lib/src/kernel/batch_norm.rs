@@ -167,7 +167,8 @@ pub struct Sums {
 ///
 /// > dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ
 ///
-/// With `relu`, x is the output of a ReLU, and dx the gradient of the ReLU's input.
+/// With `relu`, x is the output of a ReLU, and dx the gradient of the ReLU's input. If x is only a part of what was
+/// normalized, `over_parts` replaces sums of this part by those over all parts; otherwise it does nothing.
 pub fn backward(
     dy: &mut [f32],
     x: &[f32],
@@ -175,10 +176,10 @@ pub fn backward(
     gamma: &[f32],
     dropout: Option<Dropout>,
     relu: bool,
+    over_parts: impl FnOnce(&mut Vec<f64>),
 ) -> Sums {
     let c = mean.len();
     let size = rows_per_chunk(c) * c;
-    let count = (x.len() / c) as f64;
     let wide = c.next_multiple_of(LANES);
     let chunks = x.len().div_ceil(size);
     let (padded_mean, dy_read) = (padded(mean), &*dy);
@@ -188,13 +189,17 @@ pub fn backward(
         let chunk = Chunk { x: &x[part.clone()], c, dropout, start: part.start as u32 };
         run(BackwardSums { chunk, dy: &dy_read[part], mean: &padded_mean, dot, sum });
     });
+    let mut all = sums.clone();
+    all.push((x.len() / c) as f64);
+    over_parts(&mut all);
+    let count = all[2 * wide];
     // dx = a·dy + b·x + d with constants of each channel
     let (mut a, mut b, mut d) = (vec![0.0; wide], vec![0.0; wide], vec![0.0; wide]);
     let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
     for k in 0..c {
         let inv_std = f64::from(inv_std[k]);
-        let (dot, sum) = (sums[k] * inv_std, sums[wide + k]);
-        (dgamma[k], dbeta[k]) = (dot as f32, sum as f32);
+        (dgamma[k], dbeta[k]) = ((sums[k] * inv_std) as f32, sums[wide + k] as f32);
+        let (dot, sum) = (all[k] * inv_std, all[wide + k]);
         let scale = f64::from(gamma[k]) * inv_std;
         a[k] = scale as f32;
         b[k] = (-scale * dot / count * inv_std) as f32;
