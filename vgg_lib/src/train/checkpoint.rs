@@ -408,10 +408,13 @@ mod tests {
         };
         let mut updater = Updater::new(Optimizer::default()).unwrap();
         let mut history = History { epochs: vec![record(1)] };
-        keeper.save(&model, None, &updater, &history, None).unwrap();
+        let save = |model: &Sequential, updater: &Updater, history: &History| {
+            keeper.save(Snapshot { model, trained: None, updater, history, part: None, settings: &[] }).unwrap();
+        };
+        save(&model, &updater, &history);
         model.layers[0].params_mut()[0].set(vec![1.0, f32::NAN, 1.0, 1.0]);
         history.epochs.push(record(2));
-        keeper.save(&model, None, &updater, &history, None).unwrap();
+        save(&model, &updater, &history);
         let error = keeper.load(&mut model, &mut updater, None).unwrap_err().to_string();
         assert!(error.contains("epoch_0002.safetensors: is damaged or not a checkpoint"), "{error}");
         assert!(error.ends_with("(it has NaN or infinite weights); delete it to resume after epoch 1"), "{error}");
