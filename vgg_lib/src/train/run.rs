@@ -339,8 +339,8 @@ impl<'a> Run<'a> {
 
     /// Validates the model, or its average, records the results, and saves a checkpoint.
     pub(super) fn validate(&mut self, model: &mut Sequential, epoch: Epoch) -> Result<()> {
-        self.unite(model);
         let images_per_second = epoch.images() as f64 / epoch.seconds();
+        self.unite(model);
         let averaged = self.average.as_ref().map(|average| average.of(model));
         let validated = averaged.as_ref().unwrap_or(model);
         let mut stopped = false;
