@@ -1,6 +1,7 @@
 //! The way to the other ranks: a thread that makes all calls of MPI. It waits for messages while the training thread
 //! computes, so that sums of gradients proceed behind the backward pass, and MPI needs no locks of its own.
 
+use super::bucket::Bucket;
 use super::share::Share;
 use crate::{Error, Result};
 use mpi::Threading;
@@ -10,13 +11,15 @@ use mpi::environment::processor_name;
 use mpi::request::{LocalScope, Request, scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often the thread moves messages on while the training thread computes.
-const POLL: Duration = Duration::from_micros(100);
+/// How often the thread moves messages on while the training thread computes. Each time costs the latter some microseconds
+/// if there is only one CPU for both.
+const POLL: Duration = Duration::from_millis(1);
 
 /// Bytes of one message; MPI counts them in 32 bits.
 const MESSAGE: usize = 1 << 30;
@@ -25,14 +28,14 @@ const MESSAGE: usize = 1 << 30;
 enum Task {
     Call(Box<dyn FnOnce(&SimpleCommunicator) + Send>),
     /// Gradients to be summed, and the number of such buckets in this step.
-    Bucket(Vec<f32>, usize),
+    Bucket(Bucket, usize),
 }
 
 /// The thread that makes all calls of MPI.
 pub(super) struct Link {
     /// `None` once the thread is to end.
     tasks: Mutex<Option<Sender<Task>>>,
-    sums: Mutex<Receiver<(Vec<Vec<f32>>, Duration)>>,
+    sums: Mutex<Receiver<(Vec<Bucket>, Duration)>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -115,13 +118,13 @@ impl Link {
     }
 
     /// Starts to sum gradients, as one of `buckets` in this step.
-    pub(super) fn send_bucket(&self, gradients: Vec<f32>, buckets: usize) {
-        self.send(Task::Bucket(gradients, buckets));
+    pub(super) fn send_bucket(&self, bucket: Bucket, buckets: usize) {
+        self.send(Task::Bucket(bucket, buckets));
     }
 
     /// Waits for the sums of all buckets of this step, in the order in which they were sent. Returns also for how long
     /// any of them was under way.
-    pub(super) fn receive_buckets(&self) -> (Vec<Vec<f32>>, Duration) {
+    pub(super) fn receive_buckets(&self) -> (Vec<Bucket>, Duration) {
         self.sums.lock().expect("nothing panics while it is locked").recv().expect("the thread of MPI runs")
     }
 
@@ -141,7 +144,7 @@ impl Link {
 }
 
 /// Does the tasks in the order in which they come, until there will be none.
-fn serve(world: &SimpleCommunicator, tasks: &Receiver<Task>, sums: &Sender<(Vec<Vec<f32>>, Duration)>) {
+fn serve(world: &SimpleCommunicator, tasks: &Receiver<Task>, sums: &Sender<(Vec<Bucket>, Duration)>) {
     while let Ok(task) = tasks.recv() {
         match task {
             Task::Call(work) => work(world),
@@ -154,16 +157,16 @@ fn serve(world: &SimpleCommunicator, tasks: &Receiver<Task>, sums: &Sender<(Vec<
 fn sum_buckets(
     world: &SimpleCommunicator,
     tasks: &Receiver<Task>,
-    first: Vec<f32>,
+    first: Bucket,
     count: usize,
-) -> (Vec<Vec<f32>>, Duration) {
+) -> (Vec<Bucket>, Duration) {
     let begin = Instant::now();
     let mut idle = Duration::ZERO;
     let mut buckets: Vec<Bucket> = (0..count).map(|_| Bucket::default()).collect();
     scope(|scope| {
         let mut free = buckets.iter_mut();
-        let mut under_way = vec![];
-        under_way.extend(free.next().map(|bucket| bucket.start(world, scope, first)));
+        let mut under_way = VecDeque::new();
+        under_way.extend(free.next().map(|place| start(world, scope, place, first)));
         while free.len() > 0 {
             let waits = Instant::now();
             let task = tasks.recv_timeout(POLL);
@@ -171,41 +174,38 @@ fn sum_buckets(
                 idle += waits.elapsed();
             }
             match task {
-                Ok(Task::Bucket(gradients, _)) => {
-                    under_way.extend(free.next().map(|bucket| bucket.start(world, scope, gradients)));
+                Ok(Task::Bucket(bucket, _)) => {
+                    under_way.extend(free.next().map(|place| start(world, scope, place, bucket)));
                 }
                 Ok(Task::Call(work)) => work(world),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            under_way = under_way.into_iter().filter_map(|request: Sum| request.test().err()).collect();
+            // Asking for one moves all of them on.
+            while let Some(oldest) = under_way.pop_front() {
+                if let Err(oldest) = oldest.test() {
+                    under_way.push_front(oldest);
+                    break;
+                }
+            }
         }
         // The training thread waits now, too.
         under_way.into_iter().for_each(Request::wait_without_status);
     });
-    (buckets.into_iter().map(|bucket| bucket.sums).collect(), begin.elapsed() - idle)
+    (buckets, begin.elapsed() - idle)
 }
 
 /// A sum under way.
 type Sum<'a, 'b> = Request<'a, [f32], &'b LocalScope<'a>>;
 
-/// Gradients of this rank, and their sums over all.
-#[derive(Default)]
-struct Bucket {
-    gradients: Vec<f32>,
-    sums: Vec<f32>,
-}
-
-impl Bucket {
-    fn start<'a, 'b>(
-        &'a mut self,
-        world: &SimpleCommunicator,
-        scope: &'b LocalScope<'a>,
-        gradients: Vec<f32>,
-    ) -> Sum<'a, 'b> {
-        let Bucket { gradients: own, sums } = self;
-        sums.resize(gradients.len(), 0.0);
-        *own = gradients;
-        world.immediate_all_reduce_into(scope, &own[..], &mut sums[..], SystemOperation::sum())
-    }
+/// Starts to sum a bucket, which stays in its place meanwhile.
+fn start<'a, 'b>(
+    world: &SimpleCommunicator,
+    scope: &'b LocalScope<'a>,
+    place: &'a mut Bucket,
+    bucket: Bucket,
+) -> Sum<'a, 'b> {
+    *place = bucket;
+    let Bucket { gradients, sums } = place;
+    world.immediate_all_reduce_into(scope, &gradients[..], &mut sums[..], SystemOperation::sum())
 }

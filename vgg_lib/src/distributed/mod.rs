@@ -13,6 +13,7 @@
 //!
 //! This needs the crate feature `mpi`; without it, [`init`] returns an error that says so.
 
+mod bucket;
 mod check;
 #[cfg(feature = "mpi")]
 mod link;

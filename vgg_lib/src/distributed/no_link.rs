@@ -1,5 +1,6 @@
-//! What stands for [`link`](super) without the feature `mpi`: there is no way to other ranks, so nothing here runs.
+//! What stands for `link.rs` without the feature `mpi`: there is no way to other ranks, so nothing here runs.
 
+use super::bucket::Bucket;
 use super::share::Share;
 use crate::{Error, Result};
 use std::time::Duration;
@@ -25,11 +26,11 @@ impl Link {
         match *self {}
     }
 
-    pub(super) fn send_bucket(&self, _: Vec<f32>, _: usize) {
+    pub(super) fn send_bucket(&self, _: Bucket, _: usize) {
         match *self {}
     }
 
-    pub(super) fn receive_buckets(&self) -> (Vec<Vec<f32>>, Duration) {
+    pub(super) fn receive_buckets(&self) -> (Vec<Bucket>, Duration) {
         match *self {}
     }
 

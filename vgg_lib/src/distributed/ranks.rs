@@ -1,9 +1,11 @@
 //! What ranks do together. Every rank has to call the same functions in the same order.
 
+use super::bucket::Bucket;
 use super::check::difference;
 use super::link::Link;
 use super::share::Share;
 use crate::{Error, Result};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ pub(crate) struct Ranks {
     link: Link,
     synchronized: AtomicBool,
     traffic: Mutex<Traffic>,
+    /// Those of the last step, whose memory the next one uses.
+    spare: Mutex<VecDeque<Bucket>>,
 }
 
 /// What a rank has exchanged with the others in training steps.
@@ -39,8 +43,8 @@ const LEAVE: &str = "leave";
 impl Ranks {
     pub(super) fn join() -> Result<Ranks> {
         let (link, share, host) = Link::open()?;
-        let (synchronized, traffic) = (AtomicBool::new(false), Mutex::default());
-        Ok(Ranks { share, host, link, synchronized, traffic })
+        let (synchronized, traffic, spare) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Ok(Ranks { share, host, link, synchronized, traffic, spare })
     }
 
     pub(crate) fn is_first(&self) -> bool {
@@ -114,14 +118,29 @@ impl Ranks {
         difference(&texts, &names).map_or(Ok(()), |text| Err(Error::Config(text)))
     }
 
-    /// Sends gradients to be summed, as one of `buckets` in this step. The sum is under way when this returns.
-    pub(crate) fn send_bucket(&self, gradients: Vec<f32>, buckets: usize) {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).bytes += 4 * gradients.len() as u64;
-        self.link.send_bucket(gradients, buckets);
+    /// Sends the gradients that `fill` adds to a list, as one of `buckets` in this step. Their sum is under way when this
+    /// returns.
+    pub(crate) fn send_bucket<E>(
+        &self,
+        buckets: usize,
+        fill: impl FnOnce(&mut Vec<f32>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut bucket = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default();
+        bucket.gradients.clear();
+        fill(&mut bucket.gradients)?;
+        bucket.sums.resize(bucket.gradients.len(), 0.0);
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner).bytes += 4 * bucket.gradients.len() as u64;
+        self.link.send_bucket(bucket, buckets);
+        Ok(())
     }
 
-    /// Waits for the sums of the buckets of this step.
-    pub(crate) fn receive_buckets(&self) -> Vec<Vec<f32>> {
+    /// Takes back what [`receive_buckets`](Self::receive_buckets) gave.
+    pub(crate) fn reuse(&self, buckets: Vec<Bucket>) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = buckets.into();
+    }
+
+    /// Waits for the sums of the buckets of this step, in the order in which they were sent.
+    pub(crate) fn receive_buckets(&self) -> Vec<Bucket> {
         let begin = Instant::now();
         let (buckets, sending) = self.link.receive_buckets();
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);

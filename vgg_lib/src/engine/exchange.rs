@@ -104,11 +104,12 @@ impl Exchange {
             && let Some(bucket) = self.buckets.get(progress.sent)
             && bucket.iter().all(|param| param.layer >= layer)
         {
-            let mut values = Vec::with_capacity(bucket.iter().map(|param| param.values.shape().0).sum());
-            for param in bucket {
-                values.extend_from_slice(gradient_mut(gradients, &param.values)?);
-            }
-            self.ranks.send_bucket(values, self.buckets.len());
+            self.ranks.send_bucket(self.buckets.len(), |values| {
+                for param in bucket {
+                    values.extend_from_slice(gradient_mut(gradients, &param.values)?);
+                }
+                Ok(())
+            })?;
             progress.sent += 1;
         }
         Ok(())
@@ -117,15 +118,17 @@ impl Exchange {
     /// Sends what is left, and replaces all gradients by their sums over the ranks.
     fn sum_gradients(&self, gradients: &mut Gradients) -> std::result::Result<(), DeviceError> {
         self.backward(0, gradients)?;
-        for (bucket, sums) in self.buckets.iter().zip(self.ranks.receive_buckets()) {
-            let mut sums = &sums[..];
-            for param in bucket {
+        let received = self.ranks.receive_buckets();
+        for (params, bucket) in self.buckets.iter().zip(&received) {
+            let mut sums = &bucket.sums[..];
+            for param in params {
                 let gradient = gradient_mut(gradients, &param.values)?;
                 let (own, others) = sums.split_at(gradient.len());
                 gradient.copy_from_slice(own);
                 sums = others;
             }
         }
+        self.ranks.reuse(received);
         Ok(())
     }
 
