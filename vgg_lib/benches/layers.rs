@@ -127,7 +127,7 @@ fn batch_norm_backward(bencher: Bencher, map: Conv) {
     let (mean, inv_std) = (vec![0.0; map.c], vec![1.0; map.c]); // with these, dy stays finite over all repetitions
     let gamma = vec![1.0; map.c];
     bencher.counter(ItemsCount::new(x.len())).bench_local(|| {
-        black_box_drop(batch_norm::backward(&mut dy, &x, (&mean, &inv_std), &gamma, None, false));
+        black_box_drop(batch_norm::backward(&mut dy, &x, (&mean, &inv_std), &gamma, None, false, |_| ()));
     });
 }
 

@@ -12,12 +12,15 @@
 //! command resumes after the last checkpoint, which is at most five minutes old. `touch target/cifar10/checkpoints/stop`
 //! ends a run after the current step. With `--json`, each epoch is printed to stdout as a line of JSON,
 //! `{"epoch","seconds","images_per_second","lr","loss","acc","val_loss","val_acc"}`, and nothing else is printed.
+//!
+//! Built with `--features mpi`, it trains on several processes or machines: `mpirun -n 2 target/debug/examples/train_cifar10`.
 
 use clap::{Parser, ValueEnum};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 use vgg_lib::Result;
+use vgg_lib::distributed::{self, Job};
 use vgg_lib::prelude::*;
 
 #[derive(Parser)]
@@ -167,6 +170,7 @@ fn main() {
 }
 
 fn run(options: Options) -> Result<()> {
+    let job = cfg!(feature = "mpi").then(distributed::init).transpose()?;
     let load = if options.json { cifar10::load } else { cifar10::load_or_shapes };
     let (train, test) = load(&options.data)?;
     let (train, validation) = train.split(train.len().saturating_sub(options.held_out));
@@ -201,6 +205,9 @@ fn run(options: Options) -> Result<()> {
         ..recipe
     };
     let history = model.fit(&train, &validation, config)?;
+    if job.as_ref().is_some_and(|job| !job.is_first()) {
+        return Ok(());
+    }
     model.save_weights(options.out.join("cifar10vgg.safetensors"))?;
     history.save_csv(options.out.join("history.csv"))?;
     history.save_json(options.out.join("history.json"))?;
@@ -211,9 +218,22 @@ fn run(options: Options) -> Result<()> {
         let plain = model.predict(&test)?;
         let mirrored = model.predict(&test.mirrored())?;
         println!("{} epochs, {minutes:.1} minutes", history.epochs.len());
+        job.iter().filter(|job| job.size() > 1).for_each(print_traffic);
         println!("test accuracy {:.4}", plain.accuracy(test.labels())?);
         let both = plain.average(&mirrored)?;
         println!("test accuracy {:.4}, averaged over each image and its mirror image", both.accuracy(test.labels())?);
     }
     Ok(())
+}
+
+/// What training on several ranks has cost.
+fn print_traffic(job: &Job) {
+    let traffic = job.traffic();
+    let steps = traffic.steps.max(1) as f64;
+    let [sending, waiting] = [traffic.sending, traffic.waiting].map(|time| 1e3 * time.as_secs_f64() / steps);
+    println!(
+        "{} ranks: {:.1} MB of gradients per step, on their way for {sending:.0} ms, waited for {waiting:.0} ms",
+        job.size(),
+        traffic.bytes as f64 / steps / 1e6
+    );
 }

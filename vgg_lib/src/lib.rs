@@ -39,7 +39,7 @@
 //! # The modules
 //!
 //! Each module may import only from those before it in this list: [`error`], [`process`], [`setting`], [`tensor`],
-//! `kernel`,
+//! [`distributed`], `kernel`,
 //! [`model`], [`engine`], [`ops`], [`data`], [`optim`], [`formats`], [`naming`], [`train`], [`inspect`], [`plot`],
 //! [`notebook`], [`vgg`]. Notebooks need only [`prelude`].
 
@@ -53,6 +53,7 @@ pub mod setting;
 pub mod tensor;
 mod text;
 mod table;
+pub mod distributed;
 #[cfg(not(feature = "bench"))]
 mod kernel;
 #[cfg(feature = "bench")]

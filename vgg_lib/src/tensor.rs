@@ -148,6 +148,17 @@ mod raw {
 #[cfg(not(feature = "cuda"))]
 pub(crate) use raw::{as_mut_slice, as_slice};
 
+/// What dfdx says if something fails on its device.
+pub(crate) type DeviceError = <Device as HasErr>::Err;
+
+/// The gradient of a parameter; zeros if it has none yet.
+pub(crate) fn gradient_mut<'a>(gradients: &'a mut Gradients, param: &Flat) -> Result<&'a mut [f32], DeviceError> {
+    #[cfg(not(feature = "cuda"))]
+    return Ok(gradients.get_or_alloc_mut(param)?);
+    #[cfg(feature = "cuda")]
+    unreachable!("gradients of {:?} in {gradients:?} are on the GPU", param.shape())
+}
+
 /// The elements in row-major order, without a copy where they lie in memory so.
 pub(crate) fn values(tensor: &Images) -> Cow<'_, [f32]> {
     #[cfg(not(feature = "cuda"))]

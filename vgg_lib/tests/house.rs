@@ -12,8 +12,21 @@ use std::{fs, iter};
 
 /// The folders of `src/`, and `vgg.rs`, from the bottom up. The other files beside `lib.rs` are the ground, below all
 /// of these: errors, tensor types, text, files.
-const ORDER: [&str; 12] =
-    ["kernel", "model", "engine", "ops", "data", "optim", "formats", "naming", "train", "inspect", "plot", "notebook"];
+const ORDER: [&str; 13] = [
+    "distributed",
+    "kernel",
+    "model",
+    "engine",
+    "ops",
+    "data",
+    "optim",
+    "formats",
+    "naming",
+    "train",
+    "inspect",
+    "plot",
+    "notebook",
+];
 const TOP: &str = "vgg";
 const GROUND: &str = "the ground";
 

@@ -30,6 +30,12 @@ const CARGO: [(&str, &str); 6] = [
     ("CUDA type check", "check -p vgg_lib --features cuda,ci-check --lib --tests --examples"),
 ];
 
+/// Cargo's steps where there is an MPI.
+const MPI: [(&str, &str); 2] = [
+    ("clippy with MPI", "clippy -p vgg_lib --all-targets --features mpi -- -D warnings"),
+    ("training on MPI", "test -p vgg_lib --features mpi --test distributed"),
+];
+
 /// The test files with tests that need Python and other people's libraries. They are marked `#[ignore]`.
 const TOOLS: &str = "test -p vgg_lib --features onnx,coreml,hdf5,more_images --no-fail-fast \
     --test round_trip --test onnx --test coreml -- --ignored";
@@ -99,6 +105,13 @@ fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
     for (name, arguments) in CARGO {
         report.step(name, |skipped| cargo(sh, arguments, &gpu, skipped))?;
     }
+    if has_mpi(sh) {
+        for (name, arguments) in MPI {
+            report.step(name, |skipped| cargo(sh, arguments, &[], skipped))?;
+        }
+    } else {
+        report.skipped.push("tests/distributed.rs: no MPI".to_string());
+    }
     if with_notebooks {
         report.step("scripts", |_| scripts(sh))?;
         // What cells as such have to do, then the notebooks themselves.
@@ -106,6 +119,12 @@ fn steps(sh: &Shell, with_notebooks: bool, report: &mut Report) -> Result<()> {
         report.step("notebooks, quick", |_| notebooks::run(&root().join("notebooks"), &[], true, false))?;
     }
     Ok(())
+}
+
+/// Whether programs with MPI can be compiled and started.
+fn has_mpi(sh: &Shell) -> bool {
+    let answers = |program: &str| cmd!(sh, "{program} --version").quiet().ignore_stdout().ignore_stderr().run().is_ok();
+    ["mpicc", "mpirun"].into_iter().all(answers)
 }
 
 /// The tests of the Python scripts that run notebooks.

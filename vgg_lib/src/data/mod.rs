@@ -50,6 +50,7 @@ pub use color::Color;
 pub use dataset::Dataset;
 pub use image_file::read_image;
 pub use label_table::CsvOptions;
+pub(crate) use loader::Batches;
 pub use loader::{Batch, Loader, shuffled};
 pub use mix::{Mix, Mixed};
 pub use observer::{Event, Observer, unobserved};

@@ -7,6 +7,7 @@
 mod check;
 #[cfg(not(feature = "cuda"))]
 pub(crate) mod cpu;
+pub(crate) mod exchange;
 #[cfg(not(feature = "cuda"))]
 mod gpu;
 pub(crate) mod laps;
@@ -29,6 +30,7 @@ pub(crate) use check::check_batch;
 pub(crate) use device::{
     adam_update, all_finite, average, cross_entropy, finish_update, momentum_update, muon_updates, squared_norm,
 };
+pub(crate) use exchange::Exchange;
 use plan::Purpose;
 pub use plan::{Plan, Plans};
 
@@ -78,7 +80,7 @@ pub(crate) enum Moments {
 }
 
 /// The settings of a training pass.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct TrainingPass {
     /// The seed of this step's dropout.
     pub(crate) seed: u64,
@@ -88,6 +90,8 @@ pub(crate) struct TrainingPass {
     pub(crate) input_gradient: bool,
     /// Whether the gradients of the parameters may stay on the device, for the optimizer there.
     pub(crate) on_device: bool,
+    /// The step of all ranks, if the batch is a share of theirs.
+    pub(crate) exchange: Option<Arc<Exchange>>,
 }
 
 /// What the dropout layer with this index drops in the step with this seed; `None` if p is 0.
@@ -174,7 +178,8 @@ impl Sequential {
         self.check_complete()?;
         let (n, h, w, c) = *x.shape();
         check_batch(&self.layers, Shape::Map(h, w, c), n)?;
-        let pass = TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false };
+        let pass =
+            TrainingPass { seed: self.step_seed(), first: 0, input_gradient: true, on_device: false, exchange: None };
         self.forget_gradients();
         self.training_pass(x, self.layers.len(), pass)
     }
@@ -185,10 +190,14 @@ impl Sequential {
     }
 
     /// The same for `fit`, without the gradient of the input and without a final softmax, which is part of the loss.
-    pub(crate) fn training_logits(&mut self, x: Images<GradientTape>) -> Result<Images<GradientTape>> {
+    pub(crate) fn training_logits(
+        &mut self,
+        x: Images<GradientTape>,
+        exchange: Option<Arc<Exchange>>,
+    ) -> Result<Images<GradientTape>> {
         let count = self.logit_layers();
         let first = self.first_trained(&self.layers[..count]);
-        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient: false, on_device: true };
+        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient: false, on_device: true, exchange };
         self.training_pass(x, count, pass)
     }
 
@@ -198,8 +207,12 @@ impl Sequential {
         count: usize,
         pass: TrainingPass,
     ) -> Result<Images<GradientTape>> {
+        let exchange = pass.exchange.clone();
         let Trained { y, statistics, penalty } = device::train(&self.layers[..count], x, pass, self.place()?)?;
-        statistics.into_iter().for_each(|seen| self.move_statistics(seen));
+        match exchange {
+            Some(exchange) => exchange.forward(statistics),
+            None => statistics.into_iter().for_each(|seen| self.move_statistics(seen)),
+        }
         self.penalty = penalty;
         Ok(y)
     }
@@ -221,7 +234,7 @@ impl Sequential {
         input_gradient: bool,
     ) -> Result<Images<GradientTape>> {
         let first = self.first_trained(&self.layers);
-        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient, on_device: false };
+        let pass = TrainingPass { seed: self.step_seed(), first, input_gradient, on_device: false, exchange: None };
         let place = Place { arena: &self.arena, gpu: None, bf16: false };
         let Trained { y, statistics, .. } = portable::train(&self.layers, x, pass, place)?;
         statistics.into_iter().for_each(|seen| self.move_statistics(seen));

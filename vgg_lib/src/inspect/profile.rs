@@ -78,7 +78,7 @@ impl Sequential {
                 n: batch_size,
             };
             let start = Instant::now();
-            let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, &config)?.0.backward()));
+            let (result, laps) = timed(|| Ok::<_, Error>(model.loss(batch, gradients, &config, None)?.0.backward()));
             gradients = result?;
             let optimizer = Instant::now();
             updater.step(&mut model, &mut gradients, 0.0)?;

@@ -190,7 +190,8 @@ pub struct Sums {
 ///
 /// > dx = γ/σ · (dy − mean(dy) − x̂·mean(dy·x̂)), x̂ = (x − μ)/σ
 ///
-/// With `relu`, x is the output of a ReLU, and dx the gradient of the ReLU's input.
+/// With `relu`, x is the output of a ReLU, and dx the gradient of the ReLU's input. If x is only a part of what was
+/// normalized, `over_parts` replaces sums of this part by those over all parts; otherwise it does nothing.
 pub fn backward(
     dy: &mut [f32],
     x: &[f32],
@@ -198,10 +199,10 @@ pub fn backward(
     gamma: &[f32],
     dropout: Option<Dropout>,
     relu: bool,
+    over_parts: impl FnOnce(&mut Vec<f64>),
 ) -> Sums {
     let c = mean.len();
     let size = rows_per_chunk(c) * c;
-    let count = (x.len() / c) as f64;
     let wide = c.next_multiple_of(LANES);
     let chunks = x.len().div_ceil(size);
     let (padded_mean, dy_read) = (padded(mean), &*dy);
@@ -212,7 +213,12 @@ pub fn backward(
         run(BackwardSums { chunk, dy: &dy_read[part], mean: &padded_mean, dot, sum });
     });
     let (dot, sum) = sums.split_at(wide);
-    let (constants, gamma, beta) = gradients(dot, sum, count, (mean, inv_std), gamma);
+    let [dgamma, dbeta] = parameter_gradients(&dot[..c], &sum[..c], inv_std);
+    let mut all = sums.clone();
+    all.push((x.len() / c) as f64);
+    over_parts(&mut all);
+    let (dot, sum) = all.split_at(wide);
+    let constants = constants(dot, sum, all[2 * wide], (mean, inv_std), gamma);
     let [a, b, d] = constants.map(|constant| padded(&constant));
     let mut partial = vec![0.0f32; chunks * wide];
     (dy.par_chunks_mut(size), x.par_chunks(size), partial.par_chunks_mut(wide)).into_par_iter().enumerate().for_each(
@@ -222,31 +228,34 @@ pub fn backward(
         },
     );
     let dx = super::add_up(&partial, wide);
-    Sums { gamma, beta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
+    Sums { gamma: dgamma, beta: dbeta, dx: dx[..c].iter().map(|&s| s as f32).collect() }
 }
 
-/// For each channel the constants a, b, d of dx = a·dy + b·x + d, and dγ and dβ, from Σ dy·(x − μ) and Σ dy over `count`
-/// positions.
-pub fn gradients(
+/// dγ and dβ, from Σ dy·(x − μ) and Σ dy of each channel.
+pub fn parameter_gradients(dot: &[f64], sum: &[f64], inv_std: &[f32]) -> [Vec<f32>; 2] {
+    let gamma = dot.iter().zip(inv_std).map(|(dot, &inv_std)| (dot * f64::from(inv_std)) as f32);
+    [gamma.collect(), sum.iter().map(|&sum| sum as f32).collect()]
+}
+
+/// For each channel the constants a, b, d of dx = a·dy + b·x + d, from Σ dy·(x − μ) and Σ dy over `count` positions.
+pub fn constants(
     dot: &[f64],
     sum: &[f64],
     count: f64,
     (mean, inv_std): (&[f32], &[f32]),
     gamma: &[f32],
-) -> ([Vec<f32>; 3], Vec<f32>, Vec<f32>) {
+) -> [Vec<f32>; 3] {
     let c = mean.len();
     let [mut a, mut b, mut d] = [0, 1, 2].map(|_| vec![0.0f32; c]);
-    let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
     for k in 0..c {
         let inv_std = f64::from(inv_std[k]);
         let (dot, sum) = (dot[k] * inv_std, sum[k]);
-        (dgamma[k], dbeta[k]) = (dot as f32, sum as f32);
         let scale = f64::from(gamma[k]) * inv_std;
         a[k] = scale as f32;
         b[k] = (-scale * dot / count * inv_std) as f32;
         d[k] = (scale * (dot / count * inv_std * f64::from(mean[k]) - sum / count)) as f32;
     }
-    ([a, b, d], dgamma, dbeta)
+    [a, b, d]
 }
 
 /// The first pass of [`backward`] over one chunk: dot += Σ dy·(x − μ), sum += Σ dy.

@@ -46,13 +46,20 @@ pub struct Dropout {
     key: u32,
     threshold: u32,
     scale: f32,
+    /// The index of the first element.
+    start: u32,
 }
 
 impl Dropout {
     /// `seed` differs for each layer and step; 0 ≤ p < 1.
     pub fn new(p: f32, seed: u64) -> Dropout {
         let threshold = (f64::from(p) * 4_294_967_296.0) as u32;
-        Dropout { key: hash(seed as u32 ^ hash((seed >> 32) as u32)), threshold, scale: 1.0 / (1.0 - p) }
+        Dropout { key: hash(seed as u32 ^ hash((seed >> 32) as u32)), threshold, scale: 1.0 / (1.0 - p), start: 0 }
+    }
+
+    /// The choice for an array that begins at element `start` of the whole one.
+    pub fn starting_at(self, start: usize) -> Dropout {
+        Dropout { start: start as u32, ..self }
     }
 
     /// The key, the threshold and the factor of what is kept, for the GPU's kernels.
@@ -63,7 +70,7 @@ impl Dropout {
     /// The factor of element `index`: 0 or 1/(1−p).
     #[inline(always)]
     pub fn factor(&self, index: u32) -> f32 {
-        if hash(index ^ self.key) >= self.threshold { self.scale } else { 0.0 }
+        if hash(self.start.wrapping_add(index) ^ self.key) >= self.threshold { self.scale } else { 0.0 }
     }
 
     /// The factors of the 16 elements from `index` on.

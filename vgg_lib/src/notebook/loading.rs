@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use super::lines::bar;
 use crate::Result;
 use crate::data::{Dataset, Event};
+use crate::distributed;
 use crate::model::Sequential;
 use crate::train::{FitConfig, RateTest};
 
@@ -15,7 +16,7 @@ use crate::train::{FitConfig, RateTest};
 fn observer() -> impl FnMut(Event) {
     let mut progress: Option<ProgressBar> = None;
     move |event| match event {
-        Event::Begin { what, total } => progress = Some(bar(total as u64, what)),
+        Event::Begin { what, total } => progress = distributed::is_first().then(|| bar(total as u64, what)),
         Event::Advance(parts) => {
             if let Some(progress) = &progress {
                 progress.inc(parts as u64);
@@ -23,7 +24,9 @@ fn observer() -> impl FnMut(Event) {
         }
         Event::Note(text) => {
             progress = None; // the bar disappears
-            println!("{text}");
+            if distributed::is_first() {
+                println!("{text}");
+            }
         }
     }
 }

@@ -238,8 +238,11 @@ fn frozen_first_layers_leave_the_gradients_unchanged() -> Result<()> {
         for portable in [false, true] {
             let mut model = model.clone();
             let traced = x.leaky_trace();
-            let y =
-                if portable { model.portable_training_pass(traced, false)? } else { model.training_logits(traced)? };
+            let y = if portable {
+                model.portable_training_pass(traced, false)?
+            } else {
+                model.training_logits(traced, None)?
+            };
             let weights = images(noise(12, 3), *y.shape())?;
             let mut results = vec![y.as_vec()];
             let gradients = (y * weights).sum().backward();

@@ -410,7 +410,7 @@ fn batch_norm_and_dropout(x: &[f32], dy: &[f32], c: usize, found: &mut impl FnMu
     let mut y = vec![f32::NAN; x.len()];
     batch_norm::affine(x, &scale, &shift, Some(mask), &mut y);
     let mut dx = dy.to_vec();
-    let sums = batch_norm::backward(&mut dx, x, (&mean, &inv_std), &gamma, Some(mask), true);
+    let sums = batch_norm::backward(&mut dx, x, (&mean, &inv_std), &gamma, Some(mask), true, |_| ());
     let mut dropped = vec![f32::NAN; x.len()];
     mask.apply(x, &mut dropped);
 

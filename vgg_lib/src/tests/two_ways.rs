@@ -42,7 +42,7 @@ fn losses(mut model: Sequential, train: &Dataset, seed: u64, way: Way, steps: us
     let mut losses = vec![];
     let mut gradients = Gradients::leaky();
     for batch in Loader::new(train, batch, order, Augment::default(), seed, 0) {
-        let (loss, _) = model.loss(batch, gradients, &FitConfig::default()).unwrap();
+        let (loss, _) = model.loss(batch, gradients, &FitConfig::default(), None).unwrap();
         losses.push(f64::from(loss.array()));
         gradients = loss.backward();
         updater.step(&mut model, &mut gradients, RATE).unwrap();

@@ -24,7 +24,7 @@ use crate::process::check_memory;
 use crate::tensor::all_finite;
 use crate::text::counted;
 use crate::{Error, Result, files};
-use ::safetensors::View;
+use ::safetensors::{SafeTensors, View};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -208,41 +208,13 @@ impl Keeper {
         self.places().ok()?.last().map(|&place| self.path(place))
     }
 
-    /// Writes a checkpoint after the last epoch of `history` or, with `part`, within the next epoch. Deletes those that
-    /// are no longer needed. `model` is the model that is validated. With a moving average, `trained` is the model that
-    /// training updates.
-    pub(super) fn save(
-        &self,
-        model: &Sequential,
-        trained: Option<&Sequential>,
-        updater: &Updater,
-        history: &History,
-        part: Option<Part>,
-    ) -> Result<()> {
+    /// Writes a checkpoint after the last epoch of the history or, with a part, within the next epoch. Deletes those that
+    /// are no longer needed.
+    pub(super) fn save(&self, snapshot: Snapshot) -> Result<()> {
+        let Snapshot { history, part, .. } = snapshot;
         let place = Place { epochs: history.epochs.len(), steps: part.map_or(0, |part| part.steps) };
         let path = self.path(place);
-        let state = State {
-            settings: self.settings.clone(),
-            steps: trained.unwrap_or(model).steps,
-            updates: updater.steps,
-            history: history.clone(),
-            part,
-        };
-        let mut tensors: Vec<(String, Stored)> = vec![];
-        for (name, layer, param) in params(model) {
-            for slot in updater.slots() {
-                if let Some(state) = updater.state(slot, layer.name(), param.name) {
-                    tensors.push((slot_name(slot, &name), Stored { tensor: state.tensor(), dims: &param.dims }));
-                }
-            }
-            tensors.push((name, Stored { tensor: param.tensor(), dims: &param.dims }));
-        }
-        for (name, _, param) in trained.into_iter().flat_map(params) {
-            tensors.push((format!("{TRAINED}{name}"), Stored { tensor: param.tensor(), dims: &param.dims }));
-        }
-        let size = tensors.iter().map(|(_, values)| values.data_len()).sum();
-        check_memory("the checkpoint", size, 0, |_| "use a smaller model".to_string())?;
-        files::write_through(&path, &to_bytes(&path, &state, tensors)?)?;
+        files::write_through(&path, &snapshot.to_bytes(&path)?)?;
         history.save_csv(self.folder.join("history.csv"))?;
         history.save_json(self.folder.join("history.json"))?;
         let best = history.best().map(|record| record.epoch);
@@ -250,6 +222,11 @@ impl Keeper {
             0 => other.epochs + 1 < place.epochs && Some(other.epochs) != best,
             _ => other != place,
         })
+    }
+
+    /// The settings of the run.
+    pub(super) fn settings(&self) -> &[(String, String)] {
+        &self.settings
     }
 
     /// Loads the newest checkpoint into the model, the updater and the average, and returns its history and the part of
@@ -270,33 +247,12 @@ impl Keeper {
             let help = "choose another folder, or use `Checkpoints::restart` to start again in this one";
             return Err(Error::file(path, format!("belongs to another training run: {difference}; {help}")));
         }
-        let all = |prefix: &str| -> Result<Vec<Values>> {
-            let tensor = |(name, _, param): (String, _, &Param)| {
-                let name = format!("{prefix}{name}");
-                flat(&tensors, &name, &param.dims).ok_or_else(|| {
-                    Error::file(&path, format!("has no {name}; use `Checkpoints::restart` to start again"))
-                })
-            };
-            params(model).map(tensor).collect()
-        };
-        let mut weights = all("")?;
-        if !weights.iter().all(|values| all_finite(values.tensor())) {
-            return Err(self.damaged(&path, "it has NaN or infinite weights"));
-        }
-        if let Some(average) = average {
-            average.values = std::mem::replace(&mut weights, all(TRAINED)?);
-        }
-        updater.steps = state.updates;
-        for (name, layer, param) in params(model) {
-            for slot in updater.slots() {
-                let value = flat(&tensors, &slot_name(slot, &name), &param.dims);
-                updater.set_state(slot, layer.name(), param.name, value);
+        restore(state, &tensors, model, updater, average).map(Some).map_err(|fault| match fault {
+            Fault::Missing(name) => {
+                Error::file(&path, format!("has no {name}; use `Checkpoints::restart` to start again"))
             }
-        }
-        model.steps = state.steps;
-        let params = model.layers.iter_mut().flat_map(|layer| layer.params_mut());
-        params.zip(weights).for_each(|(param, tensor)| param.values = tensor);
-        Ok(Some((state.history, state.part)))
+            Fault::NotFinite => self.damaged(&path, "it has NaN or infinite weights"),
+        })
     }
 
     fn damaged(&self, path: &Path, why: &str) -> Error {
@@ -328,6 +284,92 @@ impl Keeper {
         model.load_weights(self.path(Place { epochs: epoch, steps: 0 }))?;
         Ok(model)
     }
+}
+
+/// A moment of a training run.
+#[derive(Clone, Copy)]
+pub(super) struct Snapshot<'a> {
+    /// The model that is validated.
+    pub(super) model: &'a Sequential,
+    /// With a moving average, the model that training updates.
+    pub(super) trained: Option<&'a Sequential>,
+    pub(super) updater: &'a Updater,
+    pub(super) history: &'a History,
+    pub(super) part: Option<Part>,
+    pub(super) settings: &'a [(String, String)],
+}
+
+impl Snapshot<'_> {
+    /// The content of its file, which will be at `path`.
+    pub(super) fn to_bytes(self, path: &Path) -> Result<Vec<u8>> {
+        let Snapshot { model, trained, updater, history, part, settings } = self;
+        let state = State {
+            settings: settings.to_vec(),
+            steps: trained.unwrap_or(model).steps,
+            updates: updater.steps,
+            history: history.clone(),
+            part,
+        };
+        let mut tensors: Vec<(String, Stored)> = vec![];
+        for (name, layer, param) in params(model) {
+            for slot in updater.slots() {
+                if let Some(state) = updater.state(slot, layer.name(), param.name) {
+                    tensors.push((slot_name(slot, &name), Stored { tensor: state.tensor(), dims: &param.dims }));
+                }
+            }
+            tensors.push((name, Stored { tensor: param.tensor(), dims: &param.dims }));
+        }
+        for (name, _, param) in trained.into_iter().flat_map(params) {
+            tensors.push((format!("{TRAINED}{name}"), Stored { tensor: param.tensor(), dims: &param.dims }));
+        }
+        let size = tensors.iter().map(|(_, values)| values.data_len()).sum();
+        check_memory("the checkpoint", size, 0, |_| "use a smaller model".to_string())?;
+        to_bytes(path, &state, tensors)
+    }
+}
+
+/// Why a run cannot go on from a snapshot.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It has no tensor of this name.
+    Missing(String),
+    NotFinite,
+}
+
+/// Puts a snapshot into the model, the updater and the average, and returns its history and the part of the epoch after
+/// it. On error nothing is changed.
+pub(super) fn restore(
+    state: State,
+    tensors: &SafeTensors,
+    model: &mut Sequential,
+    updater: &mut Updater,
+    average: Option<&mut Average>,
+) -> std::result::Result<(History, Option<Part>), Fault> {
+    let all = |prefix: &str| -> std::result::Result<Vec<Values>, Fault> {
+        let tensor = |(name, _, param): (String, _, &Param)| {
+            let name = format!("{prefix}{name}");
+            flat(tensors, &name, &param.dims).ok_or(Fault::Missing(name))
+        };
+        params(model).map(tensor).collect()
+    };
+    let mut weights = all("")?;
+    if !weights.iter().all(|values| all_finite(values.tensor())) {
+        return Err(Fault::NotFinite);
+    }
+    if let Some(average) = average {
+        average.values = std::mem::replace(&mut weights, all(TRAINED)?);
+    }
+    updater.steps = state.updates;
+    for (name, layer, param) in params(model) {
+        for slot in updater.slots() {
+            let value = flat(tensors, &slot_name(slot, &name), &param.dims);
+            updater.set_state(slot, layer.name(), param.name, value);
+        }
+    }
+    model.steps = state.steps;
+    let params = model.layers.iter_mut().flat_map(|layer| layer.params_mut());
+    params.zip(weights).for_each(|(param, tensor)| param.values = tensor);
+    Ok((state.history, state.part))
 }
 
 /// The first difference, such as "batch_size was 128 there and is 64 now".
@@ -366,10 +408,13 @@ mod tests {
         };
         let mut updater = Updater::new(Optimizer::default()).unwrap();
         let mut history = History { epochs: vec![record(1)] };
-        keeper.save(&model, None, &updater, &history, None).unwrap();
+        let save = |model: &Sequential, updater: &Updater, history: &History| {
+            keeper.save(Snapshot { model, trained: None, updater, history, part: None, settings: &[] }).unwrap();
+        };
+        save(&model, &updater, &history);
         model.layers[0].params_mut()[0].set(vec![1.0, f32::NAN, 1.0, 1.0]);
         history.epochs.push(record(2));
-        keeper.save(&model, None, &updater, &history, None).unwrap();
+        save(&model, &updater, &history);
         let error = keeper.load(&mut model, &mut updater, None).unwrap_err().to_string();
         assert!(error.contains("epoch_0002.safetensors: is damaged or not a checkpoint"), "{error}");
         assert!(error.ends_with("(it has NaN or infinite weights); delete it to resume after epoch 1"), "{error}");

@@ -35,6 +35,22 @@ pub(super) fn check_model(model: &Sequential, image: (usize, usize, usize), batc
     memory::check_training(model, Shape::Map(h, w, c), batch_size)
 }
 
+/// Returns an error if batches cannot be shared by the ranks of a distributed training run.
+pub(super) fn check_ranks(model: &Sequential, batch_size: usize, ranks: usize) -> Result<()> {
+    if ranks > 1 && model.place()?.gpu.is_some() {
+        let text = "training on MPI runs on CPUs, but the model is on a GPU; set VGG_DEVICE=cpu, or start one process";
+        return Err(Error::Config(text.to_string()));
+    }
+    if batch_size < ranks {
+        let images = counted(batch_size, "image", "images");
+        return Err(Error::Config(format!(
+            "a batch of {images} cannot be shared by {ranks} ranks; set batch_size to at least {ranks}, or start fewer \
+             ranks"
+        )));
+    }
+    Ok(())
+}
+
 /// The name of the first layer with NaN or infinite weights or statistics.
 pub(super) fn broken_layer(model: &Sequential) -> Option<&str> {
     let broken = |layer: &&Layer| layer.params().iter().any(|param| !all_finite(&param.values));

@@ -1,7 +1,8 @@
 //! Evaluates a model: loss and accuracy on a dataset.
 
 use super::classes::check_classes;
-use crate::data::{Dataset, Loader};
+use crate::data::{Augment, Dataset, Loader};
+use crate::distributed::{Ranks, Share};
 use crate::model::{Sequential, Shape};
 use crate::ops::softmax_cross_entropy;
 use crate::tensor::{Images, argmax, images, values};
@@ -25,11 +26,17 @@ impl Sequential {
     /// model was trained on classes with other names or in another order; [`Error::Config`] if it was trained on images
     /// that were normalized in another way.
     pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
-        self.evaluate_until(data, || false)
+        self.evaluate_until(data, None, || false)
     }
 
-    /// Does what [`evaluate`](Self::evaluate) does, but only up to the batch after which `ended` is true.
-    pub(super) fn evaluate_until(&self, data: &Dataset, mut ended: impl FnMut() -> bool) -> Result<Evaluation> {
+    /// Does what [`evaluate`](Self::evaluate) does, but only up to the batch after which `ended` is true. If there are
+    /// `ranks`, each evaluates its share of the data.
+    pub(super) fn evaluate_until(
+        &self,
+        data: &Dataset,
+        ranks: Option<&Ranks>,
+        mut ended: impl FnMut() -> bool,
+    ) -> Result<Evaluation> {
         if let Some(classes) = self.classes() {
             check_classes("the dataset", data, "the model was trained on", classes)?;
         }
@@ -42,7 +49,9 @@ impl Sequential {
         }
         let (h, w, c) = data.image_shape();
         let mut mean = Mean::default();
-        for batch in Loader::in_order(data, self.inference_batch(Shape::Map(h, w, c))) {
+        let own = ranks.map_or(Share::WHOLE, |ranks| ranks.share).of(data.len());
+        let batch_size = self.inference_batch(Shape::Map(h, w, c));
+        for batch in Loader::new(data, batch_size, own.collect(), Augment::default(), 0, 0) {
             let logits = self.logits(images(batch.images, (batch.n, h, w, c))?)?;
             let correct = count_correct(&logits, &batch.labels);
             let loss = softmax_cross_entropy(logits, &batch.labels, 0.0)?.array();
@@ -50,6 +59,9 @@ impl Sequential {
             if ended() {
                 break;
             }
+        }
+        if let Some(ranks) = ranks {
+            mean.sum_over(ranks);
         }
         let Evaluation { loss, accuracy } = mean.value();
         Ok(Evaluation { loss: loss + self.penalty(), accuracy })
@@ -89,6 +101,13 @@ impl Mean {
         self.images += images;
         self.loss += f64::from(loss) * images as f64;
         self.correct += correct;
+    }
+
+    /// Adds the images of the other ranks.
+    fn sum_over(&mut self, ranks: &Ranks) {
+        let mut sums = vec![self.images as f64, self.loss, self.correct as f64];
+        ranks.sum(&mut sums);
+        *self = Mean { images: sums[0] as usize, loss: sums[1], correct: sums[2] as usize };
     }
 
     pub(super) fn value(&self) -> Evaluation {

@@ -5,13 +5,16 @@ use super::evaluate::{Mean, count_correct};
 use super::history::History;
 use super::run::Run;
 use super::targets::targets;
-use super::watch::Observer;
+use super::watch::{Event, Observer};
 use crate::Result;
 use crate::data::{Batch, Dataset};
+use crate::distributed;
+use crate::engine::Exchange;
 use crate::model::Sequential;
 use crate::ops::cross_entropy;
 use crate::tensor::{Device, GradientTape, Gradients, dfdx_error, images};
 use dfdx::prelude::*;
+use std::sync::Arc;
 
 impl Sequential {
     /// Does what [`fit`](Self::fit) does, but reports to `observer` instead of printing.
@@ -25,6 +28,8 @@ impl Sequential {
         config: FitConfig,
         observer: Observer,
     ) -> Result<History> {
+        let mut silent = |_: Event| ();
+        let observer = if distributed::is_first() { observer } else { &mut silent };
         let mut run = Run::prepare(self, train, validation, config, observer)?;
         match self.train(&mut run) {
             Ok(()) => run.finish(self),
@@ -37,16 +42,21 @@ impl Sequential {
         while let Some(mut epoch) = run.next_epoch() {
             let (mut batches, mut gradients) = (run.batches(&epoch), Gradients::leaky());
             while batches.len() > 0 {
-                let mut step = Mean::default();
+                let (mut step, exchange) = (Mean::default(), run.exchange(self));
                 for batch in batches.by_ref().take(run.config.accumulate) {
-                    let (images, share) = (batch.n, 1.0 / run.config.accumulate as f32);
-                    let (loss, correct) = self.loss(batch, gradients, &run.config)?;
-                    step.add(images, run.finite(loss.array(), self, &epoch)?, correct);
+                    let share = 1.0 / run.config.accumulate as f32;
+                    let (loss, correct) = self.loss(batch, gradients, &run.config, exchange.clone())?;
+                    step.add(run.config.batch_size, loss.array(), correct);
                     gradients = (loss * share).try_backward().map_err(dfdx_error)?;
                 }
+                if let Some(exchange) = exchange {
+                    step.exchange(self, exchange, &mut gradients)?;
+                }
+                run.check_loss(step.value().loss, self, &epoch)?;
                 let penalty = run.update(self, &mut gradients, run.rate(&epoch))?;
                 let (images, loss, correct) = (step.images, step.value().loss, step.correct);
-                epoch.add(images, run.finite(loss + penalty, self, &epoch)?, correct);
+                run.check_loss(loss + penalty, self, &epoch)?;
+                epoch.add(images, loss + penalty, correct);
                 if run.stops_after_step(self, &epoch, images)? {
                     return Ok(());
                 }
@@ -59,12 +69,23 @@ impl Sequential {
 
     /// The forward pass of a batch. Returns the loss, whose `backward()` adds to `gradients`, and the number of images
     /// that are classified correctly.
-    pub(crate) fn loss(&mut self, mut batch: Batch, gradients: Gradients, config: &FitConfig) -> Result<(Loss, usize)> {
+    ///
+    /// In a step of several ranks, an `exchange`, the batch is this rank's share, and the loss its part of the sum.
+    pub(crate) fn loss(
+        &mut self,
+        mut batch: Batch,
+        gradients: Gradients,
+        config: &FitConfig,
+        exchange: Option<Arc<Exchange>>,
+    ) -> Result<(Loss, usize)> {
         let (h, w, c) = batch.image_shape;
         let x = images(std::mem::take(&mut batch.images), (batch.n, h, w, c))?.traced(gradients);
-        let (logits, tape) = self.training_logits(x)?.split_tape();
+        let (logits, tape) = self.training_logits(x, exchange.clone())?.split_tape();
         let correct = count_correct(&logits, &batch.labels);
-        let (targets, total) = targets(&batch, logits.shape().3, config);
+        let (targets, mut total) = targets(&batch, logits.shape().3, config);
+        if let Some(exchange) = exchange {
+            total = if config.class_weights.is_some() { exchange.sum(total) } else { config.batch_size as f32 };
+        }
         Ok((cross_entropy(logits.put_tape(tape), &targets, total)?, correct))
     }
 }

@@ -83,7 +83,7 @@ impl Sequential {
         for (step, batch) in (0..STEPS).flat_map(epoch).take(STEPS).enumerate() {
             let (lowest, highest) = RANGE;
             let rate = lowest * (highest / lowest).powf(step as f64 / (STEPS - 1) as f64);
-            let (loss, _) = model.loss(batch, gradients, config)?;
+            let (loss, _) = model.loss(batch, gradients, config, None)?;
             if !test.add(rate, loss.array()) {
                 break;
             }

@@ -16,6 +16,7 @@ mod run;
 mod settings;
 mod stop;
 mod targets;
+mod together;
 mod watch;
 mod whiten;
 

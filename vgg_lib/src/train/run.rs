@@ -1,21 +1,24 @@
 //! The state of a training run, and the parts of the loop in `fit.rs` that need it.
 
-use super::checkpoint::Keeper;
-use super::checkpoint_file::Part;
-use super::checks::{broken_images, broken_layer, check_data, check_model};
+use super::checkpoint::{Keeper, Snapshot};
+use super::checkpoint_file::{Part, Settings};
+use super::checks::{broken_images, broken_layer, check_data, check_model, check_ranks};
 use super::classes::same_classes;
 use super::config::FitConfig;
 use super::epoch::Epoch;
 use super::history::{EpochRecord, History};
 use super::settings::settings;
 use super::stop::Stop;
+use super::together::{agree, check_same, send_weights, share};
 use super::watch::{Event, Observer};
-use crate::data::{Dataset, Loader, shuffled};
+use crate::data::{Batches, Dataset, Loader, shuffled};
+use crate::distributed::{self, Ranks, Share};
 use crate::model::Sequential;
 use crate::optim::{Average, Updater};
 use crate::tensor::Gradients;
 use crate::text::{counted, listed, thousands};
 use crate::{Error, Result};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The state of a training run.
@@ -24,17 +27,19 @@ pub(super) struct Run<'a> {
     validation: &'a Dataset,
     pub(super) config: FitConfig,
     observer: Observer<'a>,
+    /// The other processes of a distributed training run.
+    pub(super) ranks: Option<Arc<Ranks>>,
     /// Steps per epoch.
     steps: usize,
-    updater: Updater,
-    average: Option<Average>,
+    pub(super) updater: Updater,
+    pub(super) average: Option<Average>,
     keeper: Option<Keeper>,
     /// When the last checkpoint was written, or training began.
     saved: Instant,
     stop: Stop,
-    history: History,
+    pub(super) history: History,
     /// The part of the next epoch that is already trained.
-    part: Option<Part>,
+    pub(super) part: Option<Part>,
     good: Good,
     /// Why training ends before the last epoch, if it does.
     ended_by: Option<String>,
@@ -56,47 +61,72 @@ impl<'a> Run<'a> {
         mut config: FitConfig,
         observer: Observer<'a>,
     ) -> Result<Run<'a>> {
-        check_data(model, train, validation)?;
-        config.check(train)?;
+        let ranks = distributed::ranks();
+        if let Some(ranks) = &ranks {
+            ranks.begin();
+            if !ranks.is_first() {
+                (config.checkpoints, config.monitor, config.callbacks) = (None, None, vec![]);
+            }
+        }
         let wanted = (config.batch_size, config.accumulate);
-        config.batch_size = wanted.0.min(train.len());
-        check_model(model, train.image_shape(), config.batch_size)?;
+        agree(ranks.as_deref(), check(model, train, validation, &mut config, share(ranks.as_deref())))?;
+        let mut of_run = vec![];
+        if ranks.is_some() || config.checkpoints.is_some() {
+            of_run = settings(model, train, validation, &config);
+        }
+        if let Some(ranks) = &ranks {
+            check_same(ranks, &of_run, &config)?;
+        }
+        let run = Run::begin(model, (train, validation), config, observer, of_run);
+        let mut run = agree(ranks.as_deref(), run.and_then(|run| run.resumed(model, wanted)))?;
+        run.ranks = ranks;
+        run.begin_together(model)?;
+        Ok(run)
+    }
+
+    /// A run without any epoch.
+    fn begin(
+        model: &Sequential,
+        (train, validation): (&'a Dataset, &'a Dataset),
+        config: FitConfig,
+        observer: Observer<'a>,
+        settings: Settings,
+    ) -> Result<Run<'a>> {
         let batches = train.len() / config.batch_size;
-        config.accumulate = config.accumulate.min(batches);
         let steps = (batches / config.accumulate).min(config.max_steps.unwrap_or(usize::MAX));
-        let keeper = match &config.checkpoints {
-            Some(checkpoints) => Some(checkpoints.open(settings(model, train, validation, &config))?),
-            None => None,
-        };
+        let keeper = config.checkpoints.as_ref().map(|checkpoints| checkpoints.open(settings)).transpose()?;
         let stop = Stop::new(&config)?;
         let updater = config.updater()?;
         let average = config.ema.map(|decay| Average::new(model, decay)).transpose()?;
         observer(Event::Begin { epochs: config.epochs, steps });
-        let good = Good { model: model.clone(), epoch: None };
-        let (saved, history, part, ended_by) = (Instant::now(), History::default(), None, None);
-        let mut run = Run {
+        Ok(Run {
             train,
             validation,
             config,
             observer,
+            ranks: None,
             steps,
             updater,
             average,
             keeper,
-            saved,
+            saved: Instant::now(),
             stop,
-            history,
-            part,
-            good,
-            ended_by,
-        };
-        run.note_batch(wanted);
-        run.rename_classes(model);
-        run.resume(model)?;
-        if let Some(warning) = run.config.optimizer.warning(run.config.schedule) {
-            (run.observer)(Event::Note(&warning));
+            history: History::default(),
+            part: None,
+            good: Good { model: model.clone(), epoch: None },
+            ended_by: None,
+        })
+    }
+
+    /// The run after the newest checkpoint, if there is one. Tells the reader what is unusual.
+    fn resumed(mut self, model: &mut Sequential, wanted: (usize, usize)) -> Result<Run<'a>> {
+        self.note_batch(wanted);
+        self.rename_classes(model);
+        self.resume(model)?;
+        if let Some(warning) = self.config.optimizer.warning(self.config.schedule) {
+            (self.observer)(Event::Note(&warning));
         }
-        Ok(run)
+        Ok(self)
     }
 
     /// Says that the batches are smaller than `wanted`, or fewer per step, if they are.
@@ -173,9 +203,11 @@ impl<'a> Run<'a> {
     /// The remaining batches of an epoch, shuffled and augmented. Another thread prepares them.
     pub(super) fn batches(&self, epoch: &Epoch) -> Loader {
         let FitConfig { batch_size, accumulate, augment, seed, .. } = self.config;
-        let mut order = shuffled(self.train.len(), seed.0, epoch.number);
+        let (dataset, share, seed, number) = (self.train.clone(), share(self.ranks.as_deref()), seed.0, epoch.number);
+        let mut order = shuffled(dataset.len(), seed, number);
         order.truncate(self.steps * accumulate * batch_size);
-        Loader::after(epoch.steps * accumulate, self.train, batch_size, order, augment, seed.0, epoch.number)
+        let batches = Batches { dataset, batch_size, order, augment, seed, epoch: number, share };
+        batches.load(epoch.steps * accumulate)
     }
 
     /// The learning rate of the next step.
@@ -189,10 +221,10 @@ impl<'a> Run<'a> {
         rate * self.config.plateau.map_or(1.0, |plateau| plateau.share(losses))
     }
 
-    /// Returns an error, which ends training, if the loss is NaN or infinite.
-    pub(super) fn finite(&self, loss: f32, model: &Sequential, epoch: &Epoch) -> Result<f32> {
+    /// Returns an error, which ends training, if the loss of a step is NaN or infinite.
+    pub(super) fn check_loss(&self, loss: f32, model: &Sequential, epoch: &Epoch) -> Result<()> {
         if loss.is_finite() {
-            return Ok(loss);
+            return Ok(());
         }
         let broken = broken_layer(model).filter(|_| self.updater.steps == 0);
         let help = match broken {
@@ -242,11 +274,11 @@ impl<'a> Run<'a> {
     pub(super) fn stops_after_step(&mut self, model: &Sequential, epoch: &Epoch, images: usize) -> Result<bool> {
         let mean = epoch.mean();
         (self.observer)(Event::Step { images, loss: mean.loss, acc: mean.accuracy });
-        if self.stop.asked() {
+        if self.first_says(self.stop.asked()) {
             self.stop(model, epoch)?;
             return Ok(true);
         }
-        if self.keeper.as_ref().is_some_and(|keeper| self.saved.elapsed() >= keeper.every) {
+        if self.first_says(self.keeper.as_ref().is_some_and(|keeper| self.saved.elapsed() >= keeper.every)) {
             self.check_weights(model, epoch)?;
             self.save(model, Some(epoch));
         }
@@ -280,8 +312,7 @@ impl<'a> Run<'a> {
     fn save(&mut self, model: &Sequential, epoch: Option<&Epoch>) -> bool {
         let Some(keeper) = &self.keeper else { return false };
         let averaged = self.average.as_ref().map(|average| average.of(model));
-        let (validated, trained) = (averaged.as_ref().unwrap_or(model), averaged.as_ref().map(|_| model));
-        let result = keeper.save(validated, trained, &self.updater, &self.history, epoch.map(Epoch::part));
+        let result = keeper.save(self.snapshot(model, averaged.as_ref(), epoch.map(Epoch::part), keeper.settings()));
         self.saved = Instant::now();
         if let Err(error) = &result {
             let what = match epoch {
@@ -294,17 +325,30 @@ impl<'a> Run<'a> {
         result.is_ok()
     }
 
+    /// The state of the run after `part` of an epoch. `averaged` is the model with the averages.
+    pub(super) fn snapshot<'b>(
+        &'b self,
+        model: &'b Sequential,
+        averaged: Option<&'b Sequential>,
+        part: Option<Part>,
+        settings: &'b [(String, String)],
+    ) -> Snapshot<'b> {
+        let (updater, history, trained) = (&self.updater, &self.history, averaged.map(|_| model));
+        Snapshot { model: averaged.unwrap_or(model), trained, updater, history, part, settings }
+    }
+
     /// Validates the model, or its average, records the results, and saves a checkpoint.
-    pub(super) fn validate(&mut self, model: &Sequential, epoch: Epoch) -> Result<()> {
+    pub(super) fn validate(&mut self, model: &mut Sequential, epoch: Epoch) -> Result<()> {
         let images_per_second = epoch.images() as f64 / epoch.seconds();
+        self.unite(model);
         let averaged = self.average.as_ref().map(|average| average.of(model));
         let validated = averaged.as_ref().unwrap_or(model);
         let mut stopped = false;
-        let reached = validated.evaluate_until(self.validation, || {
+        let reached = validated.evaluate_until(self.validation, self.ranks.as_deref(), || {
             stopped = self.stop.asked();
             stopped
         })?;
-        if stopped {
+        if self.first_says(stopped) {
             return self.stop(model, &epoch);
         }
         let trained = epoch.mean();
@@ -325,7 +369,8 @@ impl<'a> Run<'a> {
             self.good = Good { model: validated.clone(), epoch: Some(record.epoch) };
         }
         self.save(model, None);
-        if self.config.callbacks.iter_mut().any(|call| call(&record, validated).is_break()) {
+        let ended = self.config.callbacks.iter_mut().any(|call| call(&record, validated).is_break());
+        if self.first_says(ended) {
             self.ended_by = Some("a callback ended it".to_string());
         }
         Ok(())
@@ -339,18 +384,43 @@ impl<'a> Run<'a> {
         if let Some(chosen) = best.map(|good| good.model).or(averaged) {
             model.layers = chosen.layers;
         }
+        send_weights(self.ranks.as_deref(), model);
         model.remember_classes(self.train.classes());
         model.release_memory();
         Ok(self.history)
     }
 
-    /// If training diverged, puts good weights back into the model. `error` says which.
+    /// If training diverged, puts good weights back into the model. `error` says which. All ranks find out about this at
+    /// the same time; other errors, which only this one has, end all of them.
     pub(super) fn give_up(self, model: &mut Sequential, error: Error) -> Error {
-        if let Error::NotFinite { .. } = error {
-            *model = self.good.model;
+        match (&error, &self.ranks) {
+            (Error::NotFinite { .. }, ranks) => {
+                *model = self.good.model;
+                send_weights(ranks.as_deref(), model);
+            }
+            (_, Some(ranks)) => ranks.abort(&error.to_string()),
+            (_, None) => {}
         }
         error
     }
+}
+
+/// Checks the data and the settings, and reduces the batches to the images that there are. The part of a batch that this
+/// process has is its `share`.
+fn check(
+    model: &Sequential,
+    train: &Dataset,
+    validation: &Dataset,
+    config: &mut FitConfig,
+    share: Share,
+) -> Result<()> {
+    check_data(model, train, validation)?;
+    config.check(train)?;
+    config.batch_size = config.batch_size.min(train.len());
+    check_ranks(model, config.batch_size, share.size)?;
+    check_model(model, train.image_shape(), share.of(config.batch_size).len())?;
+    config.accumulate = config.accumulate.min(train.len() / config.batch_size);
+    Ok(())
 }
 
 const LOWER_RATE: &str = "try a lower rate, such as a tenth of it, or the settings of `FitConfig::fine_tune()` or \

@@ -4,8 +4,10 @@
 //! the layer is frozen, they are the running ones.
 
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work, add, values};
+use crate::distributed::Ranks;
+use crate::engine::exchange::{moment_sums, moments_of};
 use crate::engine::plan::groups;
-use crate::engine::{self, Statistics, dropout_mask};
+use crate::engine::{self, Statistics};
 use crate::kernel::arena::Buffer;
 use crate::kernel::batch_norm::{self, Moments};
 use crate::kernel::elementwise::Dropout;
@@ -16,9 +18,12 @@ use std::sync::Arc;
 pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -> Output {
     let Work { stage, layer, ref x, .. } = work;
     let fixed = layer.is_frozen() || !stage.trains;
+    let ranks = pass.exchange.as_ref().and_then(|exchange| exchange.synchronized(group)).filter(|_| !fixed);
     let part = x.len() / if fixed { 1 } else { groups(work.n, group) };
     let moments: Vec<Moments> = if fixed {
         vec![(values(layer.tensor(2)).to_vec(), values(layer.tensor(3)).to_vec())]
+    } else if let Some(ranks) = &ranks {
+        vec![of_ranks(ranks, batch_norm::statistics(x, stage.output.channels()), work.n)]
     } else {
         x.chunks(part).map(|x| batch_norm::statistics(x, stage.output.channels())).collect()
     };
@@ -27,7 +32,7 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
         pass.statistics.push(Statistics { layer: stage.layers.start, moments: engine::Moments::Cpu([mean, variance]) });
     }
     let dropout = stage.fused.dropout.and_then(|index| match work.layers[index].op() {
-        Op::Dropout { p } => dropout_mask(p, index, pass.seed),
+        Op::Dropout { p } => pass.dropout_mask(p, index, stage),
         _ => None,
     });
     let mut y = work.output();
@@ -37,7 +42,15 @@ pub(super) fn forward(work: Work, epsilon: f32, group: usize, pass: &mut Pass) -
     }
     let [gamma, beta] = work.params();
     let relu_before = stage.fused.relu_before;
-    (Arc::new(y), Some(Box::new(Kept { x: work.x, gamma, beta, moments, epsilon, dropout, fixed, relu_before })))
+    let kept = Kept { x: work.x, gamma, beta, moments, epsilon, dropout, fixed, relu_before, ranks };
+    (Arc::new(y), Some(Box::new(kept)))
+}
+
+/// The moments of the images of all ranks, of which this one has `n`.
+pub(super) fn of_ranks(ranks: &Ranks, (mean, variance): Moments, n: usize) -> Moments {
+    let mut sums = moment_sums(n, [&mean, &variance]);
+    ranks.sum(&mut sums);
+    moments_of(&sums).into()
 }
 
 /// A batch norm as y = x·scale + shift.
@@ -69,6 +82,8 @@ struct Kept {
     fixed: bool,
     /// Whether x is the output of a ReLU whose backward pass is done here too.
     relu_before: bool,
+    /// The ranks whose images are normalized together with these.
+    ranks: Option<Arc<Ranks>>,
 }
 
 impl Backward for Kept {
@@ -77,7 +92,7 @@ impl Backward for Kept {
     }
 
     fn backward(self: Box<Self>, mut flow: Flow, gradients: &mut Gradients, _: bool) -> DfdxResult<Flow> {
-        let Kept { x, gamma, beta, moments, epsilon, dropout, fixed, relu_before } = *self;
+        let Kept { x, gamma, beta, moments, epsilon, dropout, fixed, relu_before, ranks } = *self;
         if fixed {
             let scale = scale(&moments[0].1, epsilon, values(&gamma));
             let mut dx = flow.take(x.len());
@@ -88,7 +103,8 @@ impl Backward for Kept {
         let mut all = vec![0.0; values(&beta).len()];
         for ((dy, x), (mean, variance)) in flow.dy.chunks_mut(part).zip(x.chunks(part)).zip(&moments) {
             let moments = (&mean[..], &inv_std(variance, epsilon)[..]);
-            let sums = batch_norm::backward(dy, x, moments, values(&gamma), dropout, relu_before);
+            let over_ranks = |sums: &mut Vec<f64>| ranks.iter().for_each(|ranks| ranks.sum(sums));
+            let sums = batch_norm::backward(dy, x, moments, values(&gamma), dropout, relu_before, over_ranks);
             add(gradients.get_or_alloc_mut(&gamma)?, &sums.gamma);
             add(gradients.get_or_alloc_mut(&beta)?, &sums.beta);
             add(&mut all, &sums.dx);

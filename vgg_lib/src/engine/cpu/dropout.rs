@@ -1,14 +1,13 @@
 //! Dropout: in training, each value x becomes 0 or x/(1 − p). The mask is a hash of the step's seed, the layer and the
 //! element's index, so the backward pass computes it again instead of storing it.
 
-use super::{Backward, DfdxResult, Flow, Output, Work};
-use crate::engine::dropout_mask;
+use super::{Backward, DfdxResult, Flow, Output, Pass, Work};
 use crate::kernel::elementwise::Dropout;
 use crate::tensor::Gradients;
 use std::sync::Arc;
 
-pub(super) fn forward(work: Work, p: f32, seed: u64) -> Output {
-    match dropout_mask(p, work.stage.layers.start, seed) {
+pub(super) fn forward(work: Work, p: f32, pass: &Pass) -> Output {
+    match pass.dropout_mask(p, work.stage.layers.start, work.stage) {
         Some(mask) if work.stage.trains => {
             let mut y = work.output();
             mask.apply(&work.x, &mut y);

@@ -25,11 +25,11 @@ pub(crate) use update::{adam_update, finish_update, momentum_update, muon_update
 
 use super::laps::Stopwatch;
 use super::plan::{Form, Plan, Purpose, Stage};
-use super::{Place, Statistics, Trained, TrainingPass, memory, nhwc};
+use super::{Exchange, Place, Statistics, Trained, TrainingPass, dropout_mask, memory, nhwc};
 use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::bf16::{Map, Rows};
-use crate::kernel::elementwise;
+use crate::kernel::elementwise::{self, Dropout};
 use crate::model::{Layer, Op};
 use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
 use dfdx::prelude::*;
@@ -64,12 +64,13 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Plac
 pub(crate) fn train(
     layers: &[Layer],
     x: Images<GradientTape>,
-    TrainingPass { seed, first, input_gradient, .. }: TrainingPass,
+    TrainingPass { seed, first, input_gradient, exchange, .. }: TrainingPass,
     place: Place,
 ) -> Result<Trained> {
     let (x, mut tape) = x.split_tape();
     let plan = plan(layers, &x, Purpose::Training { first }, &[], place)?;
     let mut pass = Pass::new(layers, &plan, *x.shape(), seed);
+    pass.exchange = exchange.clone();
     let result = pass.run(&plan, to_buffer(place.arena, &x), |_, _| ());
     let Pass { kept, statistics, .. } = pass;
     let y = to_images(&result, nhwc(x.shape().0, plan.output))?;
@@ -79,7 +80,7 @@ pub(crate) fn train(
         // The gradient of the output is not read again, so it is moved out.
         let dy = std::mem::take(&mut **gradients.get_or_alloc_mut(&y_ghost)?);
         let dy = arena.copy(&dy);
-        if let Some(dx) = backward(kept, dy, gradients, input_gradient)? {
+        if let Some(dx) = backward(kept, dy, gradients, input_gradient, exchange.as_deref())? {
             add(gradients.get_or_alloc_mut(&x_ghost)?, &dx);
         }
         Ok(())
@@ -107,6 +108,8 @@ struct Pass<'a> {
     /// What the backward pass needs of each stage, with the index of the stage's first layer.
     kept: Vec<(usize, Box<dyn Backward>)>,
     statistics: Vec<Statistics>,
+    /// The step of all ranks, if there are several.
+    exchange: Option<Arc<Exchange>>,
 }
 
 /// A stage and its input.
@@ -121,7 +124,8 @@ struct Work<'a> {
 
 impl<'a> Pass<'a> {
     fn new(layers: &'a [Layer], plan: &Plan, shape: Nhwc, seed: u64) -> Pass<'a> {
-        Pass { layers, n: shape.0, seed, rows: bf16::rows(plan, shape.0), kept: vec![], statistics: vec![] }
+        let rows = bf16::rows(plan, shape.0);
+        Pass { layers, n: shape.0, seed, rows, kept: vec![], statistics: vec![], exchange: None }
     }
 
     /// Runs all stages in order, and calls `seen` with the output of each.
@@ -156,6 +160,12 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// What the dropout layer with this index drops in this rank's part of the batch.
+    fn dropout_mask(&self, p: f32, layer: usize, stage: &Stage) -> Option<Dropout> {
+        let first = self.exchange.as_ref().map_or(0, |exchange| exchange.first_image());
+        dropout_mask(p, layer, self.seed).map(|mask| mask.starting_at(first * stage.output.size()))
+    }
+
     fn stage(&mut self, work: Work) -> Output {
         if work.stage.form != Form::F32 {
             return bf16::stage(work, self);
@@ -166,7 +176,7 @@ impl<'a> Pass<'a> {
             Op::Linear { relu, .. } => linear::forward(work, relu),
             Op::BatchNorm { epsilon, group, .. } => batch_norm::forward(work, epsilon, group, self),
             Op::Relu => relu::forward(work),
-            Op::Dropout { p } => dropout::forward(work, p, self.seed),
+            Op::Dropout { p } => dropout::forward(work, p, self),
             Op::MaxPool2d => max_pool2d::forward(work),
             Op::GlobalAvgPool => global_avg_pool::forward(work),
             Op::AdaptiveAvgPool2d { height, width } => adaptive_avg_pool2d::forward(work, (height, width)),
@@ -246,13 +256,15 @@ impl Flow {
     }
 }
 
-/// Runs the stages backward, starting from dy, and adds the gradients of the parameters to `gradients`. Returns the
-/// gradient of the input if `need_dx`; otherwise it stops at the first stage that learns.
+/// Runs the stages backward, starting from dy, and adds the gradients of the parameters to `gradients`, of which an
+/// `exchange` tells the other ranks. Returns the gradient of the input if `need_dx`; otherwise it stops at the first stage
+/// that learns.
 fn backward(
     mut kept: Vec<(usize, Box<dyn Backward>)>,
     dy: Buffer,
     gradients: &mut Gradients,
     need_dx: bool,
+    exchange: Option<&Exchange>,
 ) -> DfdxResult<Option<Buffer>> {
     let first = if need_dx { 0 } else { kept.iter().position(|(_, stage)| stage.learns()).unwrap_or(kept.len()) };
     let mut flow = Flow::new(dy);
@@ -263,6 +275,7 @@ fn backward(
             return Ok(None);
         }
         flow = stage.backward(flow, gradients, need_dx || index > first)?;
+        exchange.map_or(Ok(()), |exchange| exchange.backward(layer, gradients))?;
         watch.lap(layer, true);
     }
     Ok(need_dx.then_some(flow.dy))

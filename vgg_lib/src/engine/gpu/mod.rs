@@ -53,7 +53,7 @@ pub(crate) fn train(
     gpu: &'static Gpu,
     layers: &[Layer],
     x: Images<GradientTape>,
-    TrainingPass { seed, first, input_gradient, on_device }: TrainingPass,
+    TrainingPass { seed, first, input_gradient, on_device, .. }: TrainingPass,
 ) -> Result<Trained> {
     let (x, mut tape) = x.split_tape();
     let plan = Plan::of(layers, &x, Purpose::Training { first })?;

@@ -5,7 +5,7 @@ use super::layout::{At, Band, Map, write_bands};
 use super::pointwise::{add_bands, dropped, sum_bands};
 use crate::kernel::Shared;
 use crate::kernel::arena::Line;
-use crate::kernel::batch_norm::{Deviations, Moments, Sums, gradients};
+use crate::kernel::batch_norm::{Deviations, Moments, Sums, constants, parameter_gradients};
 use crate::kernel::elementwise::Dropout;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16};
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl VectorLoop for Affine<'_> {
 }
 
 /// Turns dy, the gradient after the dropout, into dx in place, for these images: with batch statistics, and with `relu`
-/// through the ReLU whose output x is.
+/// through the ReLU whose output x is. `over_parts` as in f32.
 pub fn backward(
     (dy, x): (&mut [Line], &[Line]),
     map: Map,
@@ -126,8 +126,9 @@ pub fn backward(
     gamma: &[f32],
     dropout: Option<Dropout>,
     relu: bool,
+    over_parts: impl FnOnce(&mut Vec<f64>),
 ) -> Sums {
-    let (parts, count) = (map.parts_of(images.clone()), (images.len() * map.h * map.w) as f64);
+    let parts = map.parts_of(images.clone());
     let padded_mean = padded(mean);
     let read = &*dy;
     let sums = sum_bands(map, parts.clone(), 2, |band, sums| {
@@ -135,8 +136,12 @@ pub fn backward(
         run_bf16(BackwardSums { dy: &read[band.lines()], x: &x[band.lines()], band, mean, dropout, sums });
     });
     let (dot, sum) = sums.split_at(map.c);
-    let (constants, gamma, beta) = gradients(dot, sum, count, (mean, inv_std), gamma);
-    let constants = constants.map(|constant| padded(&constant));
+    let [dgamma, dbeta] = parameter_gradients(dot, sum, inv_std);
+    let mut all = sums.clone();
+    all.push((images.len() * map.h * map.w) as f64);
+    over_parts(&mut all);
+    let (dot, sum) = all.split_at(map.c);
+    let constants = constants(dot, sum, all[2 * map.c], (mean, inv_std), gamma).map(|constant| padded(&constant));
     let bands = Band::of(map, parts.clone());
     let mut partial = vec![0.0f32; bands.len() * SIDE];
     let shared = Shared::new(&mut partial);
@@ -147,7 +152,7 @@ pub fn backward(
         run_bf16(Combine { x: &x[band.lines()], band, constants, dropout, relu, dy, sum });
     });
     let dx = add_bands(&bands, 1, &partial).into_iter().map(|sum| sum as f32).collect();
-    Sums { gamma, beta, dx }
+    Sums { gamma: dgamma, beta: dbeta, dx }
 }
 
 /// The first pass of [`backward`] over one band: Σ dy·(x − μ) and Σ dy.

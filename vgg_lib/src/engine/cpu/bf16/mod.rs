@@ -21,7 +21,7 @@ pub(super) fn stage(work: Work, pass: &mut Pass) -> Output {
         Op::Conv2d { kernel, relu, .. } => conv2d::forward(work, kernel, relu),
         Op::BatchNorm { epsilon, group, .. } => batch_norm::forward(work, epsilon, group, pass),
         Op::Relu => pointwise::relu(work),
-        Op::Dropout { p } => pointwise::dropout(work, p, pass.seed),
+        Op::Dropout { p } => pointwise::dropout(work, p, pass),
         Op::MaxPool2d => max_pool2d::forward(work),
         Op::Linear { relu, .. } => linear::forward(work, relu),
         op => unreachable!("the plan runs {} in f32", op.type_name()),

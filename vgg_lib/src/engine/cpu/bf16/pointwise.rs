@@ -1,7 +1,6 @@
 //! ReLU and dropout as layers of their own, in bf16.
 
-use super::super::{Backward, DfdxResult, Flow, Output, Work};
-use crate::engine::dropout_mask;
+use super::super::{Backward, DfdxResult, Flow, Output, Pass, Work};
 use crate::kernel::arena::Buffer;
 use crate::kernel::bf16::{self, Map};
 use crate::kernel::elementwise::Dropout;
@@ -29,8 +28,8 @@ impl Backward for AfterRelu {
 }
 
 /// With the mask of f32.
-pub(super) fn dropout(work: Work, p: f32, seed: u64) -> Output {
-    match dropout_mask(p, work.stage.layers.start, seed) {
+pub(super) fn dropout(work: Work, p: f32, pass: &Pass) -> Output {
+    match pass.dropout_mask(p, work.stage.layers.start, work.stage) {
         Some(mask) if work.stage.trains => {
             let map = work.to();
             let mut y = work.take(map.floats());
