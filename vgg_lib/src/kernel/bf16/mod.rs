@@ -3,7 +3,7 @@
 //! It is made for the matrix tiles of Intel's AMX. A tile is 16 rows of 32 numbers. The tile unit multiplies two of them in
 //! 16 cycles, 16 times as many products as AVX-512 in f32, and adds them up in f32. Against that, Winograd's savings do not
 //! count, so convolutions here are direct: sums of products of tiles, one for each tap of the filter and each 32 channels.
-//! AVX512-BF16 has twice the products of f32, so on CPUs without tiles bf16 is about as fast as Winograd in f32, in half
+//! AVX512-BF16 has twice the products of f32, so on CPUs without tiles bf16 is nearly as fast as Winograd in f32, in half
 //! the memory.
 //!
 //! # Layout
