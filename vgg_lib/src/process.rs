@@ -22,6 +22,19 @@ pub(crate) fn available_memory() -> Option<usize> {
     Some(container().map_or(machine, |left| left.min(machine)))
 }
 
+/// Lets other threads go first: this one runs on what they leave. On Linux only.
+pub(crate) fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn setpriority(which: i32, who: u32, priority: i32) -> i32;
+        }
+        const PRIO_PROCESS: i32 = 0;
+        // SAFETY: it changes nothing but the priority of this thread, which `who` = 0 means. Whether it can does not matter.
+        unsafe { setpriority(PRIO_PROCESS, 0, 19) };
+    }
+}
+
 /// The process that started this one; another one if it has ended. `None` where the system does not tell.
 pub(crate) fn parent() -> Option<u32> {
     #[cfg(unix)]

@@ -14,6 +14,7 @@ use super::{
     random::stream,
 };
 use crate::distributed::Share;
+use crate::process::step_back;
 
 /// The number of batches that are prepared ahead.
 const AHEAD: usize = 2;
@@ -109,6 +110,8 @@ impl Batches {
         let batches = self.order.len().div_ceil(self.batch_size);
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = thread::spawn(move || {
+            // While a batch is prepared, the step before it must not wait for one of its threads.
+            step_back();
             for batch in done..batches {
                 if sender.send(self.prepare(batch)).is_err() {
                     return;
