@@ -147,6 +147,7 @@ impl Case {
                 self.fit(network(Some(6)), self.saved(epochs));
             }
             "checkpoints" => self.fit(network(Some(6)), self.saved(6)),
+            "best" => self.fit(network(Some(6)), FitConfig { restore_best: true, ..self.saved(6) }),
             "stopped" => {
                 let folder = self.folder.join("checkpoints");
                 let stop: Callback = Box::new(move |_, _| {
@@ -275,7 +276,7 @@ fn batch_norm_in_groups_is_the_same_if_shares_are_whole_groups() {
 }
 
 #[test]
-fn batch_norm_of_each_share_gives_all_ranks_the_same_running_statistics() {
+fn batch_norm_of_each_share_trains_almost_like_that_of_the_whole_batch() {
     let Some(shares) = train(2, "batch norm", folder().path()) else { return };
     let whole = train(1, "batch norm", folder().path()).unwrap();
     let losses = [&shares, &whole].map(|trained| trained.history.epochs[1].loss);
@@ -323,6 +324,15 @@ fn a_run_goes_on_with_another_number_of_ranks() {
             assert!(trained.history.epochs.len() < 6, "not stopped: {:?}", trained.history);
         }
     }
+}
+
+/// Only rank 0 reads the checkpoint of the best epoch, which is not the last one here.
+#[test]
+fn all_ranks_get_the_best_weights_of_a_run_that_is_done() {
+    let folder = folder();
+    let Some(first) = train(2, "best", folder.path()) else { return };
+    assert!(first.history.best().unwrap().epoch < 6, "{:?}", first.history);
+    assert!(first.weights == train(2, "best", folder.path()).unwrap().weights);
 }
 
 /// Runs a case that has to end with one and the same sentence on all ranks.
