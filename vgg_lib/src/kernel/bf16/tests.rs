@@ -292,7 +292,8 @@ fn layers_between_convolutions_match_f32() {
         for (relu, mask) in [(true, Some(mask)), (false, None)] {
             let (mut gradient, mut dx) = (packed(&dy, map), dy.clone());
             let moments = (&mean[..], &inv_std[..]);
-            let got = backward((gradient.bf16_mut(), from.bf16()), map, 0..n, moments, &scale, mask, relu, |_| ());
+            let constants = [&mean[..], &inv_std, &scale];
+            let got = backward((gradient.bf16_mut(), from.bf16()), map, 0..n, constants, mask, relu, |_| ());
             let want = f32_batch_norm::backward(&mut dx, &x, moments, &scale, mask, relu, |_| ());
             close(&gradient, &dx, "batch norm backward");
             for (got, want) in [(&got.gamma, &want.gamma), (&got.beta, &want.beta), (&got.dx, &want.dx)] {

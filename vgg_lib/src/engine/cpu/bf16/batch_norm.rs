@@ -83,9 +83,10 @@ impl Backward for Kept {
         }
         let mut all = vec![0.0; map.c];
         for (images, (mean, variance)) in parts(map.n, moments.len()).zip(&moments) {
-            let (pair, moments) = ((flow.dy.bf16_mut(), x.bf16()), (&mean[..], &inv_std(variance, epsilon)[..]));
+            let (pair, inv_std) = ((flow.dy.bf16_mut(), x.bf16()), inv_std(variance, epsilon));
+            let constants = [mean, &inv_std, values(&gamma)];
             let over_ranks = |sums: &mut Vec<f64>| ranks.iter().for_each(|ranks| ranks.sum(sums));
-            let sums = bf16::backward(pair, map, images, moments, values(&gamma), dropout, relu_before, over_ranks);
+            let sums = bf16::backward(pair, map, images, constants, dropout, relu_before, over_ranks);
             add(gradients.get_or_alloc_mut(&gamma)?, &sums.gamma);
             add(gradients.get_or_alloc_mut(&beta)?, &sums.beta);
             add(&mut all, &sums.dx);
