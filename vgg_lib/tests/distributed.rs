@@ -128,6 +128,11 @@ impl Case {
                 self.job.synchronize_batch_norm(true);
                 self.fit(network(Some(0)), config(2));
             }
+            "bf16" => {
+                self.job.synchronize_batch_norm(true);
+                self.fit(in_bf16(network(Some(0))), config(2));
+            }
+            "other precision" => self.fit(if second { in_bf16(network(None)) } else { network(None) }, config(2)),
             "groups" => self.fit(network(Some(6)), config(2)),
             "other weights" => {
                 let mut model = network(None);
@@ -252,6 +257,43 @@ fn network(group: Option<usize>) -> Sequential {
     model.push("dropout3", dropout(0.3)).unwrap();
     model.push("predictions", linear(10)).unwrap();
     model
+}
+
+fn in_bf16(mut model: Sequential) -> Sequential {
+    model.set_precision(Precision::Bf16).unwrap();
+    model
+}
+
+/// Whether this CPU computes in bf16.
+fn has_bf16() -> bool {
+    let has = network(None).set_precision(Precision::Bf16).is_ok();
+    if !has {
+        common::skip("this CPU does not compute in bf16");
+    }
+    has
+}
+
+/// A sum in another order may be rounded to another number of 8 bits.
+#[test]
+fn ranks_in_bf16_have_nearly_the_same_curve() {
+    if !has_bf16() {
+        return;
+    }
+    let Some(one) = train(1, "bf16", folder().path()) else { return };
+    let two = train(2, "bf16", folder().path()).unwrap();
+    for (a, b) in one.history.epochs.iter().zip(&two.history.epochs) {
+        assert!((a.loss - b.loss).abs() < 0.02 * a.loss, "{a:?} and {b:?}");
+    }
+}
+
+#[test]
+fn ranks_in_other_precisions_are_refused() {
+    if has_bf16() {
+        refused(
+            "other precision",
+            &["rank 1 on ", ": the precision is bf16 there, not f32; start all ranks with the same"],
+        );
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
             of_run = settings(model, train, validation, &config);
         }
         if let Some(ranks) = &ranks {
-            check_same(ranks, &of_run, &config)?;
+            check_same(ranks, model, &of_run, &config)?;
         }
         let run = Run::begin(model, (train, validation), config, observer, of_run);
         let mut run = agree(ranks.as_deref(), run.and_then(|run| run.resumed(model, wanted)))?;

@@ -27,10 +27,12 @@ pub(super) fn share(ranks: Option<&Ranks>) -> Share {
 }
 
 /// Returns an error on every rank if they do not all train the same.
-pub(super) fn check_same(ranks: &Ranks, settings: &Settings, config: &FitConfig) -> Result<()> {
+pub(super) fn check_same(ranks: &Ranks, model: &Sequential, settings: &Settings, config: &FitConfig) -> Result<()> {
     let FitConfig { epochs, patience, restore_best, .. } = config;
+    let bf16 = ranks.agree(model.uses_bf16())?;
     let others = [
         ("the version of vgg_lib", env!("CARGO_PKG_VERSION").to_string()),
+        ("the precision", if bf16 { "bf16" } else { "f32" }.to_string()),
         ("epochs", epochs.to_string()),
         ("patience", format!("{patience:?}")),
         ("restore_best", restore_best.to_string()),
