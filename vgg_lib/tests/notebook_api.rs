@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 /// Files whose functions no notebook can call: what is public there is public within the crate.
-const PRIVATE: [&str; 10] = [
+const PRIVATE: [&str; 11] = [
+    "distributed", // for programs that `mpirun` starts
     "kernel",
     "tests",
     "engine/laps.rs",
