@@ -108,7 +108,7 @@ impl Exchange {
                 for param in bucket {
                     values.extend_from_slice(gradient_mut(gradients, &param.values)?);
                 }
-                Ok(())
+                Ok::<_, DeviceError>(())
             })?;
             progress.sent += 1;
         }

@@ -24,6 +24,8 @@
 //! Only what lies between layers is bf16: activations, their gradients, and copies of the filters. All sums are f32.
 //! `docs/convolution.md` has the layout at length, and what was measured.
 
+#![cfg_attr(feature = "cuda", allow(unused_imports))] // models run on dfdx's device then
+
 mod batch_norm;
 mod block;
 mod convolution;
