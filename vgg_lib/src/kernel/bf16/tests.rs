@@ -341,6 +341,18 @@ fn pooling_matches_f32() {
 }
 
 #[test]
+fn a_nan_is_the_largest_in_its_pooling_window() {
+    let map = Map::new(Rows::Images, (1, 2, 2, 2));
+    for nan in [f32::NAN, -f32::NAN] {
+        let mut y = lines(map.pooled());
+        let x = packed(&[1.0, -3.0, 2.0, -1.0, nan, -4.0, f32::INFINITY, -2.0], map);
+        max_forward(x.bf16(), map, y.bf16_mut(), None);
+        let y = unpacked(&y, map.pooled());
+        assert!(y[0].is_nan() && y[1] == -1.0, "{y:?}");
+    }
+}
+
+#[test]
 fn dense_layers_match_f64() {
     with_each_unit(|| {
         for (n, inputs, o) in [(1, 300, 70), (4, 64, 10), (5, 300, 70), (40, 33, 32)] {
