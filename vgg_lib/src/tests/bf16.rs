@@ -3,24 +3,13 @@
 #[path = "../../tests/common/formula.rs"]
 mod formula;
 
+use super::engine::{batch, noise};
 use crate::formats;
 use crate::model::*;
 use crate::ops::softmax_cross_entropy;
 use crate::tensor::{Images, Nhwc, images};
 use crate::{Result, vgg};
 use dfdx::prelude::{AsArray, Backward, HasShape, SumTo, Trace};
-
-fn noise(len: usize, mut state: u32) -> Vec<f32> {
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn batch(shape: Nhwc, seed: u32) -> Images {
-    images(noise(shape.0 * shape.1 * shape.2 * shape.3, seed), shape).unwrap()
-}
 
 fn in_bf16(model: &Sequential) -> Sequential {
     let mut model = model.clone();

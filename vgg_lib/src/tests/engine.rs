@@ -12,7 +12,7 @@ macro_rules! layers {
     ($($layer:expr),* $(,)?) => { vec![$(LayerSpec::from($layer)),*] };
 }
 
-fn noise(len: usize, mut state: u32) -> Vec<f32> {
+pub(super) fn noise(len: usize, mut state: u32) -> Vec<f32> {
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
@@ -20,7 +20,7 @@ fn noise(len: usize, mut state: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-fn batch(shape: Nhwc, seed: u32) -> Images {
+pub(super) fn batch(shape: Nhwc, seed: u32) -> Images {
     images(noise(shape.0 * shape.1 * shape.2 * shape.3, seed), shape).unwrap()
 }
 

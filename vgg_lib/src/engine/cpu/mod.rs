@@ -52,7 +52,10 @@ pub(crate) fn observe(layers: &[Layer], x: Images, wanted: &[usize], place: Plac
     pass.run(&plan, to_buffer(place.arena, &x), |stage, y| {
         if wanted.contains(&stage.layers.start) {
             let shape = nhwc(x.shape().0, stage.output);
-            let y = if stage.form == Form::Bf16 { bf16::unpacked(y, Map::new(rows, shape)) } else { y.clone() };
+            let y = match stage.form {
+                Form::Bf16 => Arc::new(bf16::unpacked(y, Map::new(rows, shape))),
+                _ => y.clone(),
+            };
             found[stage.layers.start] = Some((y, shape));
         }
     });
@@ -150,11 +153,10 @@ impl<'a> Pass<'a> {
         match plan.stages.last() {
             Some(stage) if before == Form::Bf16 => {
                 let map = Map::new(rows, nhwc(n, stage.output));
-                let unpacked = bf16::unpacked(&x, map);
                 if stage.trains {
                     self.kept.push((stage.layers.start, bf16::backward_of_unpacked(map)));
                 }
-                unpacked
+                Arc::new(bf16::unpacked(&x, map))
             }
             _ => x,
         }

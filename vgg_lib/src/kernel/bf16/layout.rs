@@ -243,7 +243,7 @@ pub(super) fn write_bands(
 }
 
 /// With pixels as rows: sets the zeros before and after each image.
-pub(super) fn clear_ends(map: Map, parts: Range<usize>, lines: &mut [Line]) {
+fn clear_ends(map: Map, parts: Range<usize>, lines: &mut [Line]) {
     if map.rows == Rows::Pixels {
         let (first, size) = (map.row(0), map.chunk_lines());
         let chunks = map.chunks();

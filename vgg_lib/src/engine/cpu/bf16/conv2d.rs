@@ -89,10 +89,6 @@ impl Backward for Kept {
         }
         let mut dx = flow.take(image.floats());
         bf16::backward_data(flow.dy.bf16(), to, values(&weight), image.c, dx.bf16_mut());
-        if gathered {
-            let dx = unpacked(&dx, image);
-            return Ok(Flow::new(Arc::into_inner(dx).expect("nobody else has it")));
-        }
-        Ok(Flow::new(dx))
+        Ok(Flow::new(if gathered { unpacked(&dx, image) } else { dx }))
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn convert(work: &mut Work, before: Form) -> Option<Box<dyn Backward>
             Some(Box::new(Packed { map }))
         }
         (true, false) => {
-            work.x = unpacked(&work.x, map);
+            work.x = Arc::new(unpacked(&work.x, map));
             Some(backward_of_unpacked(map))
         }
         _ => None,
@@ -69,11 +69,11 @@ fn packed(x: &Buffer, map: Map) -> Buffer {
 }
 
 /// Lines as NHWC in f32.
-pub(super) fn unpacked(x: &Buffer, map: Map) -> Arc<Buffer> {
+pub(super) fn unpacked(x: &Buffer, map: Map) -> Buffer {
     let (n, h, w, c) = map.nhwc();
     let mut y = x.arena().take(n * h * w * c);
     bf16::to_f32(x.bf16(), map, &mut y);
-    Arc::new(y)
+    y
 }
 
 struct Packed {
@@ -82,8 +82,7 @@ struct Packed {
 
 impl Backward for Packed {
     fn backward(self: Box<Self>, flow: Flow, _: &mut Gradients, _: bool) -> DfdxResult<Flow> {
-        let dx = unpacked(&flow.dy, self.map);
-        Ok(Flow::new(Arc::into_inner(dx).expect("nobody else has it")))
+        Ok(Flow::new(unpacked(&flow.dy, self.map)))
     }
 }
 
