@@ -61,6 +61,15 @@ struct Options {
     /// Side, in pixels, of the square that is cut out of each training image (one-cycle only).
     #[arg(long, default_value_t = 12)]
     cutout: usize,
+    /// α of mixup; 0 turns it off (one-cycle only).
+    #[arg(long, default_value_t = 0.0)]
+    mixup: f32,
+    /// α of CutMix; 0 turns it off (one-cycle only).
+    #[arg(long, default_value_t = 0.0)]
+    cutmix: f32,
+    /// Averages the weights over the steps, of which each keeps this share of the average, such as 0.999 (one-cycle only).
+    #[arg(long)]
+    ema: Option<f32>,
     /// Seed of the initial weights, the order of images and the augmentation.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -141,9 +150,12 @@ impl Recipe {
                         crop_padding: 4,
                         horizontal_flip: true,
                         cutout: options.cutout,
+                        mixup: options.mixup,
+                        cutmix: options.cutmix,
                         ..Augment::default()
                     },
                     label_smoothing: 0.1,
+                    ema: options.ema,
                     ..FitConfig::default()
                 })
             }

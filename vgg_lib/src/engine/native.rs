@@ -69,14 +69,14 @@ pub(crate) fn adam_update(
 }
 
 /// Updates these kernels and their velocities. Returns Σ λ‖w‖² as [`momentum_update`] does.
-pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients, in_bf16: bool) -> DfdxResult<f64> {
     let on_gpu: Option<Vec<_>> = kernels.iter().map(|kernel| kernel.gradient.take()).collect();
     match on_gpu {
         Some(on_gpu) => {
             gpu::muon_updates(kernels, on_gpu);
             Ok(0.0)
         }
-        None => cpu::muon_updates(kernels, gradients),
+        None => cpu::muon_updates(kernels, gradients, in_bf16),
     }
 }
 

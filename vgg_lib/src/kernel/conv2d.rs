@@ -4,7 +4,8 @@
 //! ([`im2col`]). Winograd was measured to be faster on every layer of VGG, including the first one with its 3 channels
 //! and the last ones with maps of 2×2 pixels.
 
-use super::winograd::{self, Epilogue};
+use super::epilogue::Epilogue;
+use super::winograd;
 use super::{bf16, im2col};
 use crate::tensor::Nhwc;
 

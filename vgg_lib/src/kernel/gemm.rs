@@ -8,8 +8,8 @@ use std::sync::Once;
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     values: &'a [f32],
-    rows: usize,
-    cols: usize,
+    pub rows: usize,
+    pub cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
@@ -24,6 +24,16 @@ impl<'a> Matrix<'a> {
     /// The transposed view; no data is moved.
     pub fn t(self) -> Matrix<'a> {
         Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    /// The values as they lie in memory.
+    pub fn stored(self) -> &'a [f32] {
+        &self.values[..self.rows * self.cols]
+    }
+
+    /// Whether a column, instead of a row, is contiguous in memory.
+    pub fn is_transposed(self) -> bool {
+        self.col_stride != 1
     }
 }
 

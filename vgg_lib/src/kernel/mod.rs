@@ -4,11 +4,12 @@
 //! partial sums in the order of the pieces. The same call therefore gives the same bits, whichever thread was faster.
 
 pub mod adam;
-pub mod bf16;
 pub mod arena;
 pub mod batch_norm;
+pub mod bf16;
 pub mod conv2d;
 pub mod elementwise;
+pub mod epilogue;
 pub mod gemm;
 pub mod gpu;
 pub mod im2col;

@@ -172,6 +172,24 @@ pub unsafe trait Simd: Copy {
         }
     }
 
+    /// Loads the floats whose bits are set in `lanes`, and zeros for the others.
+    ///
+    /// # Safety
+    /// These floats can be read.
+    #[inline(always)]
+    unsafe fn load_where(self, from: *const f32, lanes: u16) -> Self::V {
+        let mut part = [0.0f32; LANES];
+        // SAFETY: the caller's promise; `part` has a whole vector.
+        unsafe {
+            for (i, value) in part.iter_mut().enumerate() {
+                if lanes >> i & 1 == 1 {
+                    *value = *from.wrapping_add(i);
+                }
+            }
+            self.load(part.as_ptr())
+        }
+    }
+
     /// Loads `lanes` floats and fills the vector up with zeros.
     ///
     /// # Safety
@@ -642,6 +660,11 @@ mod x86 {
                 }
             }
             out
+        }
+        #[inline(always)]
+        unsafe fn load_where(self, from: *const f32, lanes: u16) -> __m512 {
+            // SAFETY: lanes outside the mask are not accessed.
+            unsafe { _mm512_maskz_loadu_ps(lanes, from) }
         }
         #[inline(always)]
         unsafe fn load_lanes(self, from: *const f32, lanes: usize) -> __m512 {

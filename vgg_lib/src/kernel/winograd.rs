@@ -57,13 +57,13 @@ mod tests;
 mod tiles;
 
 use super::arena::{self, Memory};
+use super::epilogue::Epilogue;
 use super::simd::LANES;
 use crate::tensor::Nhwc;
 use convolution::convolve;
 use correlation::correlate;
 use filters::{Filter, filter_lines, transform_filter};
 use scheme::{Four, Scheme, Two};
-pub use tiles::Epilogue;
 
 /// Calls a function with the scheme for maps of h×w pixels.
 macro_rules! by_size {

@@ -82,6 +82,7 @@ impl Updater {
             Some(limit) => clip::scale(model, gradients, limit)?,
             None => 1.0,
         };
+        let in_bf16 = model.uses_bf16()?;
         let last = model.layers.iter().rposition(|layer| !layer.params().is_empty());
         let (mut penalty, mut kernels, mut keys) = (0.0, vec![], vec![]);
         for (index, layer) in model.layers.iter_mut().enumerate().filter(|(_, layer)| layer.learns()) {
@@ -106,7 +107,7 @@ impl Updater {
                 };
             }
         }
-        penalty += muon_updates(&mut kernels, gradients).map_err(dfdx_error)?;
+        penalty += muon_updates(&mut kernels, gradients, in_bf16).map_err(dfdx_error)?;
         self.state.extend(keys.into_iter().zip(kernels.into_iter().map(|kernel| kernel.velocity)));
         finish_update(gradients);
         model.check_device()?;

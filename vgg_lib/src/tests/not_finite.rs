@@ -2,9 +2,10 @@
 //! CPU: a network must not answer with finite numbers where its input or its weights have none.
 
 use crate::formats::{self, StateDict};
+use crate::kernel::epilogue::Epilogue;
 use crate::kernel::pool;
 use crate::kernel::simd::{Level, limited};
-use crate::kernel::winograd::{Epilogue, forward};
+use crate::kernel::winograd::forward;
 use crate::model::*;
 use crate::tensor::{Images, Nhwc, images};
 use dfdx::prelude::{AsArray, Backward, HasShape, SumTo, Trace};

@@ -4,7 +4,8 @@ use super::batch_norm::scale_and_shift;
 use super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use crate::kernel::arena::Buffer;
 use crate::kernel::conv2d::{self, Filters};
-use crate::kernel::winograd::{self, Epilogue};
+use crate::kernel::epilogue::Epilogue;
+use crate::kernel::winograd;
 use crate::model::{Layer, Op};
 use crate::tensor::{Flat, Gradients, Nhwc};
 use dfdx::shapes::HasShape;
@@ -24,25 +25,30 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
 
 /// A 3×3 convolution and the layers after it that the plan put into the same stage.
 fn fused(work: &Work) -> Buffer {
+    let shape @ (_, h, w, c) = work.input();
+    let mut y = work.output();
+    let new = || Filters::Winograd(winograd::Filters::new(values(work.layer.tensor(0)), c, (h, w)));
+    let fit = |filters: &Filters| matches!(filters, Filters::Winograd(filters) if filters.fit(h, w));
+    let filters = work.layer.filters(fit, new);
+    with_epilogue(work, |epilogue| filters.winograd().forward(&work.x, shape, epilogue, &mut y));
+    y
+}
+
+/// Calls `run` with the bias of a convolution and the layers after it that the plan put into the same stage.
+pub(super) fn with_epilogue(work: &Work, run: impl FnOnce(Epilogue)) {
     let tail = work.stage.fused.tail.unwrap_or_default();
     let affine = tail.batch_norm.map(|index| running_affine(&work.layers[index]));
-    let epilogue = Epilogue {
+    run(Epilogue {
         bias: Some(values(work.layer.tensor(1))),
         relu: tail.relu,
         affine: affine.as_ref().map(|(scale, shift)| (&scale[..], &shift[..])),
         relu_after: tail.relu_after,
         max_pool: tail.max_pool,
-    };
-    let shape @ (_, h, w, c) = work.input();
-    let mut y = work.output();
-    let new = || Filters::Winograd(winograd::Filters::new(values(work.layer.tensor(0)), c, (h, w)));
-    let fit = |filters: &Filters| matches!(filters, Filters::Winograd(filters) if filters.fit(h, w));
-    work.layer.filters(fit, new).winograd().forward(&work.x, shape, epilogue, &mut y);
-    y
+    });
 }
 
 /// Scale and shift of a batch norm with its running statistics.
-pub(super) fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
+fn running_affine(layer: &Layer) -> (Vec<f32>, Vec<f32>) {
     let Op::BatchNorm { epsilon, .. } = layer.op() else { unreachable!("the plan names a batch norm") };
     scale_and_shift(layer, values(layer.tensor(2)), values(layer.tensor(3)), epsilon)
 }

@@ -49,7 +49,7 @@ fn adam(w: &mut Flat, [m, v]: [&mut Flat; 2], gradients: &mut Gradients, step: A
     Ok(penalty)
 }
 
-pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients) -> DfdxResult<f64> {
+pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients, _: bool) -> DfdxResult<f64> {
     let mut sum = 0.0;
     for MuonKernel { weight, velocity, outputs, step, .. } in kernels {
         let (w, v) = (weight.tensor_mut(), velocity.tensor_mut());
@@ -205,8 +205,8 @@ mod tests {
             let kernel =
                 |weight| [MuonKernel { outputs, weight, gradient: &none, velocity: velocity(), step: step(nesterov) }];
             let (mut kernels, mut others) = (kernel(&mut w), kernel(&mut other_w));
-            let penalty = muon_updates(&mut kernels, &mut here).unwrap();
-            let other = cpu::muon_updates(&mut others, &mut there).unwrap();
+            let penalty = muon_updates(&mut kernels, &mut here, false).unwrap();
+            let other = cpu::muon_updates(&mut others, &mut there, false).unwrap();
             approx::assert_relative_eq!(penalty, other, max_relative = 1e-5);
             close(kernels[0].weight.tensor(), others[0].weight.tensor());
             close(kernels[0].velocity.tensor(), others[0].velocity.tensor());

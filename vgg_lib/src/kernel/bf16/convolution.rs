@@ -5,14 +5,16 @@ use super::filters::{Filters, Packed, pack_once};
 use super::layout::{Map, Rows, clear_borders};
 use crate::kernel::Shared;
 use crate::kernel::arena::Line;
+use crate::kernel::epilogue::{Ending, Epilogue};
 use crate::kernel::simd::{LANES, Simd, VectorLoop, run_bf16};
-use crate::kernel::winograd::Epilogue;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// What the input of a task may take: half of an L2 cache.
 const CACHE_LINES: usize = (1 << 20) / 64;
-/// Blocks that run together through one chunk of the filters, which then stays in the L1 cache.
+/// Tile steps of a visit to a block: their filters fit into the L1 cache.
+const STEPS: usize = 9;
+/// Blocks that are visited with the same filters.
 const TOGETHER: usize = 8;
 
 /// y = `epilogue` of conv(x, filters).
@@ -90,7 +92,7 @@ struct Convolution<'a> {
 
 impl<'a> Convolution<'a> {
     fn new(from: Map, filters: Packed<'a>, epilogue: Epilogue, to: Map, y: &mut [Line]) -> Convolution<'a> {
-        let ending = Ending::new(epilogue, filters.outputs);
+        let ending = Ending::new(epilogue, filters.outputs.next_multiple_of(SIDE));
         let steps = (0..16).map(|border| steps(from, filters.taps, border)).collect();
         let (shape, blocks, unit) = match (from.rows, epilogue.max_pool) {
             (Rows::Images, false) => (Shape::Images, to.part_blocks(), to.w),
@@ -123,14 +125,16 @@ impl<'a> Convolution<'a> {
         let chunks = self.from.chunks();
         let panels = self.filters.outputs.div_ceil(SIDE);
         let size = panels.div_ceil(self.shares);
+        let deep = (STEPS / self.filters.taps).max(1);
         let mut sums = [Sums::ZERO; TOGETHER];
         for panel in share * size..panels.min((share + 1) * size) {
             let filters = &self.filters.lines[panel * chunks * self.filters.taps * SIDE..];
             for start in span.clone().step_by(TOGETHER) {
                 let blocks = start..span.end.min(start + TOGETHER);
-                for chunk in 0..chunks {
+                for chunk in (0..chunks).step_by(deep) {
+                    let visit = chunk..chunks.min(chunk + deep);
                     for (block, sums) in blocks.clone().zip(&mut sums) {
-                        self.multiply(&unit, block, chunk, (x, filters), sums);
+                        self.multiply(&unit, block, visit.clone(), (x, filters), sums);
                     }
                 }
                 self.finish(panel, blocks, &sums);
@@ -138,8 +142,15 @@ impl<'a> Convolution<'a> {
         }
     }
 
-    /// Adds one chunk to the sums of a block.
-    fn multiply(&self, unit: &Unit, block: usize, chunk: usize, (x, filters): (&[Line], &[Line]), sums: &mut Sums) {
+    /// Adds some chunks to the sums of a block.
+    fn multiply(
+        &self,
+        unit: &Unit,
+        block: usize,
+        chunks: Range<usize>,
+        (x, filters): (&[Line], &[Line]),
+        sums: &mut Sums,
+    ) {
         let (part, index) = (block / self.blocks, block % self.blocks);
         let (line, border, second) = match self.shape {
             Shape::Images | Shape::Window => {
@@ -157,8 +168,8 @@ impl<'a> Convolution<'a> {
         let a = part * self.from.chunks() * self.from.chunk_lines() + line;
         // SAFETY: the steps stay within the part and the panel.
         unsafe {
-            let steps = &steps[chunk * each..(chunk + 1) * each];
-            unit.multiply((x.as_ptr().add(a), second), filters.as_ptr(), steps, sums, chunk > 0);
+            let steps = &steps[chunks.start * each..chunks.end * each];
+            unit.multiply((x.as_ptr().add(a), second), filters.as_ptr(), steps, sums, chunks.start > 0);
         }
     }
 
@@ -225,31 +236,6 @@ fn steps(map: Map, taps: usize, border: usize) -> Vec<Step> {
         }
     }
     steps
-}
-
-/// An [`Epilogue`] in which neutral values stand for the missing operations, padded to whole panels.
-struct Ending {
-    bias: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    floors: [f32; 2],
-}
-
-impl Ending {
-    fn new(epilogue: Epilogue, outputs: usize) -> Ending {
-        let padded = |values: Option<&[f32]>, neutral: f32| {
-            let mut padded = values.map_or_else(Vec::new, |values| values.to_vec());
-            padded.resize(outputs.next_multiple_of(SIDE), neutral);
-            padded
-        };
-        let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
-        Ending {
-            bias: padded(epilogue.bias, 0.0),
-            scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
-            shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
-            floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
-        }
-    }
 }
 
 /// The outputs of a block, or of the four blocks of a window.

@@ -2,6 +2,7 @@
 
 use super::block::SIDE;
 use crate::kernel::arena::{self, Buffer, CacheLine, Line, Memory};
+use crate::kernel::gemm::Matrix;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, narrow, run_bf16};
 use rayon::prelude::*;
 
@@ -75,8 +76,42 @@ fn pack(weight: &[f32], [taps, inputs, outputs]: [usize; 3], turned: bool, to: &
             true => (taps - 1 - tap, panel, outputs, chunk, inputs),
         };
         let weight = &weight[tap * height * width..][..height * width];
-        run_bf16(Pack { weight, width, row, column, turned, to });
+        // If turned, a row is an output, and pairs of inputs lie side by side in it already.
+        let order = if turned { Order::Transposed } else { Order::Interleaved };
+        run_bf16(Pack { weight, width, row, column, order, to });
     });
+}
+
+/// Which factor of a block product tiles are for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Tiles {
+    Left,
+    Right,
+}
+
+/// The 32×32 values of a matrix from (row, column) on as tiles, with zeros beyond its edges.
+pub(super) fn pack_tiles(matrix: Matrix, (row, column): (usize, usize), tiles: Tiles, to: &mut [Line]) {
+    let (row, column, order) = match (tiles, matrix.is_transposed()) {
+        (Tiles::Left, false) => (row, column, Order::Rows),
+        (Tiles::Left, true) => (column, row, Order::Columns),
+        (Tiles::Right, false) => (row, column, Order::Interleaved),
+        (Tiles::Right, true) => (column, row, Order::Transposed),
+    };
+    let width = if matrix.is_transposed() { matrix.rows } else { matrix.cols };
+    run_bf16(Pack { weight: matrix.stored(), width, row, column, order, to });
+}
+
+/// The order of a block's values in its two tiles.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Row after row.
+    Rows,
+    /// Column after column.
+    Columns,
+    /// See [`interleave`].
+    Interleaved,
+    /// See [`transpose`].
+    Transposed,
 }
 
 /// The 32×32 weights from (row, column) on, as far as there are any.
@@ -85,7 +120,7 @@ struct Pack<'a> {
     width: usize,
     row: usize,
     column: usize,
-    turned: bool,
+    order: Order,
     to: &'a mut [Line],
 }
 
@@ -94,7 +129,7 @@ impl VectorLoop for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pack { weight, width, row, column, turned, to } = self;
+        let Pack { weight, width, row, column, order, to } = self;
         let height = weight.len() / width;
         let (rows, columns) = ((height - row).min(SIDE), (width - column).min(SIDE));
         let mut block = [Line([0; SIDE]); SIDE];
@@ -110,8 +145,16 @@ impl VectorLoop for Pack<'_> {
                 line.0.iter_mut().zip(from).for_each(|(to, &v)| *to = narrow(v));
             }
         }
-        // If turned, a row is an output, and pairs of inputs lie side by side in it already.
-        if turned { transpose(s, &block, to) } else { interleave(s, &block, to) }
+        match order {
+            Order::Rows => to.copy_from_slice(&block),
+            Order::Columns => {
+                let mut pairs = [Line([0; SIDE]); SIDE];
+                interleave(s, &block, &mut pairs);
+                transpose(s, &pairs, to);
+            }
+            Order::Interleaved => interleave(s, &block, to),
+            Order::Transposed => transpose(s, &block, to),
+        }
     }
 }
 

@@ -355,26 +355,26 @@ impl VectorLoop for Gather<'_> {
     fn run<S: Simd>(self, s: S) {
         let Gather { x, c, band, lines } = self;
         let Map { h, w, .. } = band.map;
-        band.for_lines(|At { line, index, .. }| {
-            let pixel = index / (9 * c);
-            let (row, column) = (pixel / w % h, pixel % w);
-            let (left, right) = (usize::from(column == 0), if column + 1 == w { 2 } else { 3 });
-            let mut values = [0.0f32; SIDE + LANES];
+        // Bits are channels: those of three pixels in a row.
+        let (size, three) = (3 * c, (1u32 << (3 * c)) - 1);
+        band.for_lines(|At { line, index, y, x: column, .. }| {
+            let left = if column == 0 { three << c } else { three };
+            let right = if column + 1 == w { three >> c } else { three };
+            let pixel = index / (3 * size);
+            let mut v = [s.splat(0.0); 2];
             for tap in 0..3 {
-                let inside = (row + tap).wrapping_sub(1) < h;
-                let from = (pixel + tap * w + left).wrapping_sub(w + 1).wrapping_mul(c);
-                // SAFETY: up to nine values of a row of pixels can be read. What is stored behind them is 0, or overwritten
-                // by the next row.
+                let inside = (y + tap).wrapping_sub(1) < h;
+                let lanes = if inside { (left & right) << (tap * size) } else { 0 };
+                let first = (pixel + tap * w).wrapping_sub(w + 1).wrapping_mul(c).wrapping_sub(tap * size);
+                let from = x.as_ptr().wrapping_add(first);
+                // SAFETY: the lanes are pixels of the image.
                 unsafe {
-                    let v = s.load_lanes(x.as_ptr().wrapping_add(from), if inside { (right - left) * c } else { 0 });
-                    s.store(values.as_mut_ptr().add((tap * 3 + left) * c), v);
+                    v[0] = s.add(v[0], s.load_where(from, lanes as u16));
+                    v[1] = s.add(v[1], s.load_where(from.wrapping_add(LANES), (lanes >> LANES) as u16));
                 }
             }
-            // SAFETY: both have 32 values.
-            unsafe {
-                let v = [s.load(values.as_ptr()), s.load(values[LANES..].as_ptr())];
-                s.store_bf16(lines[line].0.as_mut_ptr(), v);
-            }
+            // SAFETY: a line has 32 values.
+            unsafe { s.store_bf16(lines[line].0.as_mut_ptr(), v) };
         });
     }
 }

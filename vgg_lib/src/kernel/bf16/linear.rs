@@ -6,8 +6,8 @@ use super::filters::Filters;
 use super::layout::{Map, Rows, from_f32, to_f32};
 use crate::kernel::arena::{self, Line};
 use crate::kernel::elementwise::rectify;
+use crate::kernel::epilogue::Epilogue;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, narrow, run_bf16, widen};
-use crate::kernel::winograd::Epilogue;
 use rayon::prelude::*;
 
 /// Up to this many rows of x, ordinary vectors read w as fast as the memory gives it.

@@ -4,8 +4,9 @@
 use super::*;
 use crate::kernel::arena::{Arena, Buffer, Line};
 use crate::kernel::elementwise::{self, Dropout};
+use crate::kernel::epilogue::Epilogue;
+use crate::kernel::gemm::Matrix;
 use crate::kernel::simd::{Level, Simd, VectorLoop, limited, narrow, run_bf16, widen};
-use crate::kernel::winograd::Epilogue;
 use crate::kernel::{batch_norm as f32_batch_norm, pool as f32_pool};
 use crate::tensor::Nhwc;
 use std::sync::Arc;
@@ -219,8 +220,14 @@ fn epilogue_matches_separate_layers() {
 
 #[test]
 fn gathered_pixels_give_the_same_convolution() {
-    for (rows, n, c) in [(Rows::Images, 35, 3), (Rows::Pixels, 3, 3), (Rows::Images, 2, 1)] {
-        let (h, w, o, mut random) = (5, 4, 40, Random(1));
+    let shapes = [
+        (Rows::Images, (35, 5, 4, 3)),
+        (Rows::Pixels, (3, 5, 4, 3)),
+        (Rows::Images, (2, 5, 4, 1)),
+        (Rows::Pixels, (2, 3, 1, 2)),
+    ];
+    for (rows, (n, h, w, c)) in shapes {
+        let (o, mut random) = (40, Random(1));
         let x = random.numbers(n * h * w * c);
         let (weight, map) = (random.numbers(9 * c * o), Map::new(rows, (n, h, w, c)));
         let (to, wide) = (map.channels(o), map.channels(9 * c));
@@ -429,4 +436,32 @@ fn the_same_call_gives_the_same_bits() {
         dw
     };
     assert_eq!(run(), run());
+}
+
+/// Sizes that are no multiples of 32, both ways in which a matrix can lie, and an inner side of several pieces.
+#[test]
+fn matrix_products_match_f64() {
+    with_each_unit(|| {
+        let mut random = Random(9);
+        for (m, k, n) in [(32, 64, 32), (70, 100, 33), (5, 1, 3), (40, 3000, 400)] {
+            for (a_lies, b_lies, accumulate) in [(false, false, false), (true, false, true), (false, true, true)] {
+                let [a, b, start] = [m * k, k * n, m * n].map(|len| random.numbers(len));
+                let view = |values, rows, cols, turned| {
+                    if turned { Matrix::new(values, cols, rows).t() } else { Matrix::new(values, rows, cols) }
+                };
+                let mut dst = start.clone();
+                gemm(&mut dst, view(&a, m, k, a_lies), view(&b, k, n, b_lies), accumulate);
+                let at = |values: &[f32], (row, rows), (col, cols), turned| {
+                    f64::from(values[if turned { col * rows + row } else { row * cols + col }])
+                };
+                for (i, &found) in dst.iter().enumerate() {
+                    let (row, col) = (i / n, i % n);
+                    let sum: f64 =
+                        (0..k).map(|j| at(&a, (row, m), (j, k), a_lies) * at(&b, (j, k), (col, n), b_lies)).sum();
+                    let expected = sum + if accumulate { f64::from(start[i]) } else { 0.0 };
+                    assert!((f64::from(found) - expected).abs() < 1e-4, "{m}×{k}×{n}, {i}: {found} for {expected}");
+                }
+            }
+        }
+    });
 }

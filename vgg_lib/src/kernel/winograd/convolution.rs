@@ -4,9 +4,10 @@ use super::blocking::{Blocking, groups_per_point, pieces, shifted};
 use super::layout::{Panels, Tiles};
 use super::products::{Multiply, ROW_BLOCK};
 use super::scheme::Scheme;
-use super::tiles::{Ending, Epilogue, Grid, TilesIn, TilesOut};
+use super::tiles::{Grid, TilesIn, TilesOut};
 use crate::kernel::Shared;
 use crate::kernel::arena::{self, CacheLine};
+use crate::kernel::epilogue::{Ending, Epilogue};
 use crate::kernel::simd::{LANES, run};
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -30,7 +31,7 @@ pub(super) fn convolve<A: Scheme>(
         u: Panels::read(u, A::SQUARE, c, out),
         channels,
         grid,
-        ending: Ending::new(epilogue, out),
+        ending: Ending::new(epilogue, out.next_multiple_of(LANES)),
         y: Shared::new(y),
         scheme: PhantomData,
     };

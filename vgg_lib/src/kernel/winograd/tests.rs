@@ -1,6 +1,7 @@
 //! Winograd's convolution against its definition in f64, on odd shapes and with each instruction set.
 
-use super::{Epilogue, backward_data, backward_weight, forward};
+use super::{backward_data, backward_weight, forward};
+use crate::kernel::epilogue::Epilogue;
 use crate::kernel::simd::{Level, limited};
 use crate::tensor::Nhwc;
 

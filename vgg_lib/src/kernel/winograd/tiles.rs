@@ -5,6 +5,7 @@ use super::layout::Tiles;
 use super::products::ROW_BLOCK;
 use super::scheme::{Scheme, Transform, both_ways};
 use crate::kernel::Shared;
+use crate::kernel::epilogue::Ending;
 use crate::kernel::simd::{LANES, Simd, VectorLoop};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -114,50 +115,6 @@ impl<A: Scheme> TilesIn<'_, A> {
                 };
                 both_ways::<A, S>(s, transform, load, store);
             }
-        }
-    }
-}
-
-/// What happens to the sums of a convolution before they are stored, in this order. Constants have one value per channel.
-#[derive(Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// Added to the sums.
-    pub bias: Option<&'a [f32]>,
-    /// Then max(v, 0).
-    pub relu: bool,
-    /// Then v·scale + shift: a batch norm with fixed statistics.
-    pub affine: Option<(&'a [f32], &'a [f32])>,
-    /// Then max(v, 0).
-    pub relu_after: bool,
-    /// Then 2×2 max pooling, stride 2.
-    pub max_pool: bool,
-}
-
-/// An [`Epilogue`] in which neutral values stand for the missing operations, padded to whole vectors.
-pub(super) struct Ending {
-    bias: Vec<f32>,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    floors: [f32; 2],
-    max_pool: bool,
-}
-
-impl Ending {
-    pub(super) fn new(epilogue: Epilogue, out: usize) -> Ending {
-        let padded = |values: Option<&[f32]>, neutral: f32| {
-            let mut padded = vec![neutral; out.next_multiple_of(LANES)];
-            if let Some(values) = values {
-                padded[..out].copy_from_slice(&values[..out]);
-            }
-            padded
-        };
-        let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
-        Ending {
-            bias: padded(epilogue.bias, 0.0),
-            scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
-            shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
-            floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
-            max_pool: epilogue.max_pool,
         }
     }
 }

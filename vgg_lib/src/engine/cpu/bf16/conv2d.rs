@@ -1,12 +1,12 @@
 //! 3×3 and 1×1 convolution in bf16.
 
-use super::super::conv2d::running_affine;
+use super::super::conv2d::with_epilogue;
 use super::super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use super::unpacked;
 use crate::kernel::arena::Buffer;
 use crate::kernel::bf16::{self, Map};
 use crate::kernel::conv2d::Filters;
-use crate::kernel::winograd::Epilogue;
+use crate::kernel::epilogue::Epilogue;
 use crate::model::Op;
 use crate::tensor::{Flat, Gradients};
 use std::sync::Arc;
@@ -30,19 +30,10 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
     };
     let [weight, bias] = work.params();
     let mut y = work.take(to.floats());
-    if let Some(tail) = work.stage.fused.tail {
-        let affine = tail.batch_norm.map(|index| running_affine(&work.layers[index]));
-        let epilogue = Epilogue {
-            bias: Some(values(&bias)),
-            relu: tail.relu,
-            affine: affine.as_ref().map(|(scale, shift)| (&scale[..], &shift[..])),
-            relu_after: tail.relu_after,
-            max_pool: tail.max_pool,
-        };
+    if work.stage.fused.tail.is_some() {
         let new = || Filters::Bf16(bf16::Filters::new(values(&weight), taps, map.c, to.c));
         let filters = work.layer.filters(|filters| matches!(filters, Filters::Bf16(f) if f.fit(taps)), new);
-        let filters = filters.bf16();
-        bf16::forward(x.bf16(), map, filters, epilogue, y.bf16_mut());
+        with_epilogue(&work, |epilogue| bf16::forward(x.bf16(), map, filters.bf16(), epilogue, y.bf16_mut()));
         return (Arc::new(y), None);
     }
     let epilogue = Epilogue { bias: Some(values(&bias)), relu, ..Epilogue::default() };

@@ -1,0 +1,45 @@
+//! What a convolution does with its sums before it stores them.
+
+/// The operations on the sums of a convolution, in this order. Constants have one value per channel.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Added to the sums.
+    pub bias: Option<&'a [f32]>,
+    /// Then max(v, 0).
+    pub relu: bool,
+    /// Then v·scale + shift: a batch norm with fixed statistics.
+    pub affine: Option<(&'a [f32], &'a [f32])>,
+    /// Then max(v, 0).
+    pub relu_after: bool,
+    /// Then 2×2 max pooling, stride 2.
+    pub max_pool: bool,
+}
+
+/// An [`Epilogue`] in which neutral values stand for the missing operations, padded so that kernels read whole vectors.
+pub struct Ending {
+    pub bias: Vec<f32>,
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+    /// The lower limits before and after scale and shift: 0 for a ReLU.
+    pub floors: [f32; 2],
+    pub max_pool: bool,
+}
+
+impl Ending {
+    /// With `len` values for each operation.
+    pub fn new(epilogue: Epilogue, len: usize) -> Ending {
+        let padded = |values: Option<&[f32]>, neutral: f32| {
+            let mut padded = values.unwrap_or_default().to_vec();
+            padded.resize(len, neutral);
+            padded
+        };
+        let floor = |relu| if relu { 0.0 } else { f32::NEG_INFINITY };
+        Ending {
+            bias: padded(epilogue.bias, 0.0),
+            scale: padded(epilogue.affine.map(|(scale, _)| scale), 1.0),
+            shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
+            floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
+            max_pool: epilogue.max_pool,
+        }
+    }
+}
