@@ -82,20 +82,20 @@ fn pack(weight: &[f32], [taps, inputs, outputs]: [usize; 3], turned: bool, to: &
     });
 }
 
-/// Which factor of a block product tiles are for.
+/// A factor of a block product.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Tiles {
+pub(super) enum Operand {
     Left,
     Right,
 }
 
-/// The 32×32 values of a matrix from (row, column) on as tiles, with zeros beyond its edges.
-pub(super) fn pack_tiles(matrix: Matrix, (row, column): (usize, usize), tiles: Tiles, to: &mut [Line]) {
-    let (row, column, order) = match (tiles, matrix.is_transposed()) {
-        (Tiles::Left, false) => (row, column, Order::Rows),
-        (Tiles::Left, true) => (column, row, Order::Columns),
-        (Tiles::Right, false) => (row, column, Order::Interleaved),
-        (Tiles::Right, true) => (column, row, Order::Transposed),
+/// The 32×32 values of a matrix from (row, column) on as the two tiles of a factor, with zeros beyond its edges.
+pub(super) fn pack_tiles(matrix: Matrix, (row, column): (usize, usize), operand: Operand, to: &mut [Line]) {
+    let (row, column, order) = match (operand, matrix.is_transposed()) {
+        (Operand::Left, false) => (row, column, Order::Rows),
+        (Operand::Left, true) => (column, row, Order::Columns),
+        (Operand::Right, false) => (row, column, Order::Interleaved),
+        (Operand::Right, true) => (column, row, Order::Transposed),
     };
     let width = if matrix.is_transposed() { matrix.rows } else { matrix.cols };
     run_bf16(Pack { weight: matrix.stored(), width, row, column, order, to });

@@ -1,7 +1,7 @@
 //! Matrix products with factors rounded to bf16 and sums in f32.
 
 use super::block::{SIDE, Step, Sums, Unit};
-use super::filters::{Tiles, pack_tiles};
+use super::filters::{Operand, pack_tiles};
 use crate::kernel::arena;
 use crate::kernel::gemm::Matrix;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, run};
@@ -29,11 +29,11 @@ pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
         let tiles = right.bf16_mut().chunks_exact_mut(SIDE);
         for (i, tile) in tiles.enumerate().take(panels * steps.len()) {
             let (panel, chunk) = (i / steps.len() * SIDE, i % steps.len() * SIDE);
-            pack_tiles(b, (inner + chunk, panel), Tiles::Right, tile);
+            pack_tiles(b, (inner + chunk, panel), Operand::Right, tile);
         }
         for row in (0..a.rows).step_by(SIDE) {
             for (chunk, tile) in left.bf16_mut().chunks_exact_mut(SIDE).enumerate().take(steps.len()) {
-                pack_tiles(a, (row, inner + chunk * SIDE), Tiles::Left, tile);
+                pack_tiles(a, (row, inner + chunk * SIDE), Operand::Left, tile);
             }
             let rows = &mut dst[row * b.cols..a.rows.min(row + SIDE) * b.cols];
             for (panel, right) in right.bf16().chunks_exact(steps.len() * SIDE).enumerate().take(panels) {
