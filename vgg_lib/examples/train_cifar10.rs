@@ -67,7 +67,7 @@ struct Options {
     /// α of CutMix; 0 turns it off (one-cycle only).
     #[arg(long, default_value_t = 0.0)]
     cutmix: f32,
-    /// Averages the weights over the steps, of which each keeps this share of the average, such as 0.999 (one-cycle only).
+    /// Averages the weights over the steps; each keeps this share of the average, such as 0.999 (one-cycle only).
     #[arg(long)]
     ema: Option<f32>,
     /// Seed of the initial weights, the order of images and the augmentation.

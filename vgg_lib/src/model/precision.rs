@@ -16,8 +16,8 @@ pub enum Precision {
     /// f32, which every CPU computes.
     #[default]
     F32,
-    /// bf16: on CPUs with Intel's AMX (Xeons since 2023), where it is about two to three times as fast as f32, and on those with
-    /// AVX512-BF16 (AMD since Zen 4), where it is not faster. It needs about half the memory.
+    /// bf16: on CPUs with Intel's AMX (Xeons since 2023), where it is about two to three times as fast as f32, and on
+    /// those with AVX512-BF16 (AMD since Zen 4), where it is not faster. It needs about half the memory.
     Bf16,
     /// bf16 on CPUs with AMX, f32 on all others.
     Fastest,

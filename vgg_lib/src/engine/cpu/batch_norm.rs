@@ -113,8 +113,8 @@ impl Norm {
         [scale, shift]
     }
 
-    /// Runs the backward pass of each group and adds up the gradients of γ and β. `backward` gets the images, μ, 1/√(σ² + ε),
-    /// γ, and what adds up sums over ranks.
+    /// Runs the backward pass of each group and adds up the gradients of γ and β. `backward` gets the images, μ,
+    /// 1/√(σ² + ε), γ, and what adds up sums over ranks.
     pub(super) fn backward(
         &self,
         flow: &mut Flow,
