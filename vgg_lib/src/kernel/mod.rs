@@ -19,6 +19,7 @@ pub mod pool;
 pub mod sgd;
 pub mod simd;
 pub mod softmax;
+pub mod threads;
 pub mod winograd;
 
 use rayon::prelude::*;

@@ -147,16 +147,6 @@ pub unsafe trait Simd: Copy {
         }
     }
 
-    /// Like [`store_bf16`](Self::store_bf16), past the caches, as [`stream`](Self::stream).
-    ///
-    /// # Safety
-    /// As [`store_bf16`](Self::store_bf16), and `to` is aligned to a cache line.
-    #[inline(always)]
-    unsafe fn stream_bf16(self, to: *mut u16, v: [Self::V; 2]) {
-        // SAFETY: the caller's promise.
-        unsafe { self.store_bf16(to, v) }
-    }
-
     /// The transpose: vector i of the result holds element i of each row.
     #[inline(always)]
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
@@ -626,10 +616,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn store_bf16(self, to: *mut u16, v: [__m512; 2]) {
             unsafe { _mm512_storeu_si512(to.cast(), bits::<BF16>(v)) }
-        }
-        #[inline(always)]
-        unsafe fn stream_bf16(self, to: *mut u16, v: [__m512; 2]) {
-            unsafe { _mm512_stream_si512(to.cast(), bits::<BF16>(v)) }
         }
         #[inline(always)]
         fn transpose(self, r: [__m512; LANES]) -> [__m512; LANES] {

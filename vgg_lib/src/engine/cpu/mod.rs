@@ -30,6 +30,7 @@ use crate::Result;
 use crate::kernel::arena::{Arena, Buffer};
 use crate::kernel::bf16::{Map, Rows};
 use crate::kernel::elementwise::{self, Dropout};
+use crate::kernel::threads;
 use crate::model::{Layer, Op};
 use crate::tensor::{Flat, GradientTape, Gradients, Images, Nhwc, as_slice, device, dfdx_error};
 use dfdx::prelude::*;
@@ -127,6 +128,7 @@ struct Work<'a> {
 
 impl<'a> Pass<'a> {
     fn new(layers: &'a [Layer], plan: &Plan, shape: Nhwc, seed: u64) -> Pass<'a> {
+        threads::pin();
         let rows = bf16::rows(plan, shape.0);
         Pass { layers, n: shape.0, seed, rows, kept: vec![], statistics: vec![], exchange: None }
     }

@@ -283,6 +283,9 @@ mod tiles {
                     "4:",
                     "movsxd {at}, dword ptr [{step}]; shl {at}, 6; add {at}, {a}",
                     "movsxd {bt}, dword ptr [{step} + 4]; shl {bt}, 6; add {bt}, {b}",
+                    // The next step's B, which usually follows.
+                    ".irp line, 32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47; prefetcht0 [{bt} + 64 * \\line]; .endr",
+                    ".irp line, 48,49,50,51,52,53,54,55,56,57,58,59,60,61,62,63; prefetcht0 [{bt} + 64 * \\line]; .endr",
                     "tileloadd tmm4, [{at} + {row}]",
                     "tileloadd tmm6, [{bt} + {row}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",

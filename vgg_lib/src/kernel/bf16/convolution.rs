@@ -12,8 +12,9 @@ use std::ops::Range;
 
 /// What the input of a task may take: half of an L2 cache.
 const CACHE_LINES: usize = (1 << 20) / 64;
-/// Tile steps of a visit to a block: their filters fit into the L1 cache.
-const STEPS: usize = 9;
+/// Chunks of a visit to a block. The filters of one chunk, with nine taps, fit into the L1 cache, so that all blocks find
+/// them there. Without neighbors there are fewer products than numbers to read: then long visits are better.
+const CHUNKS: [usize; 2] = [1, 36];
 /// Blocks that are visited with the same filters.
 const TOGETHER: usize = 8;
 
@@ -86,8 +87,6 @@ struct Convolution<'a> {
     /// Tasks that have the same blocks and different panels of the filters.
     shares: usize,
     y: Shared<Line>,
-    /// Whether y is so large that it is written past the caches.
-    stream: bool,
 }
 
 impl<'a> Convolution<'a> {
@@ -103,9 +102,8 @@ impl<'a> Convolution<'a> {
         // Filters that do not fit into an L2 cache are shared out among the threads.
         let panels = filters.outputs.div_ceil(SIDE);
         let shares = if filters.lines.len() > CACHE_LINES { rayon::current_num_threads().min(panels) } else { 1 };
-        let stream = to.lines() > 8 * CACHE_LINES;
         let y = Shared::new(&mut y[..to.lines()]);
-        Convolution { from, to, filters, ending, steps, shape, blocks, unit, shares, y, stream }
+        Convolution { from, to, filters, ending, steps, shape, blocks, unit, shares, y }
     }
 
     /// The blocks of all parts in pieces whose input fits into an L2 cache.
@@ -125,7 +123,7 @@ impl<'a> Convolution<'a> {
         let chunks = self.from.chunks();
         let panels = self.filters.outputs.div_ceil(SIDE);
         let size = panels.div_ceil(self.shares);
-        let deep = (STEPS / self.filters.taps).max(1);
+        let deep = CHUNKS[usize::from(self.filters.taps == 1)];
         let mut sums = [Sums::ZERO; TOGETHER];
         for panel in share * size..panels.min((share + 1) * size) {
             let filters = &self.filters.lines[panel * chunks * self.filters.taps * SIDE..];
@@ -215,7 +213,7 @@ impl<'a> Convolution<'a> {
             };
             // SAFETY: blocks and panels have lines of their own, and each belongs to one task.
             let y = unsafe { self.y.slice(first + line, count) };
-            run_bf16(Finish { sums, ending: &self.ending, shape: self.shape, panel, stream: self.stream, y });
+            run_bf16(Finish { sums, ending: &self.ending, shape: self.shape, panel, y });
         }
     }
 }
@@ -244,7 +242,6 @@ struct Finish<'a> {
     ending: &'a Ending,
     shape: Shape,
     panel: usize,
-    stream: bool,
     y: &'a mut [Line],
 }
 
@@ -253,7 +250,7 @@ impl VectorLoop for Finish<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Finish { sums, ending, shape, panel, stream, y } = self;
+        let Finish { sums, ending, shape, panel, y } = self;
         let (relu, relu_after) = (s.splat(ending.floors[0]), s.splat(ending.floors[1]));
         let [bias, scale, shift] =
             [&ending.bias, &ending.scale, &ending.shift].map(|values| &values[panel * SIDE..][..SIDE]);
@@ -281,12 +278,8 @@ impl VectorLoop for Finish<'_> {
                         *best = if i == 0 { v } else { s.max_or_nan(v, *best) };
                     }
                 }
-                let to = to.0.as_mut_ptr();
-                if stream { s.stream_bf16(to, best) } else { s.store_bf16(to, best) }
+                s.store_bf16(to.0.as_mut_ptr(), best);
             }
-        }
-        if stream {
-            s.fence();
         }
     }
 }
