@@ -268,18 +268,15 @@ mod tiles {
             // SAFETY: the caller's promise. Tiles and flags are clobbered; the stack is not touched.
             unsafe {
                 asm!(
-                    "test {add:e}, {add:e}",
-                    "jz 2f",
+                    "test {add:e}, {add:e}; jz 2f",
                     "tileloadd tmm0, [{c} + {c_row}]",
                     "tileloadd tmm1, [{c} + {c_row} + 64]",
                     "tileloadd tmm2, [{c} + {c_row} + 2048]",
                     "tileloadd tmm3, [{c} + {c_row} + 2112]",
                     "jmp 3f",
-                    "2:",
-                    "tilezero tmm0; tilezero tmm1; tilezero tmm2; tilezero tmm3",
+                    "2: tilezero tmm0; tilezero tmm1; tilezero tmm2; tilezero tmm3",
                     "3:",
-                    "test {n}, {n}",
-                    "jz 5f",
+                    "test {n}, {n}; jz 5f",
                     "4:",
                     "movsxd {at}, dword ptr [{step}]; shl {at}, 6; add {at}, {a}",
                     "movsxd {bt}, dword ptr [{step} + 4]; shl {bt}, 6; add {bt}, {b}",
