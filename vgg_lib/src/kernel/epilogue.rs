@@ -1,5 +1,7 @@
 //! What a convolution does with its sums before it stores them.
 
+use super::simd::Simd;
+
 /// The operations on the sums of a convolution, in this order. Constants have one value per channel.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
@@ -40,6 +42,22 @@ impl Ending {
             shift: padded(epilogue.affine.map(|(_, shift)| shift), 0.0),
             floors: [floor(epilogue.relu), floor(epilogue.relu_after)],
             max_pool: epilogue.max_pool,
+        }
+    }
+
+    /// The operations before the pooling, on a vector of sums of the channels from `channel` on.
+    ///
+    /// # Safety
+    /// There are constants for a whole vector.
+    #[inline(always)]
+    pub unsafe fn apply<S: Simd>(&self, s: S, channel: usize, v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bias = s.load(self.bias.as_ptr().add(channel));
+            let (scale, shift) = (s.load(self.scale.as_ptr().add(channel)), s.load(self.shift.as_ptr().add(channel)));
+            // The floor is the first argument, so that a NaN stays one.
+            let v = s.max(s.splat(self.floors[0]), s.add(v, bias));
+            s.max(s.splat(self.floors[1]), s.fma(v, scale, shift))
         }
     }
 }

@@ -26,6 +26,12 @@ impl<'a> Matrix<'a> {
         Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    /// A matrix of the same form with other values.
+    pub fn with<'b>(self, values: &'b [f32]) -> Matrix<'b> {
+        assert!(values.len() >= self.rows * self.cols);
+        Matrix { values, ..self }
+    }
+
     /// The values as they lie in memory.
     pub fn stored(self) -> &'a [f32] {
         &self.values[..self.rows * self.cols]

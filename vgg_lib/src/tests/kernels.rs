@@ -94,7 +94,7 @@ fn real_pass(n: usize, size: usize) -> Option<Pass> {
 #[test]
 fn bf16_kernels_against_f64() {
     let Some(pass) = real_pass(2, 56) else { return };
-    println!("\n| layer | map | channels | y | dx | dw |\n|---|--:|--:|--:|--:|--:|");
+    println!("\n| layer | map | channels | y | y by Winograd | dx | dw |\n|---|--:|--:|--:|--:|--:|--:|");
     for layer in &pass.layers {
         let errors = layer.bf16_errors();
         let (_, h, w, c) = layer.shape;
@@ -105,8 +105,8 @@ fn bf16_kernels_against_f64() {
 }
 
 impl ConvLayer {
-    /// The errors of y, dx and dw in bf16.
-    fn bf16_errors(&self) -> [f64; 3] {
+    /// The errors of y, of y by Winograd, of dx and of dw in bf16.
+    fn bf16_errors(&self) -> [f64; 4] {
         let ConvLayer { x, shape, weight, bias, dy: [_, dy], want: [y64, _, dx64, dw64], .. } = self;
         let map = Map::new(Rows::Images, *shape);
         let to = map.channels(bias.len());
@@ -121,7 +121,20 @@ impl ConvLayer {
         let [mut y_values, mut dx_values] = [vec![0.0; dy.len()], vec![0.0; x.len()]];
         bf16::to_f32(y.bf16(), to, &mut y_values);
         bf16::to_f32(dx.bf16(), map, &mut dx_values);
-        [y64.error(&y_values), dx64.error(&dx_values), dw64.error(&dw)]
+        [y64.error(&y_values), self.bf16_winograd_error(), dx64.error(&dx_values), dw64.error(&dw)]
+    }
+
+    fn bf16_winograd_error(&self) -> f64 {
+        let map = Map::new(Rows::Pixels, self.shape);
+        let to = map.channels(self.bias.len());
+        let arena = Arc::new(Arena::default());
+        let [mut x, mut y] = [map, to].map(|map| arena.take(map.floats()));
+        bf16::from_f32(&self.x, map, x.bf16_mut());
+        let filters = bf16::Filters::new(&self.weight, bf16::Scheme::Winograd, map.c, to.c);
+        bf16::forward(x.bf16(), map, &filters, epilogue(&self.bias), y.bf16_mut());
+        let mut values = vec![0.0; self.dy[1].len()];
+        bf16::to_f32(y.bf16(), to, &mut values);
+        self.want[0].error(&values)
     }
 }
 

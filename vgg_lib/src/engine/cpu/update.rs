@@ -2,7 +2,7 @@
 
 use super::{DfdxResult, values};
 use crate::engine::{AdamStep, MuonKernel, SgdStep};
-use crate::kernel::{adam, bf16, gemm, muon, sgd};
+use crate::kernel::{adam, muon, sgd};
 use crate::tensor::{Flat, Gradients, as_mut_slice};
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ pub(crate) fn adam_update(
 
 /// Updates these kernels and their velocities, with matrix products in f32 or bf16. Returns Σ λ‖w‖² of the old weights.
 pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients, in_bf16: bool) -> DfdxResult<f64> {
-    let product: muon::Gemm = if in_bf16 { bf16::gemm } else { |dst, a, b, add| gemm::gemm(dst, a, b, add, false) };
+    let products = if in_bf16 { muon::BF16 } else { muon::F32 };
     // dfdx lends only one gradient at a time, so all are moved out here and back below.
     let mut all = vec![];
     for MuonKernel { weight, .. } in kernels.iter() {
@@ -41,7 +41,7 @@ pub(crate) fn muon_updates(kernels: &mut [MuonKernel], gradients: &mut Gradients
         (weight, &mut gradient[..], velocity, kernel.outputs, kernel.step)
     });
     let slices: Vec<_> = slices.collect();
-    let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step, product);
+    let update = |(w, g, v, outputs, step)| muon::update(w, g, v, outputs, step, products);
     let penalties: Vec<f64> = slices.into_par_iter().with_max_len(1).map(update).collect();
     for (kernel, gradient) in kernels.iter().zip(all) {
         **gradients.get_or_alloc_mut(kernel.weight.tensor())? = gradient;

@@ -3,6 +3,8 @@
 use super::block::{SIDE, Step, Sums, Unit};
 use super::filters::{Filters, Packed, pack_once};
 use super::layout::{Map, Rows, clear_borders};
+use super::scheme::Scheme;
+use super::winograd;
 use crate::kernel::Shared;
 use crate::kernel::arena::Line;
 use crate::kernel::epilogue::{Ending, Epilogue};
@@ -20,7 +22,10 @@ const TOGETHER: usize = 8;
 
 /// y = `epilogue` of conv(x, filters).
 pub fn forward(x: &[Line], map: Map, filters: &Filters, epilogue: Epilogue, y: &mut [Line]) {
-    convolve(x, map, filters.packed(), epilogue, y);
+    match filters.scheme {
+        Scheme::Direct(_) => convolve(x, map, filters.packed(), epilogue, y),
+        Scheme::Winograd => winograd::convolve(x, map, filters.packed(), epilogue, y),
+    }
 }
 
 /// y = `epilogue` of conv(x, w) with weights (taps, x's channels, outputs) that are packed for this call only.
@@ -66,7 +71,7 @@ enum Shape {
 }
 
 /// Windows in a block.
-const WINDOWS: usize = SIDE / 4;
+pub(super) const WINDOWS: usize = SIDE / 4;
 
 /// One convolution.
 struct Convolution<'a> {
@@ -251,9 +256,6 @@ impl VectorLoop for Finish<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Finish { sums, ending, shape, panel, y } = self;
-        let (relu, relu_after) = (s.splat(ending.floors[0]), s.splat(ending.floors[1]));
-        let [bias, scale, shift] =
-            [&ending.bias, &ending.scale, &ending.shift].map(|values| &values[panel * SIDE..][..SIDE]);
         let windows = matches!(shape, Shape::Window | Shape::Windows);
         // SAFETY: the constants have whole panels, and sums and lines 32 values.
         unsafe {
@@ -266,15 +268,11 @@ impl VectorLoop for Finish<'_> {
                         [&upper[2 * row], &upper[2 * row + 1], &lower[2 * row], &lower[2 * row + 1]]
                     }
                 };
-                let mut best = [relu; 2];
+                let mut best = [s.splat(0.0); 2];
                 for (half, best) in best.iter_mut().enumerate() {
                     let at = half * LANES;
-                    let (scale, shift) = (s.load(scale.as_ptr().add(at)), s.load(shift.as_ptr().add(at)));
-                    let bias = s.load(bias.as_ptr().add(at));
                     for (i, sums) in values.iter().enumerate().take(if windows { 4 } else { 1 }) {
-                        // The floor is the first argument, so that a NaN stays one.
-                        let v = s.max(relu, s.add(s.load(sums.as_ptr().add(at)), bias));
-                        let v = s.max(relu_after, s.fma(v, scale, shift));
+                        let v = ending.apply(s, panel * SIDE + at, s.load(sums.as_ptr().add(at)));
                         *best = if i == 0 { v } else { s.max_or_nan(v, *best) };
                     }
                 }

@@ -1,15 +1,17 @@
 //! Filters in the order in which block products read them.
 
 use super::block::SIDE;
+use super::scheme::Scheme;
 use crate::kernel::arena::{self, Buffer, CacheLine, Line, Memory};
 use crate::kernel::gemm::Matrix;
 use crate::kernel::simd::{LANES, Simd, VectorLoop, narrow, run_bf16};
 use rayon::prelude::*;
 
-/// Filters k×k×c×o in bf16: for each panel of 32 outputs, each chunk of 32 inputs and each tap two tiles of 16 lines.
+/// Filters k×k×c×o in bf16: for each panel of 32 outputs, each chunk of 32 inputs and each tap two tiles of 16 lines. For
+/// Winograd, this is there for each of the four j, with three taps.
 pub struct Filters {
     lines: Memory,
-    taps: usize,
+    pub(super) scheme: Scheme,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
 }
@@ -24,22 +26,45 @@ pub(super) struct Packed<'a> {
 }
 
 impl Filters {
-    /// From `weight` with this many taps (1 or 9), inputs and outputs.
-    pub fn new(weight: &[f32], taps: usize, inputs: usize, outputs: usize) -> Filters {
-        let mut memory = Memory::new(lines(taps, inputs, outputs));
-        pack(weight, [taps, inputs, outputs], false, as_bf16_mut(memory.lines_mut()));
-        Filters { lines: memory, taps, inputs, outputs }
+    /// From `weight`, taps×inputs×outputs.
+    pub fn new(weight: &[f32], scheme: Scheme, inputs: usize, outputs: usize) -> Filters {
+        let mut memory = Memory::new(lines(scheme.taps(), inputs, outputs));
+        let to = as_bf16_mut(memory.lines_mut());
+        match scheme {
+            Scheme::Direct(taps) => pack(weight, [taps, inputs, outputs], false, to),
+            Scheme::Winograd => {
+                for (j, to) in to.chunks_exact_mut(lines(3, inputs, outputs)).enumerate().take(4) {
+                    pack(&transformed(weight, j), [3, inputs, outputs], false, to);
+                }
+            }
+        }
+        Filters { lines: memory, scheme, inputs, outputs }
     }
 
-    /// Whether they have this many taps.
-    pub fn fit(&self, taps: usize) -> bool {
-        self.taps == taps
+    /// Whether they are for this.
+    pub fn fit(&self, scheme: Scheme) -> bool {
+        self.scheme == scheme
     }
 
     pub(super) fn packed(&self) -> Packed<'_> {
-        let Filters { ref lines, taps, inputs, outputs } = *self;
-        Packed { lines: as_bf16(lines.lines()), taps, inputs, outputs }
+        let Filters { ref lines, scheme, inputs, outputs } = *self;
+        Packed { lines: as_bf16(lines.lines()), taps: scheme.taps(), inputs, outputs }
     }
+}
+
+/// The right factors of Winograd's product j, for each row of 3×3 filters.
+fn transformed(weight: &[f32], j: usize) -> Vec<f32> {
+    let size = weight.len() / 9;
+    let row = |row: &[f32]| {
+        let [g0, g1, g2] = [0, 1, 2].map(|tap| row[tap * size..][..size].to_vec());
+        match j {
+            0 => g0,
+            1 => g0.iter().zip(g1).zip(g2).map(|((g0, g1), g2)| (g0 + g1 + g2) / 2.0).collect(),
+            2 => g0.iter().zip(g1).zip(g2).map(|((g0, g1), g2)| (g0 - g1 + g2) / 2.0).collect(),
+            _ => g2,
+        }
+    };
+    weight.chunks_exact(3 * size).flat_map(row).collect()
 }
 
 fn as_bf16(lines: &[CacheLine]) -> &[Line] {

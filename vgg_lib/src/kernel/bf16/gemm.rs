@@ -4,13 +4,59 @@ use super::block::{SIDE, Step, Sums, Unit};
 use super::filters::{Operand, pack_tiles};
 use crate::kernel::arena;
 use crate::kernel::gemm::Matrix;
-use crate::kernel::simd::{LANES, Simd, VectorLoop, run};
+use crate::kernel::simd::{LANES, Simd, VectorLoop, narrow, run, widen};
 
 /// What the piece of the right factor may take: half of an L2 cache.
 const CACHE_LINES: usize = (1 << 20) / 64;
 
 /// dst = a·b, or dst += a·b if `accumulate`, on one thread. `dst` is row-major.
 pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
+    multiply(dst, a, b, accumulate, false);
+}
+
+/// As [`gemm`], for products that are symmetric: only one half is computed.
+pub fn symmetric_gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
+    multiply(dst, a, b, accumulate, true);
+    mirror(dst, b.cols);
+}
+
+/// As [`symmetric_gemm`], with each factor as a sum of two numbers in bf16: 16 significant bits instead of 8, in three
+/// times the time.
+pub fn split_symmetric_gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
+    let rests = [a, b].map(|matrix| run(Rest(matrix.stored())));
+    multiply(dst, a, b, accumulate, true);
+    multiply(dst, a.with(&rests[0]), b, true, true);
+    multiply(dst, a, b.with(&rests[1]), true, true);
+    mirror(dst, b.cols);
+}
+
+/// What rounding to bf16 takes away from each value.
+struct Rest<'a>(&'a [f32]);
+
+impl VectorLoop for Rest<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<f32> {
+        let mut rest = self.0.to_vec();
+        rest.iter_mut().for_each(|v| *v -= widen(narrow(*v)));
+        rest
+    }
+}
+
+/// Copies what lies above the diagonal of an n×n matrix to below it, block by block.
+fn mirror(dst: &mut [f32], n: usize) {
+    for (row, column) in (0..n).step_by(SIDE).flat_map(|row| (0..=row).step_by(SIDE).map(move |column| (row, column))) {
+        for i in row..n.min(row + SIDE) {
+            for j in column..i.min(column + SIDE) {
+                dst[i * n + j] = dst[j * n + i];
+            }
+        }
+    }
+}
+
+/// With `upper`, only the blocks on and above the diagonal.
+fn multiply(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool, upper: bool) {
     assert_eq!(a.cols, b.rows);
     assert!(dst.len() >= a.rows * b.cols);
     if !accumulate {
@@ -36,7 +82,8 @@ pub fn gemm(dst: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
                 pack_tiles(a, (row, inner + chunk * SIDE), Operand::Left, tile);
             }
             let rows = &mut dst[row * b.cols..a.rows.min(row + SIDE) * b.cols];
-            for (panel, right) in right.bf16().chunks_exact(steps.len() * SIDE).enumerate().take(panels) {
+            let first = if upper { row / SIDE } else { 0 };
+            for (panel, right) in right.bf16().chunks_exact(steps.len() * SIDE).enumerate().take(panels).skip(first) {
                 // SAFETY: both factors have 32 lines for each step.
                 unsafe { unit.multiply((left.bf16().as_ptr(), LANES), right.as_ptr(), steps, &mut sums, false) };
                 run(Add { sums: &sums, dst: rows, width: b.cols, column: panel * SIDE });

@@ -1,10 +1,10 @@
 //! Training and inference in bf16: an alternative to the f32 kernels of the other files.
 //!
 //! It is made for the matrix tiles of Intel's AMX. A tile is 16 rows of 32 numbers. The tile unit multiplies two of them in
-//! 16 cycles, 16 times as many products as AVX-512 in f32, and adds them up in f32. Against that, Winograd's savings do not
-//! count, so convolutions here are direct: sums of products of tiles, one for each tap of the filter and each 32 channels.
-//! AVX512-BF16 has twice the products of f32, so on CPUs without tiles bf16 is nearly as fast as Winograd in f32, in half
-//! the memory.
+//! 16 cycles, 16 times as many products as AVX-512 in f32, and adds them up in f32. What Winograd's F(4×4, 3×3) saves in f32
+//! would cost more in transforms, so convolutions here are sums of products of tiles, one for each tap of the filter and
+//! each 32 channels. Only for a few large images, [`winograd`] saves a third of them. AVX512-BF16 has twice the products of
+//! f32, so on CPUs without tiles bf16 is nearly as fast as Winograd in f32, in half the memory.
 //!
 //! # Layout
 //! A feature map is cut into *chunks* of 32 channels. A row of a chunk is a [`Line`](super::arena::Line): 32 channels at
@@ -36,8 +36,10 @@ mod layout;
 mod linear;
 mod pointwise;
 mod pool;
+mod scheme;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use batch_norm::{affine, backward, statistics};
 pub use block::has_tiles;
@@ -46,8 +48,9 @@ pub use block::without_tiles;
 pub use convolution::{backward_data, forward, forward_once};
 pub use correlation::backward_weight;
 pub use filters::Filters;
-pub use gemm::gemm;
+pub use gemm::{gemm, split_symmetric_gemm, symmetric_gemm};
 pub use layout::{Map, Rows, from_f32, gather, to_f32};
 pub use linear::forward as linear_forward;
 pub use pointwise::{column_sums, dropout, relu, relu_backward};
 pub use pool::{max_backward, max_forward};
+pub use scheme::Scheme;

@@ -103,9 +103,19 @@ fn exact((n, h, w, c): Nhwc, x: &[f32], weight: &[f32], bias: &[f32], dy: &[f32]
 /// Half of the last bit of bf16, and a little for the sums.
 const ROUNDED: f64 = 0.004;
 
+/// All ways to compute a convolution with this many taps.
+fn ways(taps: usize) -> Vec<(Rows, Scheme)> {
+    let direct = Scheme::Direct(taps);
+    let mut ways = vec![(Rows::Images, direct), (Rows::Pixels, direct)];
+    ways.extend((taps == 9).then_some((Rows::Pixels, Scheme::Winograd)));
+    ways
+}
+
 #[test]
 fn convolutions_match_f64_on_odd_shapes() {
-    let shapes: [(Nhwc, usize, usize); 10] = [
+    let shapes: [(Nhwc, usize, usize); 12] = [
+        ((2, 20, 17, 100), 70, 9),
+        ((3, 2, 1, 33), 32, 9),
         ((33, 5, 6, 64), 32, 9),
         ((40, 2, 2, 64), 96, 9),
         ((7, 3, 3, 48), 40, 9),
@@ -123,15 +133,17 @@ fn convolutions_match_f64_on_odd_shapes() {
             let [x, dy] = [c, o].map(|c| random.numbers(n * h * w * c));
             let (weight, bias) = (random.numbers(taps * c * o), random.numbers(o));
             let want = exact(shape, &x, &weight, &bias, &dy);
-            for rows in [Rows::Images, Rows::Pixels] {
+            for (rows, scheme) in ways(taps) {
                 let map = Map::new(rows, shape);
                 let to = map.channels(o);
                 let (from, epilogue) =
                     (packed(&x, map), Epilogue { bias: Some(&bias), relu: true, ..Epilogue::default() });
                 let mut y = lines(to);
-                forward(from.bf16(), map, &Filters::new(&weight, taps, c, o), epilogue, y.bf16_mut());
+                forward(from.bf16(), map, &Filters::new(&weight, scheme, c, o), epilogue, y.bf16_mut());
                 let got = error(&unpacked(&y, to), &want.y);
-                assert!(got < ROUNDED, "{map:?} {o} {taps}: y {got}");
+                // Winograd rounds sums of pixels and of weights, too.
+                let limit = if scheme == Scheme::Winograd { 1.5 * ROUNDED } else { ROUNDED };
+                assert!(got < limit, "{map:?} {o} {scheme:?}: y {got}");
                 if rows == Rows::Pixels {
                     assert!(rest_is_zero(&y, to), "{map:?} {o}");
                     continue;
@@ -154,11 +166,16 @@ fn convolutions_match_f64_on_odd_shapes() {
 #[test]
 fn many_blocks_match_few() {
     with_each_unit(|| {
-        for (n, h, w, c, o) in [(64, 32, 32, 64, 64), (32, 4, 4, 512, 512), (1, 56, 56, 128, 64)] {
+        for ((n, h, w, c, o), rows, scheme) in [
+            ((64, 32, 32, 64, 64), Rows::Images, Scheme::Direct(9)),
+            ((32, 4, 4, 512, 512), Rows::Images, Scheme::Direct(9)),
+            ((1, 56, 56, 128, 64), Rows::Pixels, Scheme::Direct(9)),
+            ((1, 56, 56, 128, 64), Rows::Pixels, Scheme::Winograd),
+            ((5, 13, 14, 512, 256), Rows::Pixels, Scheme::Winograd),
+        ] {
             let mut random = Random(3);
             let (x, weight) = (random.numbers(n * h * w * c), random.numbers(9 * c * o));
-            let filters = Filters::new(&weight, 9, c, o);
-            let rows = if n < 32 { Rows::Pixels } else { Rows::Images };
+            let filters = Filters::new(&weight, scheme, c, o);
             let map = Map::new(rows, (n, h, w, c));
             let mut y = lines(map.channels(o));
             forward(packed(&x, map).bf16(), map, &filters, Epilogue::default(), y.bf16_mut());
@@ -175,7 +192,9 @@ fn many_blocks_match_few() {
                         sum += (0..c).map(product).sum::<f64>();
                     }
                 }
-                assert!((f64::from(y[i]) - sum).abs() < 0.004 * sum.abs() + 1e-3, "{map:?} {i}: {} {sum}", y[i]);
+                // The m of Winograd's products are about as large as the largest sums.
+                let more = if scheme == Scheme::Winograd { 0.01 * ((9 * c) as f64).sqrt() } else { 1e-3 };
+                assert!((f64::from(y[i]) - sum).abs() < 0.004 * sum.abs() + more, "{map:?} {i}: {} {sum}", y[i]);
             }
         }
     });
@@ -184,14 +203,15 @@ fn many_blocks_match_few() {
 #[test]
 fn epilogue_matches_separate_layers() {
     with_each_unit(|| {
-        for (rows, n) in [(Rows::Images, 33), (Rows::Pixels, 2)] {
-            for (h, w) in [(4, 6), (5, 3), (1, 4), (9, 9)] {
+        for (rows, scheme) in ways(9) {
+            for (h, w) in [(4, 6), (5, 3), (1, 4), (9, 9), (7, 36)] {
                 let (c, o, mut random) = (40, 50, Random(5));
+                let n = if rows == Rows::Images { 33 } else { 2 };
                 let map = Map::new(rows, (n, h, w, c));
                 let to = map.channels(o);
                 let (x, filters) = (packed(&random.numbers(n * h * w * c), map), random.numbers(9 * c * o));
                 let [bias, scale, shift] = [0, 1, 2].map(|_| random.numbers(o));
-                let filters = Filters::new(&filters, 9, c, o);
+                let filters = Filters::new(&filters, scheme, c, o);
                 let epilogue = Epilogue {
                     bias: Some(&bias),
                     relu: true,
@@ -218,6 +238,22 @@ fn epilogue_matches_separate_layers() {
     });
 }
 
+/// Winograd where it has fewer products, also counting those that it computes in vain.
+#[test]
+fn scheme_is_the_faster_one() {
+    let map = |rows, side| Map::new(rows, (1, side, side, 256));
+    let winograd = [(56, 256, false), (56, 256, true), (28, 512, false), (28, 512, true), (14, 512, false)];
+    for (side, outputs, pool) in winograd {
+        assert_eq!(Scheme::of(map(Rows::Pixels, side), 9, outputs, pool), Scheme::Winograd, "{side}");
+    }
+    // Seven pairs in a block of 16; too few outputs to pay for the transform.
+    for (side, outputs, pool) in [(14, 512, true), (112, 128, false), (112, 128, true), (1, 512, false)] {
+        assert_eq!(Scheme::of(map(Rows::Pixels, side), 9, outputs, pool), Scheme::Direct(9), "{side}");
+    }
+    assert_eq!(Scheme::of(map(Rows::Images, 56), 9, 256, false), Scheme::Direct(9));
+    assert_eq!(Scheme::of(map(Rows::Pixels, 56), 1, 256, false), Scheme::Direct(1));
+}
+
 #[test]
 fn gathered_pixels_give_the_same_convolution() {
     let shapes = [
@@ -233,8 +269,14 @@ fn gathered_pixels_give_the_same_convolution() {
         let (to, wide) = (map.channels(o), map.channels(9 * c));
         let (mut y, mut direct, mut columns) = (lines(to), lines(to), lines(wide));
         gather(&x, wide, columns.bf16_mut());
-        forward(columns.bf16(), wide, &Filters::new(&weight, 1, 9 * c, o), Epilogue::default(), y.bf16_mut());
-        let filters = Filters::new(&weight, 9, c, o);
+        forward(
+            columns.bf16(),
+            wide,
+            &Filters::new(&weight, Scheme::Direct(1), 9 * c, o),
+            Epilogue::default(),
+            y.bf16_mut(),
+        );
+        let filters = Filters::new(&weight, Scheme::Direct(9), c, o);
         forward(packed(&x, map).bf16(), map, &filters, Epilogue::default(), direct.bf16_mut());
         let direct: Vec<f64> = unpacked(&direct, to).into_iter().map(f64::from).collect();
         assert!(error(&unpacked(&y, to), &direct) < ROUNDED, "{map:?}");
@@ -367,7 +409,7 @@ fn dense_layers_match_f64() {
             let (x, weight, bias) = (random.numbers(n * inputs), random.numbers(inputs * o), random.numbers(o));
             let want = exact((n, 1, 1, inputs), &x, &weight, &bias, &vec![0.0; n * o]).y;
             let mut y = vec![f32::NAN; n * o];
-            linear_forward(&x, n, &Filters::new(&weight, 1, inputs, o), &bias, true, &mut y);
+            linear_forward(&x, n, &Filters::new(&weight, Scheme::Direct(1), inputs, o), &bias, true, &mut y);
             assert!(error(&y, &want) < ROUNDED, "{n} {inputs} {o}: {}", error(&y, &want));
         }
     });
@@ -412,13 +454,21 @@ fn every_instruction_set_rounds_alike() {
 #[test]
 fn nan_and_infinity_pass_through_a_convolution() {
     with_each_unit(|| {
-        for (bad, rows) in [(f32::NAN, Rows::Images), (f32::INFINITY, Rows::Pixels)] {
+        for (bad, (rows, scheme)) in
+            [f32::NAN, f32::INFINITY].into_iter().flat_map(|bad| ways(9).into_iter().map(move |way| (bad, way)))
+        {
             let map = Map::new(rows, (2, 3, 3, 32));
             let mut x = vec![1.0; 2 * 9 * 32];
             x[4 * 32] = bad;
             let mut y = lines(map);
             let epilogue = Epilogue { relu: true, ..Epilogue::default() };
-            forward(packed(&x, map).bf16(), map, &Filters::new(&[0.5; 9 * 32 * 32], 9, 32, 32), epilogue, y.bf16_mut());
+            forward(
+                packed(&x, map).bf16(),
+                map,
+                &Filters::new(&[0.5; 9 * 32 * 32], scheme, 32, 32),
+                epilogue,
+                y.bf16_mut(),
+            );
             let y = unpacked(&y, map);
             assert!(y[..9 * 32].iter().all(|y| !y.is_finite()), "{bad}");
             assert!(y[9 * 32..].iter().all(|y| y.is_finite()), "only in the image that has it");

@@ -5,7 +5,6 @@
 use super::reference::{self, Reference};
 use crate::kernel::adam::{self, AdamStep};
 use crate::kernel::elementwise::{Dropout, column_sums};
-use crate::kernel::gemm::gemm;
 use crate::kernel::sgd::SgdStep;
 use crate::kernel::simd::{Level, limited};
 use crate::kernel::{batch_norm, elementwise, muon, pool, sgd};
@@ -186,7 +185,7 @@ fn muon_steps_match_f64_and_do_not_depend_on_the_level() {
         let [new_w, new_v, penalty] = on_every_level(|| {
             let (mut w, mut g, mut v) = (w.clone(), g.clone(), v.clone());
             let step = SgdStep { nesterov, ..STEP };
-            let penalty = muon::update(&mut w, &mut g, &mut v, 1, step, |dst, a, b, add| gemm(dst, a, b, add, false));
+            let penalty = muon::update(&mut w, &mut g, &mut v, 1, step, muon::F32);
             [w, v, one(penalty)]
         });
         let momentum = f64::from(STEP.momentum);

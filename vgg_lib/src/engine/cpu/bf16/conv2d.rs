@@ -4,7 +4,7 @@ use super::super::conv2d::with_epilogue;
 use super::super::{Backward, DfdxResult, Flow, Output, Work, add, values};
 use super::unpacked;
 use crate::kernel::arena::Buffer;
-use crate::kernel::bf16::{self, Map};
+use crate::kernel::bf16::{self, Map, Scheme};
 use crate::kernel::conv2d::Filters;
 use crate::kernel::epilogue::Epilogue;
 use crate::model::Op;
@@ -30,9 +30,10 @@ pub(super) fn forward(work: Work, kernel: usize, relu: bool) -> Output {
     };
     let [weight, bias] = work.params();
     let mut y = work.take(to.floats());
-    if work.stage.fused.tail.is_some() {
-        let new = || Filters::Bf16(bf16::Filters::new(values(&weight), taps, map.c, to.c));
-        let filters = work.layer.filters(|filters| matches!(filters, Filters::Bf16(f) if f.fit(taps)), new);
+    if let Some(tail) = work.stage.fused.tail {
+        let scheme = Scheme::of(map, taps, to.c, tail.max_pool);
+        let new = || Filters::Bf16(bf16::Filters::new(values(&weight), scheme, map.c, to.c));
+        let filters = work.layer.filters(|filters| matches!(filters, Filters::Bf16(f) if f.fit(scheme)), new);
         with_epilogue(&work, |epilogue| bf16::forward(x.bf16(), map, filters.bf16(), epilogue, y.bf16_mut()));
         return (Arc::new(y), None);
     }

@@ -9,10 +9,10 @@ mod pointwise;
 
 use super::{Backward, DfdxResult, Flow, Output, Pass, Work};
 use crate::engine::nhwc;
-use crate::engine::plan::{Form, Plan};
+use crate::engine::plan::{Form, Plan, Stage};
 use crate::kernel::arena::Buffer;
-use crate::kernel::bf16::{self, Map, Rows};
-use crate::model::Op;
+use crate::kernel::bf16::{self, Map, Rows, Scheme};
+use crate::model::{Op, Shape};
 use crate::tensor::Gradients;
 use std::sync::Arc;
 
@@ -28,20 +28,22 @@ pub(super) fn stage(work: Work, pass: &mut Pass) -> Output {
     }
 }
 
-/// What lines are in a pass of `n` images: whatever makes fewer block products. Training sums over images, so that they
-/// have to be rows there.
+/// What lines are in a pass of `n` images: whatever makes its 3×3 convolutions cheaper. Training sums over images, so that
+/// they have to be rows there.
 pub(super) fn rows(plan: &Plan, n: usize) -> Rows {
     if plan.stages.iter().any(|stage| stage.trains) {
         return Rows::Images;
     }
-    let blocks = |rows| {
-        let work = plan.stages.iter().filter(|stage| stage.form == Form::Bf16).map(|stage| {
+    let cost = |rows| {
+        let maps = |stage: &&Stage| stage.form == Form::Bf16 && matches!(stage.input, Shape::Map(..));
+        let cost = plan.stages.iter().filter(maps).map(|stage| {
             let (map, outputs) = (Map::new(rows, nhwc(n, stage.input)), stage.output.channels());
-            map.blocks() * map.c.div_ceil(32) * outputs.div_ceil(32)
+            let max_pool = stage.fused.tail.is_some_and(|tail| tail.max_pool);
+            Scheme::of(map, 9, outputs, max_pool).cost(map, outputs, max_pool)
         });
-        work.sum::<usize>()
+        cost.sum::<usize>()
     };
-    if blocks(Rows::Pixels) < blocks(Rows::Images) { Rows::Pixels } else { Rows::Images }
+    if cost(Rows::Pixels) < cost(Rows::Images) { Rows::Pixels } else { Rows::Images }
 }
 
 /// Brings the input of a stage into the form that the stage reads, if the stage `before` has left another one. Returns
