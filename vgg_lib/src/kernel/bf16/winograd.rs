@@ -12,8 +12,8 @@
 //! | 3 | m₃ = (d₁ − d₃) · g₂ | |
 //!
 //! The sums over channels and over the filter's three rows are block products, with pairs of pixels as rows. Both factors
-//! are rounded to bf16, the m are f32. Along one direction only, sums and differences grow little: the error is about
-//! one and a half times that of the products without Winograd.
+//! are rounded to bf16, the m are f32. Along one direction only, sums and differences grow little: the error is at most
+//! twice that of the products without Winograd.
 
 use super::block::{SIDE, Step, Sums, Unit};
 use super::filters::Packed;
