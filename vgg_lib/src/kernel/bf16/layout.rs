@@ -57,12 +57,7 @@ impl Map {
         self.lines() * LANES
     }
 
-    /// Blocks of 32 lines.
-    pub fn blocks(self) -> usize {
-        self.parts() * self.part_blocks()
-    }
-
-    /// Blocks of one part.
+    /// Blocks of 32 lines of one part.
     pub(super) fn part_blocks(self) -> usize {
         match self.rows {
             Rows::Images => self.h * self.w,
