@@ -4,12 +4,13 @@
 //! Two neighboring outputs y₀, y₁ depend on four pixels d₀ … d₃ of a row, and on the three weights g₀ … g₂ of a filter's
 //! row. Four products do instead of six:
 //!
-//! | j | product | y₀ = m₀ + m₁ + m₂, y₁ = m₁ − m₂ − m₃ |
-//! |---|---|---|
-//! | 0 | m₀ = (d₀ − d₂) · g₀ | |
-//! | 1 | m₁ = (d₁ + d₂) · (g₀ + g₁ + g₂)/2 | |
-//! | 2 | m₂ = (d₂ − d₁) · (g₀ − g₁ + g₂)/2 | |
-//! | 3 | m₃ = (d₁ − d₃) · g₂ | |
+//! > m₀ = (d₀ − d₂)·g₀ \
+//! > m₁ = (d₁ + d₂)·(g₀ + g₁ + g₂)/2 \
+//! > m₂ = (d₂ − d₁)·(g₀ − g₁ + g₂)/2 \
+//! > m₃ = (d₁ − d₃)·g₂
+//!
+//! > y₀ = m₀ + m₁ + m₂ \
+//! > y₁ = m₁ − m₂ − m₃
 //!
 //! The sums over channels and over the filter's three rows are block products, with pairs of pixels as rows. Both factors
 //! are rounded to bf16, the m are f32. Along one direction only, sums and differences grow little: the error is at most
