@@ -515,3 +515,24 @@ fn matrix_products_match_f64() {
         }
     });
 }
+
+#[test]
+fn symmetric_products_match_f64() {
+    with_each_unit(|| {
+        for n in [1, 5, 70, 96] {
+            let mut random = Random(2);
+            let half: Vec<f32> = (0..n * n).map(|_| random.next()).collect();
+            let a: Vec<f32> = (0..n * n).map(|i| half[i] + half[i % n * n + i / n]).collect();
+            let at = |row: usize, col: usize| f64::from(a[row * n + col]);
+            let square = (0..n * n).map(|i| 2.0 + (0..n).map(|k| at(i / n, k) * at(k, i % n)).sum::<f64>());
+            let square: Vec<f64> = square.collect();
+            let error_of = |product: fn(&mut [f32], Matrix, Matrix, bool)| {
+                let (a, mut dst) = (Matrix::new(&a, n, n), vec![2.0; n * n]);
+                product(&mut dst, a, a.t(), true);
+                error(&dst, &square)
+            };
+            assert!(error_of(symmetric_gemm) < 0.008, "{n}: {}", error_of(symmetric_gemm));
+            assert!(error_of(split_symmetric_gemm) < 3e-5, "{n}: {}", error_of(split_symmetric_gemm));
+        }
+    });
+}
