@@ -25,8 +25,8 @@ pub struct Products {
     pub last: Gemm,
     /// The Gram matrix, and squares. All products but the last are symmetric.
     pub square: Gemm,
-    /// Products with a polynomial. A Gram matrix has the *squares* of u's singular values, so what rounding to 8
-    /// significant bits adds to its largest is more than its smallest, and each iteration magnifies it.
+    /// Products with a polynomial. The Gram matrix has the *squares* of u's singular values: if its largest are rounded to
+    /// 8 significant bits, the error exceeds the smallest, and each iteration magnifies it.
     pub polynomial: Gemm,
 }
 
