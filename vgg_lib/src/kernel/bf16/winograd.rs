@@ -14,7 +14,7 @@
 //!
 //! The sums over channels and over the filter's three rows are block products, with pairs of pixels as rows. Both factors
 //! are rounded to bf16, the m are f32. Along one direction only, sums and differences grow little: the error is at most
-//! twice that of the products without Winograd.
+//! about twice that of the products without Winograd.
 
 use super::block::{SIDE, Step, Sums, Unit};
 use super::filters::Packed;
@@ -54,8 +54,6 @@ struct Convolution<'a> {
     ending: Ending,
     /// Pairs in a row of x.
     across: usize,
-    /// Rows of x for a row of y: two with pooling.
-    height: usize,
     y: Shared<Line>,
 }
 
@@ -67,16 +65,20 @@ impl<'a> Convolution<'a> {
             filters,
             ending: Ending::new(epilogue, filters.outputs.next_multiple_of(SIDE)),
             across: from.w.div_ceil(2),
-            height: if epilogue.max_pool { 2 } else { 1 },
             y: Shared::new(&mut y[..to.lines()]),
         }
+    }
+
+    /// Rows of x for a row of y.
+    fn height(&self) -> usize {
+        if self.ending.max_pool { 2 } else { 1 }
     }
 
     /// The rows of y of all images, in pieces whose transformed input fits into an L2 cache.
     fn spans(&self) -> Vec<Range<usize>> {
         let total = self.to.n * self.to.h;
         let rows = CACHE_LINES / (4 * self.from.chunks() * self.across);
-        let most = (rows.saturating_sub(2) / self.height).max(1);
+        let most = (rows.saturating_sub(2) / self.height()).max(1);
         let count = total.div_ceil(most).next_multiple_of(rayon::current_num_threads());
         let size = total.div_ceil(count);
         (0..total).step_by(size).map(|start| start..total.min(start + size)).collect()
@@ -84,7 +86,7 @@ impl<'a> Convolution<'a> {
 
     /// The row of the tall image where row `row` of all rows of y begins.
     fn tall(&self, row: usize) -> usize {
-        row / self.to.h * (self.from.h + 1) + row % self.to.h * self.height
+        row / self.to.h * (self.from.h + 1) + row % self.to.h * self.height()
     }
 
     /// Computes some rows of y.
@@ -161,7 +163,7 @@ struct Strip<'a> {
 impl<'a> Strip<'a> {
     fn new(whole: &'a Convolution<'a>, span: &'a Range<usize>) -> Strip<'a> {
         let first = whole.tall(span.start);
-        Strip { whole, span, first, rows: whole.tall(span.end - 1) + whole.height - first }
+        Strip { whole, span, first, rows: whole.tall(span.end - 1) + whole.height() - first }
     }
 
     /// Lines of a chunk, for one j.
@@ -180,7 +182,7 @@ impl<'a> Strip<'a> {
     }
 
     fn blocks(&self) -> usize {
-        if self.whole.height == 2 {
+        if self.whole.ending.max_pool {
             self.span.len() * self.windows()
         } else {
             (self.rows * self.whole.across).div_ceil(SIDE)
@@ -200,7 +202,7 @@ impl<'a> Strip<'a> {
     /// The line of a chunk with the first pair of a block in the row above, and how far away the second 16 pairs are. The
     /// pairs of a block follow one another; with pooling, they are 16 pairs and those below them.
     fn block(&self, block: usize) -> (usize, usize) {
-        if self.whole.height == 2 {
+        if self.whole.ending.max_pool {
             let (row, x) = self.window(block);
             ((self.whole.tall(row) - self.first) * self.whole.across + x, self.whole.across)
         } else {

@@ -156,18 +156,13 @@ impl<A: Scheme> TilesOut<'_, A> {
         let Grid { h, w, .. } = self.grid;
         let (image, top, left) = self.grid.corner::<A>(self.tiles.start + row);
         let lanes = (self.out - panel * LANES).min(LANES);
-        let [relu, relu_after] = self.ending.floors.map(|floor| s.splat(floor));
         // SAFETY: `m` and the padded constants have these vectors; `Shared::slice` checks the bounds of y.
         unsafe {
-            let constant = |values: &[f32]| s.load(values[panel * LANES..][..LANES].as_ptr());
-            let (bias, scale) = (constant(&self.ending.bias), constant(&self.ending.scale));
-            let shift = constant(&self.ending.shift);
             let from = self.m.line(0, panel, self.first + row);
             let load = |i: usize, j: usize| s.load(from.add((i * A::POINTS + j) * self.m.point));
-            let mut tile = [[bias; 4]; 4];
+            let mut tile = [[s.splat(0.0); 4]; 4];
             both_ways::<A, S>(s, Transform::Output, load, |i, j, v| {
-                // The floor is the first argument, so that a NaN stays one.
-                tile[i][j] = s.max(relu_after, s.fma(s.max(relu, s.add(v, bias)), scale, shift));
+                tile[i][j] = self.ending.apply(s, panel * LANES, v);
             });
             let store = |pixel: usize, v: S::V| {
                 let y = self.y.slice(pixel * self.out + panel * LANES, lanes);
